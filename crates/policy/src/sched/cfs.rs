@@ -1,0 +1,198 @@
+//! `cfs`: weighted virtual time with eligibility and virtual deadlines (EEVDF).
+//!
+//! After Stoica and Abdel-Wahab, "Earliest Eligible Virtual Deadline First" (1995), and the description of the Linux
+//! scheduler of that name. Each class i has a virtual run time vᵢ = used CPU time / weightᵢ; the virtual time V is the
+//! average of the vᵢ, weighted; the lag is weightᵢ·(V − vᵢ), the CPU time that the class is owed. A class is eligible while
+//! its lag is not negative. Of the eligible classes the one with the earliest virtual deadline vᵢ + requestᵢ/weightᵢ runs,
+//! so a class with short requests is served soon and a class with many shares often.
+//!
+//! How this is kept: not vᵢ but the *balance* −weightᵢ·vᵢ is stored, minus the CPU time used, so charging is an exact
+//! subtraction. V then is −(sum of balances)/(sum of weights) and is computed from the balances at every decision: it
+//! is not accumulated, so it cannot drift. Overflow: when classes wake or fall asleep, or a balance passes 2^56 (19
+//! hours of CPU time; arithmetic holds to 2^60), the common zero of balances is moved to the average, which changes no
+//! lag; the rounding of a move is under 1/1024 ns a class. Balances are compared only within the set of classes that a
+//! worker chooses among, so the groups cannot distort each other; zeros are moved for each such set alone.
+//!
+//! A grant that is out counts in the balance (see `scheduler`). A class that sleeps keeps its lag, halved every 10 ms,
+//! of a positive lag at most a slice. A class that mostly waits asks for a shorter request and so has an earlier deadline.
+//! A class cannot be owed more than `parallelism × (longest slice + longest task)` plus what is running: more than that
+//! cannot arise while it is able to run, so the rest is due to its own lack of work and lapses.
+
+use flyball_core::id::{ClassId, ClassSet};
+use flyball_core::time::Timestamp;
+
+use super::class::{BALANCE_LIMIT, to_units};
+use super::scheduler::Scheduler;
+
+/// The balance at which the zero is moved.
+const REBASE_AT: i64 = 1 << 56;
+/// Fractional bits of an average.
+const AVERAGE_FRACTION: u32 = 32;
+
+/// The average balance of a set of classes by weight, as a fixed-point number of 32 bits.
+pub(crate) struct Average {
+    pub(crate) by_weight: i128,
+    pub(crate) pending_ns: u64,
+    pub(crate) weight: u64,
+}
+
+impl Scheduler {
+    /// Returns the average of the balances of `set`, with pending grants counted.
+    #[inline]
+    pub(crate) fn average(&self, set: ClassSet) -> Average {
+        let (mut sum, mut weight, mut pending_ns) = (0i128, 0u64, 0u64);
+        for class in set {
+            let state = &self.classes[class.index()];
+            let pending = state.pending_ns(self.now);
+            sum += i128::from(state.balance - to_units(pending));
+            pending_ns = pending_ns.saturating_add(pending);
+            weight += state.weight;
+        }
+        // One division of 64 bits by the sum of weights, at most 2^42, leaves 20 exact bits or more.
+        let inverse = (1u64 << 62) / weight.max(1);
+        let by_weight = (sum * i128::from(inverse)) >> (62 - AVERAGE_FRACTION);
+        Average {
+            by_weight,
+            pending_ns,
+            weight,
+        }
+    }
+
+    /// Returns the balance at which a class would have a lag of zero.
+    #[inline]
+    pub(crate) fn entitled(&self, class: ClassId, average: &Average) -> i64 {
+        ((i128::from(self.classes[class.index()].weight) * average.by_weight) >> AVERAGE_FRACTION)
+            as i64
+    }
+
+    /// Returns the classes awake that a class competes with, itself included.
+    pub(crate) fn rivals(&self, class: ClassId) -> ClassSet {
+        let arena = self.arenas[usize::from(!self.fronts.contains(class))];
+        (self.awake & arena) | ClassSet::only(class)
+    }
+
+    /// Moves the zero of the balances to their average.
+    pub(crate) fn rebase(&mut self) {
+        let [front, back] = self.arenas.map(|arena| arena & self.awake);
+        let rest = self.awake - (front | back);
+        if (front & back).is_empty() {
+            self.rebase_among(front);
+            self.rebase_among(back | rest);
+        } else {
+            self.rebase_among(self.awake);
+        }
+    }
+
+    fn rebase_among(&mut self, set: ClassSet) {
+        if set.is_empty() {
+            return;
+        }
+        let average = self.average(set);
+        for class in set {
+            let entitled = self.entitled(class, &average);
+            self.classes[class.index()].balance -= entitled;
+        }
+    }
+
+    /// Places a class that woke with this lag among its rivals; the zero is at their average.
+    pub(crate) fn place_woken(&mut self, class: ClassId, lag: i64, woken: ClassSet) {
+        let others: u64 = (self.rivals(class) - woken)
+            .iter()
+            .map(|c| self.classes[c.index()].weight)
+            .sum();
+        let state = &mut self.classes[class.index()];
+        // The newcomer moves the average by its own lag; the larger balance leaves it the lag that it had.
+        let inflated = if others == 0 {
+            i128::from(lag)
+        } else {
+            i128::from(lag) * i128::from(others + state.weight) / i128::from(others)
+        };
+        let limit = i128::from(BALANCE_LIMIT >> 6);
+        state.balance = inflated.clamp(-limit, limit) as i64;
+    }
+
+    /// Corrects the lags of classes that woke while a grant was out that used `refund_ns` less than the wall time which
+    /// it counted as: others gave that time back, those who came late only for the time that they were there.
+    pub(crate) fn spare_latecomers(&mut self, started: Timestamp, elapsed_ns: u64, refund_ns: u64) {
+        let late = self
+            .awake
+            .iter()
+            .filter(|c| self.classes[c.index()].woke > started)
+            .collect::<ClassSet>();
+        for class in late {
+            let rivals = self.average(self.rivals(class));
+            let state = &mut self.classes[class.index()];
+            let absent_ns = state.woke.saturating_nanos_since(started).min(elapsed_ns);
+            let spared =
+                u128::from(refund_ns) * u128::from(state.weight) / u128::from(rivals.weight.max(1));
+            let spared = spared * u128::from(absent_ns) / u128::from(elapsed_ns.max(1));
+            state.balance += to_units(spared.min(1 << 40) as u64);
+        }
+    }
+
+    /// Chooses among `open`; lags are against all classes awake that the worker may run.
+    pub(crate) fn pick_cfs(&mut self, open: ClassSet, allowed: ClassSet) -> ClassId {
+        let average = self.average((self.awake & allowed) | open);
+        let mut best: Option<(ClassId, Rank)> = None;
+        let mut extreme = 0;
+        for class in open {
+            let state = &self.classes[class.index()];
+            let view = state.view(self.now);
+            let rank = Rank {
+                eligible: view >= self.entitled(class, &average),
+                until_deadline: to_units(state.request_ns) - view,
+                weight: state.weight,
+                priority: state.params.priority,
+            };
+            extreme = extreme.max(state.balance.abs());
+            if best.as_ref().is_none_or(|(_, leader)| rank.beats(leader)) {
+                best = Some((class, rank));
+            }
+        }
+        let (class, _) = best.expect("a class is open");
+        self.bound_lag(class, &average);
+        if extreme > REBASE_AT {
+            self.rebase();
+        }
+        class
+    }
+
+    /// Lets lag lapse that the class cannot have been denied by others.
+    #[inline]
+    pub(crate) fn bound_lag(&mut self, class: ClassId, average: &Average) {
+        let bound_ns = u64::from(self.parallelism)
+            .saturating_mul(self.max_slice_ns.saturating_add(self.longest_ns))
+            .saturating_add(average.pending_ns);
+        let entitled = self.entitled(class, average);
+        let now = self.now;
+        let state = &mut self.classes[class.index()];
+        let excess = state.view(now) - entitled - to_units(bound_ns);
+        if excess > 0 {
+            state.balance -= excess;
+        }
+    }
+}
+
+/// What decides between two classes.
+pub(crate) struct Rank {
+    pub(crate) eligible: bool,
+    /// Weighted distance of the virtual deadline from the common zero.
+    pub(crate) until_deadline: i64,
+    pub(crate) weight: u64,
+    pub(crate) priority: u8,
+}
+
+impl Rank {
+    /// Says whether this class goes first: the eligible, then the earlier virtual deadline, then the higher priority.
+    /// If nobody is eligible (the others are closed or belong to other workers) the earliest deadline alone decides.
+    #[inline]
+    pub(crate) fn beats(&self, other: &Self) -> bool {
+        if self.eligible != other.eligible {
+            return self.eligible;
+        }
+        // a/w < b/u as products, which are exact.
+        let mine = i128::from(self.until_deadline) * i128::from(other.weight);
+        let theirs = i128::from(other.until_deadline) * i128::from(self.weight);
+        mine < theirs || (mine == theirs && self.priority > other.priority)
+    }
+}

@@ -1,0 +1,170 @@
+//! What the scheduler remembers of a class.
+
+use flyball_core::class::Group;
+use flyball_core::time::Timestamp;
+
+use super::bucket::Bucket;
+use super::params::ClassParams;
+
+/// Fractional bits of balances and lags, which are in 1/1024 ns of CPU time.
+pub(crate) const FRACTION: u32 = 10;
+/// What a class keeps of its lag halves for every 10 ms that it sleeps: long enough that nobody gains by short naps,
+/// short enough that nobody pays for what happened a tenth of a second ago.
+const LAG_HALF_LIFE_NS: u64 = 10_000_000;
+/// The largest balance that arithmetic is meant for: 12 days of CPU time.
+pub(crate) const BALANCE_LIMIT: i64 = 1 << 60;
+
+#[derive(Clone, Debug)]
+pub(crate) struct ClassState {
+    pub(crate) params: ClassParams,
+    /// Told apart from classes that had the same id before; grants carry it.
+    pub(crate) generation: u32,
+    /// Shares, or what guarantees and caps make of them among the classes that are awake.
+    pub(crate) weight: u64,
+    /// The length of the request that sets the virtual deadline: the slice, shorter for a class that mostly waits.
+    pub(crate) request_ns: u64,
+    /// Minus the CPU time that was used, relative to a common zero that is moved from time to time (see `cfs`). While the
+    /// class sleeps: the lag that it went to sleep with.
+    pub(crate) balance: i64,
+    /// Grants that are out: how many, their slices, and the sum of the instants at which they started (wrapping).
+    pub(crate) out: u32,
+    out_slices_ns: u64,
+    out_started: u64,
+    /// What the class may run ahead of its turn, in nanoseconds (`round_robin`), and its last turn.
+    pub(crate) allowance_ns: i64,
+    pub(crate) turn: u64,
+    /// Waiting since: the latest of waking, grant and settlement.
+    pub(crate) since: Timestamp,
+    /// Awake since, asleep since.
+    pub(crate) woke: Timestamp,
+    slept: Timestamp,
+    /// Averages of the last times awake and asleep (each counts 1/8).
+    awake_ns: u64,
+    asleep_ns: u64,
+    pub(crate) ceiling: Option<Bucket>,
+    pub(crate) service_ns: u64,
+    pub(crate) grants: u64,
+    pub(crate) ageings: u64,
+}
+
+impl ClassState {
+    pub(crate) fn new(now: Timestamp, params: ClassParams, generation: u32) -> Self {
+        Self {
+            weight: u64::from(params.shares),
+            request_ns: params.slice_ns,
+            params,
+            generation,
+            balance: 0,
+            out: 0,
+            out_slices_ns: 0,
+            out_started: 0,
+            allowance_ns: 0,
+            turn: 0,
+            since: now,
+            woke: now,
+            slept: now,
+            awake_ns: 0,
+            asleep_ns: 0,
+            ceiling: None,
+            service_ns: 0,
+            grants: 0,
+            ageings: 0,
+        }
+    }
+
+    pub(crate) fn is_front(&self) -> bool {
+        self.params.group == Group::Front
+    }
+
+    /// Returns the CPU time that grants which are out may have used: their slices, or the wall time since they started
+    /// when that is more.
+    #[inline]
+    pub(crate) fn pending_ns(&self, now: Timestamp) -> u64 {
+        if self.out == 0 {
+            return 0;
+        }
+        let elapsed = u64::from(self.out)
+            .wrapping_mul(now.as_nanos())
+            .wrapping_sub(self.out_started);
+        self.out_slices_ns.max(elapsed)
+    }
+
+    /// Returns the balance with what is pending taken off.
+    #[inline]
+    pub(crate) fn view(&self, now: Timestamp) -> i64 {
+        self.balance - to_units(self.pending_ns(now))
+    }
+
+    #[inline]
+    pub(crate) fn grant(&mut self, now: Timestamp, slice_ns: u64) {
+        self.out += 1;
+        self.out_slices_ns += slice_ns;
+        self.out_started = self.out_started.wrapping_add(now.as_nanos());
+        self.since = now;
+        self.grants += 1;
+    }
+
+    #[inline]
+    pub(crate) fn settle(
+        &mut self,
+        now: Timestamp,
+        started: Timestamp,
+        slice_ns: u64,
+        used_ns: u64,
+    ) {
+        self.out -= 1;
+        self.out_slices_ns -= slice_ns;
+        self.out_started = self.out_started.wrapping_sub(started.as_nanos());
+        self.since = now;
+        self.service_ns = self.service_ns.saturating_add(used_ns);
+        self.balance = (self.balance - to_units(used_ns)).max(-BALANCE_LIMIT);
+        self.allowance_ns = self.allowance_ns.saturating_sub_unsigned(used_ns);
+        if let Some(ceiling) = &mut self.ceiling {
+            ceiling.take(used_ns);
+        }
+    }
+
+    /// Puts the class to sleep. `lag` is what it was owed (negative: what it had too much).
+    pub(crate) fn sleep(&mut self, now: Timestamp, lag: i64) {
+        // A class that goes to sleep had its chance: it keeps a claim on one slice, but all of its debt.
+        self.balance = lag.min(to_units(self.params.slice_ns));
+        self.allowance_ns = self.allowance_ns.min(0);
+        self.slept = now;
+        let awake = now.saturating_nanos_since(self.woke);
+        self.awake_ns = self.awake_ns - self.awake_ns / 8 + awake / 8;
+    }
+
+    /// Wakes the class and returns the lag that it is still entitled to.
+    pub(crate) fn wake(&mut self, now: Timestamp) -> i64 {
+        let asleep = now.saturating_nanos_since(self.slept);
+        self.asleep_ns = self.asleep_ns - self.asleep_ns / 8 + asleep / 8;
+        self.woke = now;
+        self.since = now;
+        self.shorten_request();
+        let halvings = (asleep / LAG_HALF_LIFE_NS).min(63) as u32;
+        self.allowance_ns /= 1i64
+            .checked_shl(halvings)
+            .filter(|d| *d > 0)
+            .unwrap_or(i64::MAX);
+        // Division rounds towards zero for both signs.
+        self.balance
+            / 1i64
+                .checked_shl(halvings)
+                .filter(|d| *d > 0)
+                .unwrap_or(i64::MAX)
+    }
+
+    /// The latency bonus: a class that sleeps nearly always asks for an eighth of its slice at a time.
+    pub(crate) fn shorten_request(&mut self) {
+        let slice = u128::from(self.params.slice_ns);
+        let whole = u128::from(self.awake_ns) + u128::from(self.asleep_ns) + 1;
+        let bonus = slice * 7 * u128::from(self.asleep_ns) / (8 * whole);
+        self.request_ns = ((slice - bonus) as u64).max(1);
+    }
+}
+
+/// Converts nanoseconds to the units of balances; 12 days at most.
+#[inline]
+pub(crate) fn to_units(nanos: u64) -> i64 {
+    (nanos.min(1 << 50) << FRACTION) as i64
+}
