@@ -1,0 +1,245 @@
+//! `cargo xtask test`: everything that CI checks, in the order of what fails fastest.
+//!
+//! All steps run, also after one failed, so that one run shows everything. At the end stand the times, the steps that
+//! failed, and, where every test program told its result, the number of tests that passed and failed.
+
+use crate::commands::{Watch, cargo, check, stdout_of, watch};
+use crate::workspace::{self, Package};
+use crate::{layers, requirements};
+use anyhow::{Result, bail, ensure};
+use std::process::Command;
+
+/// Tests that passed and failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+}
+
+/// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+fn tally_of(line: &str) -> Option<Tally> {
+    let result = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+    let count = |word: &str| {
+        let part = result
+            .split(';')
+            .map(str::trim)
+            .find(|part| part.ends_with(word))?;
+        part.strip_suffix(word)?.trim().parse().ok()
+    };
+    Some(Tally {
+        passed: count("passed")?,
+        failed: count("failed")?,
+    })
+}
+
+/// What a run of all steps found so far.
+struct Session {
+    failures: Vec<String>,
+    tally: Tally,
+    /// False once a step with tests ended without having told all its results.
+    tally_is_whole: bool,
+}
+
+impl Session {
+    fn step(&mut self, name: &str, step: impl FnOnce(&mut Self) -> Result<()>) {
+        println!("\n==> {name}");
+        let time = Watch::start();
+        match step(self) {
+            Ok(()) => println!("    {name}: {}", time.passed()),
+            Err(error) => {
+                println!("    {name}: FAILED after {}: {error:#}", time.passed());
+                self.failures.push(name.to_owned());
+            }
+        }
+    }
+
+    /// Runs tests and adds up their results.
+    fn tests(&mut self, command: Command) -> Result<()> {
+        let mut own = Tally::default();
+        let mut programs = 0;
+        let succeeded = watch(command, |line| {
+            if let Some(tally) = tally_of(line) {
+                own.passed += tally.passed;
+                own.failed += tally.failed;
+                programs += 1;
+            }
+        });
+        self.tally.passed += own.passed;
+        self.tally.failed += own.failed;
+        // A failure without a failed test is a program that did not compile, crashed or was ended: its results are unknown.
+        if !matches!(&succeeded, Ok(succeeded) if *succeeded == (own.failed == 0)) || programs == 0
+        {
+            self.tally_is_whole = false;
+        }
+        ensure!(
+            succeeded?,
+            "{} of {} tests failed",
+            own.failed,
+            own.passed + own.failed
+        );
+        Ok(())
+    }
+}
+
+fn documentation() -> Result<()> {
+    let mut command = cargo(&["doc", "--workspace", "--lib", "--no-deps", "--quiet"]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    check(command)
+}
+
+/// The same seed must print the same bytes; a figure that depends on the time or on addresses has no place there.
+fn simulator_repeats() -> Result<()> {
+    const RUN: [&str; 9] = [
+        "--",
+        "--workers",
+        "1000",
+        "--tasks",
+        "200000",
+        "--seed",
+        "7",
+        "--progress",
+        "never",
+    ];
+    let run = || {
+        let mut command = cargo(&[
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "flyball-sim",
+            "--bin",
+            "flyball-sim",
+        ]);
+        command.args(RUN);
+        stdout_of(command)
+    };
+    let (first, second) = (run()?, run()?);
+    ensure!(!first.is_empty(), "the simulator printed nothing");
+    ensure!(first == second, "two runs of one seed differ");
+    println!(
+        "    two runs of one seed printed the same {} bytes",
+        first.len()
+    );
+    Ok(())
+}
+
+/// Runs all steps.
+pub(crate) fn run() -> Result<()> {
+    let time = Watch::start();
+    let packages = workspace::packages()?;
+    let has = |name: &str, kind: &str, target: &str| {
+        packages
+            .iter()
+            .any(|package: &Package| package.name == name && package.has(kind, target))
+    };
+    let mut session = Session {
+        failures: Vec::new(),
+        tally: Tally::default(),
+        tally_is_whole: true,
+    };
+    session.step("format", |_| {
+        check(cargo(&["fmt", "--all", "--check"]))?;
+        check(cargo(&[
+            "fmt",
+            "--manifest-path",
+            "bench/Cargo.toml",
+            "--check",
+        ]))
+    });
+    session.step("layers", |_| layers::run());
+    session.step("requirements", |_| requirements::run());
+    session.step("no_std", |_| {
+        check(cargo(&[
+            "check",
+            "--package",
+            "flyball-core",
+            "--no-default-features",
+        ]))?;
+        check(cargo(&[
+            "check",
+            "--package",
+            "flyball-policy",
+            "--no-default-features",
+        ]))
+    });
+    session.step("clippy", |_| {
+        check(cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    });
+    session.step("tests", |session| {
+        session.tests(cargo(&["test", "--workspace", "--no-fail-fast"]))
+    });
+    session.step("documentation", |_| documentation());
+    if has("flyball-executor", "test", "loom") {
+        session.step("loom models", |session| {
+            let package = [
+                "--package",
+                "flyball-executor",
+                "--features",
+                "loom",
+                "--test",
+                "loom",
+            ];
+            let mut command = cargo(&["test", "--release", "--no-fail-fast"]);
+            command.args(package);
+            session.tests(command)
+        });
+    }
+    if has("flyball-sim", "bin", "flyball-sim") {
+        session.step("simulator repeats", |_| simulator_repeats());
+    }
+    session.step("benchmark programs", |session| {
+        let bench = ["--manifest-path", "bench/Cargo.toml"];
+        let mut clippy = cargo(&["clippy", "--all-targets"]);
+        clippy.args(bench).args(["--", "-D", "warnings"]);
+        check(clippy)?;
+        let mut tests = cargo(&["test", "--no-fail-fast"]);
+        tests.args(bench);
+        session.tests(tests)
+    });
+
+    println!("\nall steps: {}", time.passed());
+    if session.tally_is_whole {
+        println!(
+            "{} passed, {} failed",
+            session.tally.passed, session.tally.failed
+        );
+    }
+    if !session.failures.is_empty() {
+        bail!("failed: {}", session.failures.join(", "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_read_from_the_lines_that_cargo_prints() {
+        let ok = "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        assert_eq!(
+            tally_of(ok),
+            Some(Tally {
+                passed: 12,
+                failed: 0
+            })
+        );
+        let bad = "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s";
+        assert_eq!(
+            tally_of(bad),
+            Some(Tally {
+                passed: 3,
+                failed: 2
+            })
+        );
+        assert_eq!(tally_of("test cpu_11 ... ok"), None);
+        assert_eq!(tally_of("running 3 tests"), None);
+    }
+}
