@@ -1,0 +1,220 @@
+//! One module a kind of case. Each runs in a process of its own and answers with a [`Sample`].
+
+pub mod alone;
+pub mod echo;
+pub mod latency;
+pub mod shares;
+pub mod tasks;
+pub mod waking;
+
+use crate::subjects::Subject;
+use crate::work::Work;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What one process measured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Sample {
+    pub metrics: BTreeMap<String, f64>,
+    /// Share of the machine that others used meanwhile, company that the case asked for not counted; absent where it is
+    /// not known.
+    pub foreign_share: Option<f64>,
+    /// Why the sample does not count, when it does not.
+    pub void: Option<String>,
+}
+
+impl Sample {
+    pub fn with(mut self, metric: &str, value: f64) -> Self {
+        self.metrics.insert(metric.to_owned(), value);
+        self
+    }
+
+    pub fn foreign(mut self, share: f64) -> Self {
+        self.foreign_share = Some(share);
+        self
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum What {
+    Closure,
+    Future,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Origin {
+    Outside,
+    Inside,
+    /// Every task spawns two more.
+    Tree,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Arrivals {
+    /// A fixed interval, each gap between half and one and a half of it.
+    Jittered,
+    Poisson,
+}
+
+/// A latency case: urgent arrivals over a backlog.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// Cores' worth of urgent work offered.
+    pub front_cores: f64,
+    pub front_us: f64,
+    pub backlog_us: f64,
+    pub refill: Origin,
+    pub company: usize,
+    pub arrivals: Arrivals,
+    pub seconds: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShareLoad {
+    pub classes: usize,
+    /// Otherwise all classes have the same shares.
+    pub weighted: bool,
+    pub company: usize,
+    pub seconds: usize,
+}
+
+/// A case, as the parent hands it to the child.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Case {
+    Spawn {
+        what: What,
+        body_us: f64,
+        origin: Origin,
+        tasks: usize,
+    },
+    Batch {
+        size: usize,
+        tasks: usize,
+    },
+    PingPong {
+        round_trips: usize,
+    },
+    Yield {
+        tasks: usize,
+        yields: usize,
+    },
+    Timers {
+        tasks: usize,
+        seconds: f64,
+    },
+    Echo {
+        connections: usize,
+        round_trips: usize,
+    },
+    Latency(Load),
+    Shares(ShareLoad),
+    Bytes {
+        captured: usize,
+        tasks: usize,
+    },
+    Idle {
+        seconds: f64,
+    },
+}
+
+fn duration(us: f64) -> String {
+    if us >= 1e6 {
+        format!("{}s", us / 1e6)
+    } else if us >= 1e3 {
+        format!("{}ms", us / 1e3)
+    } else {
+        format!("{us}us")
+    }
+}
+
+impl Case {
+    /// The name in tables and JSON; its first part is the group.
+    pub fn name(&self) -> String {
+        match self {
+            Case::Spawn {
+                what,
+                body_us,
+                origin,
+                ..
+            } => {
+                let what = format!("{what:?}").to_lowercase();
+                let body = if *body_us == 0.0 {
+                    "empty".to_owned()
+                } else {
+                    duration(*body_us)
+                };
+                format!("{what}/{body}/{}", format!("{origin:?}").to_lowercase())
+            }
+            Case::Batch { size, .. } => format!("batch/{size}/outside"),
+            Case::PingPong { .. } => "wake/ping-pong".to_owned(),
+            Case::Yield { tasks, .. } => format!("wake/yield-{tasks}-tasks"),
+            Case::Timers { tasks, .. } => format!("wake/timers-{tasks}-of-1ms"),
+            Case::Echo { connections, .. } => format!("echo/{connections}"),
+            Case::Latency(load) => format!(
+                "latency/{}cores-of-{}/over-{}/{}{}{}",
+                load.front_cores,
+                duration(load.front_us),
+                duration(load.backlog_us),
+                format!("{:?}", load.refill).to_lowercase(),
+                if load.company > 0 {
+                    "/busy-neighbours"
+                } else {
+                    ""
+                },
+                if load.arrivals == Arrivals::Poisson {
+                    "/poisson"
+                } else {
+                    ""
+                },
+            ),
+            Case::Shares(load) => format!(
+                "shares/{}-classes/{}{}",
+                load.classes,
+                if load.weighted { "weighted" } else { "equal" },
+                if load.company > 0 {
+                    "/busy-neighbours"
+                } else {
+                    ""
+                },
+            ),
+            Case::Bytes { captured, .. } => format!("bytes/captured-{captured}"),
+            Case::Idle { .. } => "idle/pool".to_owned(),
+        }
+    }
+
+    /// How long a sample should take at most, seconds; the parent gives it this and a margin.
+    pub fn expected_seconds(&self) -> f64 {
+        match self {
+            Case::Spawn { body_us, tasks, .. } => 5.0 + *tasks as f64 * (body_us + 10.0) / 1e6,
+            Case::Timers { seconds, .. } | Case::Idle { seconds } => seconds + 5.0,
+            Case::Latency(load) => load.seconds + 5.0,
+            Case::Shares(load) => load.seconds as f64 + 10.0,
+            _ => 15.0,
+        }
+    }
+
+    /// Runs the case on the subject, in this process.
+    pub fn run(&self, subject: Subject, work: Work) -> Result<Sample> {
+        match self {
+            Case::Spawn {
+                what,
+                body_us,
+                origin,
+                tasks,
+            } => tasks::run(subject, *what, work.iterations(*body_us), *origin, *tasks),
+            Case::Batch { size, tasks } => tasks::batch(subject, *size, *tasks),
+            Case::PingPong { round_trips } => waking::ping_pong(subject, *round_trips),
+            Case::Yield { tasks, yields } => waking::yields(subject, *tasks, *yields),
+            Case::Timers { tasks, seconds } => waking::timers(subject, *tasks, *seconds),
+            Case::Echo {
+                connections,
+                round_trips,
+            } => echo::run(subject, *connections, *round_trips),
+            Case::Latency(load) => latency::run(subject, load, work),
+            Case::Shares(load) => shares::run(subject, load, work),
+            Case::Bytes { captured, tasks } => alone::bytes(subject, *captured, *tasks),
+            Case::Idle { seconds } => alone::idle(subject, *seconds),
+        }
+    }
+}

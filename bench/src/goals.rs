@@ -1,0 +1,214 @@
+//! What flyball wants to reach, a line each: a floor that it must, an aim beyond it.
+
+use crate::report::Row;
+
+/// A bound on the median of flyball's rows of some cases.
+pub struct Goal {
+    area: &'static str,
+    /// The case starts with this …
+    prefix: &'static str,
+    /// … and contains all of these …
+    contains: &'static [&'static str],
+    /// … and none of these.
+    lacks: &'static [&'static str],
+    metric: &'static str,
+    pub at_least: bool,
+    pub floor: f64,
+    pub aim: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    Aim,
+    Floor,
+    /// Missed by the median, reached by some rounds.
+    WithinRange,
+    Missed,
+}
+
+impl Goal {
+    pub fn concerns(&self, row: &Row) -> bool {
+        row.subject == "flyball"
+            && row.metric == self.metric
+            && row.case.starts_with(self.prefix)
+            && self.contains.iter().all(|part| row.case.contains(part))
+            && !self.lacks.iter().any(|part| row.case.contains(part))
+    }
+
+    pub fn judge(&self, row: &Row) -> Verdict {
+        let reaches = |value: f64, bound: f64| {
+            if self.at_least {
+                value >= bound
+            } else {
+                value <= bound
+            }
+        };
+        let best = if self.at_least { row.high } else { row.low };
+        match self.aim {
+            Some(aim) if reaches(row.median, aim) => Verdict::Aim,
+            _ if reaches(row.median, self.floor) => Verdict::Floor,
+            _ if row.runs > 1 && reaches(best, self.floor) => Verdict::WithinRange,
+            _ => Verdict::Missed,
+        }
+    }
+}
+
+const fn at_least(
+    prefix: &'static str,
+    metric: &'static str,
+    floor: f64,
+    aim: Option<f64>,
+) -> Goal {
+    Goal {
+        area: "executor",
+        prefix,
+        contains: &[],
+        lacks: &[],
+        metric,
+        at_least: true,
+        floor,
+        aim,
+    }
+}
+
+const fn at_most(prefix: &'static str, metric: &'static str, floor: f64, aim: Option<f64>) -> Goal {
+    Goal {
+        at_least: false,
+        ..at_least(prefix, metric, floor, aim)
+    }
+}
+
+const GOALS: &[Goal] = &[
+    // A task must cost a fraction of tokio's, and no more than rayon's.
+    at_least(
+        "closure/empty/outside",
+        "ns_per_task vs tokio",
+        2.0,
+        Some(5.0),
+    ),
+    at_least(
+        "closure/empty/inside",
+        "ns_per_task vs tokio",
+        2.0,
+        Some(5.0),
+    ),
+    at_least(
+        "closure/empty/outside",
+        "ns_per_task vs rayon",
+        1.0,
+        Some(1.5),
+    ),
+    at_least("closure/empty/tree", "ns_per_task vs rayon", 0.7, Some(1.0)),
+    at_least("future/empty/", "ns_per_task vs tokio", 1.5, Some(3.0)),
+    at_least("closure/1us/", "ns_per_task vs tokio", 1.0, None),
+    at_least("closure/10us/", "ns_per_task vs tokio", 1.0, None),
+    at_most("batch/10/", "ratio_to_single", 0.8, None),
+    // Waking is never dearer than tokio's, sockets at most half as dear again.
+    at_least("wake/ping-pong", "ns_per_round_trip vs tokio", 1.0, None),
+    at_least("wake/yield", "ns_per_yield vs tokio", 1.0, None),
+    at_least("wake/timers", "wakeups_per_s vs tokio", 1.0, None),
+    at_least("echo/", "rtt_p50_us vs tokio", 1.0 / 1.5, Some(1.0)),
+    // Urgent work waits under a millisecond whatever the backlog is. Poisson arrivals queue behind each other at any
+    // scheduler, so they are shown and not judged.
+    Goal {
+        lacks: &["poisson"],
+        ..at_most("latency/", "p99_us", 1000.0, Some(400.0))
+    },
+    Goal {
+        lacks: &["poisson"],
+        ..at_least("latency/", "p99_us vs two-tokios", 1.0, None)
+    },
+    Goal {
+        lacks: &["poisson"],
+        ..at_least("latency/", "p99_us vs two-tokios-idle", 1.0, None)
+    },
+    Goal {
+        lacks: &["poisson"],
+        ..at_least("latency/", "p99_us vs two-tokios-nice10", 1.0, None)
+    },
+    Goal {
+        contains: &["/over-1ms/"],
+        lacks: &["poisson", "busy"],
+        ..at_least("latency/", "p99_us vs tokio", 100.0, None)
+    },
+    Goal {
+        contains: &["/over-10ms/"],
+        lacks: &["poisson", "busy"],
+        ..at_least("latency/", "p99_us vs tokio", 100.0, None)
+    },
+    Goal {
+        lacks: &["poisson"],
+        ..at_least("latency/", "backlog_of_left vs threads", 0.97, None)
+    },
+    // (Bare threads are what the CPU gives: they take the error of the calibration out of the figure.)
+    // CPU time is what the shares promise, second by second.
+    at_most("shares/", "worst_error_points", 1.0, None),
+    Goal {
+        contains: &["/equal"],
+        ..at_least("shares/", "jain", 0.99, None)
+    },
+    at_most("bytes/", "bytes_beyond_captures", 256.0, None),
+    at_most("idle/", "idle_ticks", 0.0, None),
+    Goal {
+        area: "run",
+        ..at_least("run/", "commands_per_s vs xargs", 0.9, None)
+    },
+    Goal {
+        area: "sim",
+        ..at_least("sim/", "tasks_per_s", 1e6, None)
+    },
+];
+
+/// The goals of an area.
+pub fn of_area(area: &str) -> impl Iterator<Item = &'static Goal> {
+    GOALS.iter().filter(move |goal| goal.area == area)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(case: &str, metric: &str, low: f64, median: f64, high: f64) -> Row {
+        let (subject, unit) = ("flyball".to_owned(), String::new());
+        Row {
+            case: case.into(),
+            subject,
+            metric: metric.into(),
+            unit,
+            median,
+            low,
+            high,
+            runs: 3,
+        }
+    }
+
+    #[test]
+    fn verdicts() {
+        let goal = at_least("closure/", "x", 2.0, Some(5.0));
+        let judge = |low, median, high| goal.judge(&row("closure/a", "x", low, median, high));
+        assert_eq!(judge(4.0, 5.0, 6.0), Verdict::Aim);
+        assert_eq!(judge(1.0, 2.0, 6.0), Verdict::Floor);
+        assert_eq!(judge(1.0, 1.9, 2.1), Verdict::WithinRange);
+        assert_eq!(judge(1.0, 1.5, 1.9), Verdict::Missed);
+        let goal = at_most("bytes/", "x", 256.0, None);
+        assert_eq!(
+            goal.judge(&row("bytes/8", "x", 250.0, 260.0, 270.0)),
+            Verdict::WithinRange
+        );
+    }
+
+    #[test]
+    fn poisson_and_company_are_not_held_to_a_hundred_times_tokio() {
+        let concerned = |case| {
+            of_area("executor")
+                .filter(|goal| goal.concerns(&row(case, "p99_us vs tokio", 1.0, 1.0, 1.0)))
+                .count()
+        };
+        assert_eq!(concerned("latency/0.2cores-of-200us/over-1ms/inside"), 1);
+        assert_eq!(
+            concerned("latency/0.2cores-of-200us/over-1ms/inside/poisson"),
+            0
+        );
+        assert_eq!(concerned("latency/0.2cores-of-200us/over-100us/inside"), 0);
+    }
+}

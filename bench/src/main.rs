@@ -1,0 +1,175 @@
+//! Measures flyball and its peers on the same work, interleaved, in one run.
+//!
+//! The parent takes samples in rounds; each sample is this program again, as `sample`, so that every pool meets a clean
+//! process. `cargo xtask bench <area>` at the root of the repository builds and calls it.
+
+mod alloc;
+mod campaign;
+mod cases;
+mod goals;
+mod machine;
+mod plan;
+mod programs;
+mod report;
+mod stats;
+mod subjects;
+mod sys;
+mod work;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+#[derive(Parser)]
+#[command(about = "Measures flyball and its peers on the same work, interleaved, in one run")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Tasks, waking, latency, shares, memory: the executor and other pools
+    Executor(Campaign),
+    /// `flyball run` of 2,000 commands beside xargs
+    Run {
+        #[command(flatten)]
+        campaign: Campaign,
+        /// The flyball program
+        #[arg(long)]
+        program: PathBuf,
+    },
+    /// Tasks a second of the simulator
+    Sim {
+        #[command(flatten)]
+        campaign: Campaign,
+        /// The flyball-sim program
+        #[arg(long)]
+        program: PathBuf,
+    },
+    /// Prints a JSON report as the section of a Markdown page
+    Markdown { file: PathBuf },
+    /// Prints a JSON report as text
+    Show { file: PathBuf },
+    /// One sample, for the parent
+    #[command(hide = true)]
+    Sample {
+        #[arg(long)]
+        subject: subjects::Subject,
+        /// As JSON
+        #[arg(long)]
+        case: String,
+        #[arg(long)]
+        per_us: f64,
+    },
+    /// A busy neighbour
+    #[command(hide = true)]
+    Spin,
+}
+
+#[derive(Args)]
+struct Campaign {
+    /// A small selection that ends in about two minutes
+    #[arg(long)]
+    quick: bool,
+    /// Where the report goes as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Rounds over all cases [default: 5, quick 2]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// Only cases whose name contains this
+    #[arg(long, value_name = "PART")]
+    filter: Option<String>,
+}
+
+impl Campaign {
+    fn options(&self, default_rounds: (u16, u16)) -> campaign::Options {
+        let (quick, full) = default_rounds;
+        let rounds = self.rounds.unwrap_or(if self.quick { quick } else { full });
+        let per_us = work::calibrate();
+        eprintln!("a microsecond of work is {per_us:.0} iterations");
+        campaign::Options {
+            quick: self.quick,
+            rounds: rounds.into(),
+            filter: self.filter.clone(),
+            per_us,
+        }
+    }
+
+    fn publish(&self, report: &report::Report) -> Result<()> {
+        if let Some(file) = &self.json {
+            let text = serde_json::to_string_pretty(report)?;
+            std::fs::write(file, text + "\n")
+                .with_context(|| format!("writing {}", file.display()))?;
+        }
+        print!("{}", report.text());
+        Ok(())
+    }
+}
+
+fn read(file: &Path) -> Result<report::Report> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no report", file.display()))
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Executor(campaign) => {
+            let options = campaign.options((2, 5));
+            let entries = plan::executor(options.quick, options.rounds);
+            campaign.publish(&campaign::run("executor", &entries, &options)?)
+        }
+        Command::Run { campaign, program } => {
+            campaign.publish(&programs::run(&program, &campaign.options((3, 9)))?)
+        }
+        Command::Sim { campaign, program } => {
+            campaign.publish(&programs::sim(&program, &campaign.options((3, 3)))?)
+        }
+        Command::Markdown { file } => {
+            print!("{}", read(&file)?.markdown());
+            Ok(())
+        }
+        Command::Show { file } => {
+            print!("{}", read(&file)?.text());
+            Ok(())
+        }
+        Command::Sample {
+            subject,
+            case,
+            per_us,
+        } => {
+            sys::die_with_parent();
+            let case: cases::Case = serde_json::from_str(&case).context("the case")?;
+            match case.run(subject, work::Work::new(per_us)) {
+                Ok(sample) => {
+                    println!("{}", serde_json::to_string(&sample)?);
+                    std::io::stdout().flush()?;
+                    // Pools may still be working, on ten-second closures for instance; nothing waits for them.
+                    sys::leave(0)
+                }
+                Err(error) => {
+                    eprintln!("{error:#}");
+                    sys::leave(1)
+                }
+            }
+        }
+        Command::Spin => machine::spin(),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Which cases a campaign holds, on whom, how often.
+
+use crate::cases::{Arrivals, Case, Load, Origin, ShareLoad, What};
+use crate::subjects::Subject;
+
+/// A case, who takes part, and in how many rounds.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub case: Case,
+    pub subjects: Vec<Subject>,
+    pub rounds: usize,
+}
+
+const CLOSURES: &[Subject] = &[
+    Subject::Flyball,
+    Subject::Tokio,
+    Subject::Rayon,
+    Subject::AsyncExecutor,
+    Subject::Crossbeam,
+];
+const FUTURES: &[Subject] = &[Subject::Flyball, Subject::Tokio, Subject::AsyncExecutor];
+const TOKIO: &[Subject] = &[Subject::Flyball, Subject::Tokio];
+const FLYBALL: &[Subject] = &[Subject::Flyball];
+const LATENCY: &[Subject] = &[
+    Subject::Flyball,
+    Subject::Tokio,
+    Subject::TwoTokios,
+    Subject::TwoTokiosIdle,
+    Subject::TwoTokiosNice10,
+    Subject::AsyncExecutor,
+    Subject::Threads,
+];
+const ORIGINS: [Origin; 3] = [Origin::Outside, Origin::Inside, Origin::Tree];
+
+struct Plan {
+    entries: Vec<Entry>,
+    rounds: usize,
+}
+
+impl Plan {
+    fn add(&mut self, case: Case, subjects: &[Subject]) {
+        self.add_rounds(case, subjects, self.rounds);
+    }
+
+    fn add_rounds(&mut self, case: Case, subjects: &[Subject], rounds: usize) {
+        let subjects = subjects
+            .iter()
+            .copied()
+            .filter(|subject| subject.built())
+            .collect();
+        self.entries.push(Entry {
+            case,
+            subjects,
+            rounds,
+        });
+    }
+}
+
+/// Urgent work that is rare and short comes seldom enough that a sample of two seconds would hold few arrivals.
+fn sample_seconds(front_cores: f64, front_us: f64, arrivals_wanted: f64, seconds_max: f64) -> f64 {
+    let arrivals_per_second = front_cores * 1e6 / front_us;
+    (arrivals_wanted / arrivals_per_second).clamp(1.5, seconds_max)
+}
+
+fn latency(plan: &mut Plan, quick: bool) {
+    let load = |front_cores: f64, front_us: f64, backlog_us: f64, refill, company| Load {
+        front_cores,
+        front_us,
+        backlog_us,
+        refill,
+        company,
+        arrivals: Arrivals::Jittered,
+        seconds: if quick {
+            1.2
+        } else {
+            sample_seconds(front_cores, front_us, 1000.0, 15.0)
+        },
+    };
+    let few = [Origin::Outside, Origin::Inside];
+    if quick {
+        for (backlog_us, refill, company) in [
+            (1e3, Origin::Outside, 0),
+            (1e3, Origin::Inside, 0),
+            (10e3, Origin::Inside, 0),
+            (10e6, Origin::Inside, 0),
+            (1e3, Origin::Inside, 2),
+        ] {
+            plan.add_rounds(
+                Case::Latency(load(0.2, 200.0, backlog_us, refill, company)),
+                LATENCY,
+                1,
+            );
+        }
+        return;
+    }
+    for company in [0, 2] {
+        for backlog_us in [100.0, 1e3, 10e3, 10e6] {
+            for refill in few {
+                for front_cores in [0.02, 0.2, 0.5] {
+                    for front_us in [20.0, 200.0, 2000.0] {
+                        // Peers walk the diagonal of load and task length, flyball all of it.
+                        let diagonal = [(0.02, 20.0), (0.2, 200.0), (0.5, 2000.0)]
+                            .contains(&(front_cores, front_us));
+                        let subjects = if diagonal { LATENCY } else { FLYBALL };
+                        plan.add(
+                            Case::Latency(load(front_cores, front_us, backlog_us, refill, company)),
+                            subjects,
+                        );
+                    }
+                }
+            }
+        }
+    }
+    for backlog_us in [1e3, 10e3] {
+        let arrivals = Arrivals::Poisson;
+        let poisson = Load {
+            arrivals,
+            ..load(0.2, 200.0, backlog_us, Origin::Inside, 0)
+        };
+        plan.add(Case::Latency(poisson), LATENCY);
+    }
+}
+
+/// All cases of area `executor`; quick, they take about two minutes.
+pub fn executor(quick: bool, rounds: usize) -> Vec<Entry> {
+    let mut plan = Plan {
+        entries: Vec::new(),
+        rounds,
+    };
+    let scale = |full: usize, little: usize| if quick { little } else { full };
+
+    for origin in ORIGINS {
+        let tasks = scale(500_000, 150_000);
+        plan.add(
+            Case::Spawn {
+                what: What::Closure,
+                body_us: 0.0,
+                origin,
+                tasks,
+            },
+            CLOSURES,
+        );
+    }
+    for origin in ORIGINS {
+        let tasks = scale(500_000, 150_000);
+        plan.add(
+            Case::Spawn {
+                what: What::Future,
+                body_us: 0.0,
+                origin,
+                tasks,
+            },
+            FUTURES,
+        );
+    }
+    for (body_us, tasks) in [
+        (1.0, scale(300_000, 100_000)),
+        (10.0, scale(60_000, 20_000)),
+    ] {
+        let origins = if quick { &ORIGINS[..1] } else { &ORIGINS[..] };
+        for &origin in origins {
+            plan.add(
+                Case::Spawn {
+                    what: What::Closure,
+                    body_us,
+                    origin,
+                    tasks,
+                },
+                CLOSURES,
+            );
+        }
+    }
+    plan.add(
+        Case::Batch {
+            size: 10,
+            tasks: scale(500_000, 100_000),
+        },
+        FLYBALL,
+    );
+    plan.add(
+        Case::PingPong {
+            round_trips: scale(100_000, 20_000),
+        },
+        FUTURES,
+    );
+    plan.add(
+        Case::Yield {
+            tasks: 8,
+            yields: scale(200_000, 30_000),
+        },
+        FUTURES,
+    );
+    plan.add(
+        Case::Timers {
+            tasks: 1000,
+            seconds: if quick { 0.6 } else { 3.0 },
+        },
+        TOKIO,
+    );
+    plan.add(
+        Case::Echo {
+            connections: 1,
+            round_trips: scale(50_000, 8_000),
+        },
+        TOKIO,
+    );
+    plan.add(
+        Case::Echo {
+            connections: 16,
+            round_trips: scale(10_000, 1_000),
+        },
+        TOKIO,
+    );
+    for captured in [8, 64] {
+        if captured == 8 || !quick {
+            plan.add_rounds(
+                Case::Bytes {
+                    captured,
+                    tasks: 100_000,
+                },
+                CLOSURES,
+                1,
+            );
+        }
+    }
+    plan.add_rounds(
+        Case::Idle {
+            seconds: if quick { 3.0 } else { 10.0 },
+        },
+        TOKIO,
+        if quick { 1 } else { rounds },
+    );
+
+    let mut shares = |classes, weighted, company, rounds| {
+        let load = ShareLoad {
+            classes,
+            weighted,
+            company,
+            seconds: if quick { 2 } else { 10 },
+        };
+        plan.add_rounds(Case::Shares(load), FLYBALL, rounds);
+    };
+    if quick {
+        shares(8, false, 0, 1);
+        shares(8, true, 0, 1);
+        shares(2, true, 2, 1);
+    } else {
+        for company in [0, 2] {
+            for classes in [2, 8, 64] {
+                shares(classes, true, company, rounds);
+                shares(classes, false, company, rounds);
+            }
+        }
+    }
+    latency(&mut plan, quick);
+    plan.entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_case_has_a_name_of_its_own() {
+        for quick in [false, true] {
+            let entries = executor(quick, 3);
+            let names: BTreeSet<String> = entries.iter().map(|entry| entry.case.name()).collect();
+            assert_eq!(names.len(), entries.len());
+        }
+    }
+
+    #[test]
+    fn the_full_campaign_covers_every_combination_of_latency() {
+        let latency = |entry: &&Entry| entry.case.name().starts_with("latency/");
+        assert_eq!(
+            executor(false, 3).iter().filter(latency).count(),
+            3 * 3 * 4 * 2 * 2 + 2
+        );
+    }
+
+    #[test]
+    fn cases_survive_the_way_to_the_child() {
+        for entry in executor(false, 3) {
+            let text = serde_json::to_string(&entry.case).unwrap();
+            assert_eq!(serde_json::from_str::<Case>(&text).unwrap(), entry.case);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What the benchmark asks the kernel directly: clocks, precise sleeps, scheduling policies.
+//!
+//! The benchmark does not use flyball's own clocks, so that a fault in them cannot hide in the figures. All `unsafe`
+//! of this crate but the counting allocator's stands here.
+
+use std::io;
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid, writable timespec for the length of the call.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+pub fn now_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// CPU time of the calling thread, nanoseconds.
+pub fn thread_cpu_ns() -> u64 {
+    clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// CPU time of this process, all threads, nanoseconds.
+pub fn process_cpu_ns() -> u64 {
+    clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// Sleeps until CLOCK_MONOTONIC reads `deadline_ns`.
+pub fn sleep_until_ns(deadline_ns: u64) {
+    let time = libc::timespec {
+        tv_sec: (deadline_ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (deadline_ns % 1_000_000_000) as libc::c_long,
+    };
+    // SAFETY: `time` is valid for the call; an absolute sleep needs no remainder, so the last pointer may be null.
+    while unsafe {
+        libc::clock_nanosleep(
+            libc::CLOCK_MONOTONIC,
+            libc::TIMER_ABSTIME,
+            &time,
+            std::ptr::null_mut(),
+        )
+    } == libc::EINTR
+    {}
+}
+
+/// Makes the calling thread an instrument: timers without slack, and, where the process may, real-time priority, so that
+/// the load it sends leaves on time whatever is being measured. Returns whether real-time priority was granted.
+pub fn become_instrument() -> bool {
+    let parameter = libc::sched_param { sched_priority: 1 };
+    // SAFETY: both calls concern the calling thread only and read `parameter`, which outlives them.
+    unsafe {
+        libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong, 0, 0, 0);
+        libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameter) == 0
+    }
+}
+
+/// Puts the calling thread under SCHED_IDLE.
+pub fn become_idle_class() -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: concerns the calling thread only and reads `parameter`, which outlives the call.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameter) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets the niceness of the calling thread (Linux: PRIO_PROCESS with a thread id means that thread).
+pub fn nice_thread(niceness: i32) -> io::Result<()> {
+    // SAFETY: plain system calls without pointers.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, libc::gettid() as libc::id_t, niceness) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Asks the kernel to kill this process when the thread that started it ends.
+pub fn die_with_parent() {
+    // SAFETY: a prctl without pointers.
+    unsafe {
+        libc::prctl(
+            libc::PR_SET_PDEATHSIG,
+            libc::SIGKILL as libc::c_ulong,
+            0,
+            0,
+            0,
+        )
+    };
+}
+
+/// Ends the process at once, without waiting for threads that are still working.
+pub fn leave(status: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions; everything worth keeping was written and flushed by the caller.
+    unsafe { libc::_exit(status) }
+}
+
+/// CPUs that this process may use.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
