@@ -1,0 +1,440 @@
+//! A class as its users hold it: looked up once, cheap to clone, and where work is put in.
+
+use crate::context::{Carried, Luggage};
+use crate::dispatch;
+use crate::error::{Error, Rejected, TaskError};
+use crate::handle::Handle;
+use crate::pool::{ClassInfo, Pool, UNNAMED};
+use crate::queue::Chain;
+use crate::scope::{self, Scope};
+use crate::task::{self, Async, Body, Call, Extra, Header, Options, Timed};
+use flyball_core::class::{ClassSpec, Group};
+use flyball_core::id::KindId;
+use flyball_core::outcome::Rejection;
+use flyball_policy::sched::Algorithm;
+use std::fmt;
+use std::future::Future;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
+use std::time::Duration;
+
+/// A scheduling class of a running executor.
+#[derive(Clone)]
+pub struct Class {
+    pool: Arc<Pool>,
+    info: Arc<ClassInfo>,
+}
+
+impl fmt::Debug for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Class({})", self.info.name)
+    }
+}
+
+impl Class {
+    pub(crate) fn new(pool: Arc<Pool>, info: Arc<ClassInfo>) -> Self {
+        Class { pool, info }
+    }
+
+    /// The class's name.
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    /// The class's settings as they are now.
+    pub fn spec(&self) -> ClassSpec {
+        self.info.spec.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Tasks that wait in the class's queue, those in workers' rings not counted.
+    pub fn queued(&self) -> usize {
+        self.info.slot.waiting()
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Runs a closure that nobody waits for. The cheapest way in: no handle, one allocation. A panic is caught and counted.
+    ///
+    /// # Errors
+    /// The closure back, with the reason: the queue is full or the executor is shutting down.
+    #[inline]
+    pub fn execute<F: FnOnce() + Send + 'static>(&self, work: F) -> Result<(), Rejected<F>> {
+        if let Some(luggage) = Luggage::pack(self.pool.config.context.as_deref()) {
+            return self.execute_carried(luggage, work);
+        }
+        match self.admit(1) {
+            Ok(()) => {
+                self.submit(Call(Some(work)), PLAIN);
+                Ok(())
+            }
+            Err(reason) => Err(Rejected { reason, work }),
+        }
+    }
+
+    #[cold]
+    fn execute_carried<F: FnOnce() + Send + 'static>(&self, luggage: Luggage, work: F) -> Result<(), Rejected<F>> {
+        match self.admit(1) {
+            Ok(()) => {
+                self.submit(Call(Some(move || luggage.within(work))), PLAIN);
+                Ok(())
+            }
+            Err(reason) => Err(Rejected { reason, work }),
+        }
+    }
+
+    /// Runs many closures that nobody waits for; up to `batch_size` of them are handed over with one wake-up.
+    ///
+    /// # Errors
+    /// The closures that were not taken, with the reason; those before them run.
+    pub fn execute_many<F: FnOnce() + Send + 'static>(
+        &self,
+        work: impl IntoIterator<Item = F>,
+    ) -> Result<(), Rejected<Vec<F>>> {
+        let mut work = work.into_iter();
+        let size = self.pool.config.batch_size;
+        let carrier = self.pool.config.context.as_deref();
+        loop {
+            let Some(first) = work.next() else {
+                return Ok(());
+            };
+            if let Err(reason) = self.admit(size) {
+                let left = std::iter::once(first).chain(work).collect();
+                return Err(Rejected { reason, work: left });
+            }
+            let now = crate::clock::now(self.pool.spine);
+            let mut chain: Option<Chain> = None;
+            for work in std::iter::once(first).chain(work.by_ref().take(size - 1)) {
+                let task = match Luggage::pack(carrier) {
+                    None => task::new(self.info.slot, Call(Some(work)), now, PLAIN.into_options()),
+                    Some(luggage) => task::new(
+                        self.info.slot,
+                        Call(Some(move || luggage.within(work))),
+                        now,
+                        PLAIN.into_options(),
+                    ),
+                };
+                match &mut chain {
+                    Some(chain) => chain.append(task.cast()),
+                    None => chain = Some(Chain::of(task.cast())),
+                }
+            }
+            if let Some(chain) = chain {
+                self.info.slot.queue.push_chain(chain);
+                self.info.slot.announce();
+                self.sweep_if_late();
+            }
+        }
+    }
+
+    /// Runs a closure.
+    #[inline]
+    pub fn run<T, F>(&self, work: F) -> Handle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.task().run(work)
+    }
+
+    /// Runs a future. It may use tokio's timers, sockets and files.
+    #[inline]
+    pub fn spawn<F>(&self, future: F) -> Handle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.task().spawn(future)
+    }
+
+    /// Runs many closures; a handle each, in order.
+    pub fn run_many<T, F>(&self, work: impl IntoIterator<Item = F>) -> Vec<Handle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        work.into_iter().map(|work| self.run(work)).collect()
+    }
+
+    /// Describes a task before it is submitted: kind, priority, deadline, timeout, key.
+    #[inline]
+    pub fn task(&self) -> TaskBuilder<'_> {
+        TaskBuilder {
+            class: self,
+            plan: Plan { handle: true, ..PLAIN },
+            extra: None,
+        }
+    }
+
+    /// Runs closures that borrow from the caller, and returns when all of them have ended. On a worker the caller helps: it runs
+    /// those of its own closures that nobody has started, so that scopes may nest to any depth.
+    ///
+    /// # Errors
+    /// [`Error::ForeignRuntime`] on a thread that belongs to another tokio runtime, which blocking would hold up;
+    /// [`Error::ScopePanicked`] when a closure panicked (all others have run); [`Error::ShuttingDown`].
+    ///
+    /// # Panics
+    /// When `f` itself panics, after all closures of the scope have ended.
+    pub fn scope<'env, R>(&self, f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> Result<R, Error> {
+        scope::scope(self, f)
+    }
+
+    /// Says whether `count` more tasks may be queued.
+    #[inline]
+    pub(crate) fn admit(&self, count: usize) -> Result<(), Rejection> {
+        let slot = self.info.slot;
+        let spine = self.pool.spine;
+        if spine.closing.load(Relaxed) && (dispatch::local().is_none() || spine.terminated.load(Relaxed)) {
+            return Err(Rejection::ShuttingDown);
+        }
+        // The limit is on what waits in the class's queue; each worker's ring may hold 256 more.
+        if slot.queue.is_beyond(slot.limit.load(Relaxed), count) {
+            return Err(self.full());
+        }
+        if spine.manual.load(Relaxed) {
+            slot.submitted.fetch_add(count as u64, Relaxed);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn full(&self) -> Rejection {
+        self.info.slot.refused.fetch_add(1, Relaxed);
+        Rejection::QueueFull {
+            class: self.info.name.clone(),
+            limit: self.info.slot.limit.load(Relaxed),
+        }
+    }
+
+    #[inline]
+    fn submit<B: Body>(&self, body: B, plan: Plan) -> NonNull<Header> {
+        let now = crate::clock::now(self.pool.spine);
+        self.submit_at(body, now, plan.into_options())
+    }
+
+    #[inline]
+    fn submit_at<B: Body>(&self, body: B, now: u64, mut options: Options) -> NonNull<Header> {
+        if !self.pool.pulls() {
+            self.tag(&mut options);
+        }
+        let task = task::new(self.info.slot, body, now, options);
+        // SAFETY: new, and its life reference is given away. With a handle the caller keeps another one.
+        unsafe { dispatch::enqueue(task) };
+        self.sweep_if_late();
+        task
+    }
+
+    /// The pool may have ended between admission and now: whoever comes second cancels what was queued.
+    #[inline]
+    fn sweep_if_late(&self) {
+        if self.pool.spine.terminated.load(SeqCst) {
+            self.info.slot.sweep();
+        }
+    }
+
+    #[cold]
+    fn tag(&self, options: &mut Options) {
+        let key = options.extra.as_ref().and_then(|extra| extra.key);
+        if let Some(worker) = self.pool.place(self.info.slot.group(), key) {
+            options.extra.get_or_insert_default().tag = Some(worker);
+        }
+    }
+
+    pub(crate) fn group(&self) -> Group {
+        self.info.slot.group()
+    }
+}
+
+/// What most tasks are.
+#[derive(Clone, Copy)]
+struct Plan {
+    kind: KindId,
+    priority: i8,
+    handle: bool,
+}
+
+const PLAIN: Plan = Plan {
+    kind: KindId::new(UNNAMED as u16),
+    priority: 0,
+    handle: false,
+};
+
+impl Plan {
+    #[inline]
+    fn into_options(self) -> Options {
+        Options {
+            kind: self.kind,
+            priority: self.priority,
+            handle: self.handle,
+            extra: None,
+        }
+    }
+}
+
+/// A task before it is submitted.
+#[must_use = "a described task runs only when it is given work"]
+pub struct TaskBuilder<'a> {
+    class: &'a Class,
+    plan: Plan,
+    extra: Option<Box<Extra>>,
+}
+
+impl TaskBuilder<'_> {
+    /// Names its kind, by which figures are grouped. Kinds beyond `max_kinds` are counted as `other`.
+    pub fn kind(mut self, name: &str) -> Self {
+        self.plan.kind = self.class.pool.kind(name);
+        self
+    }
+
+    /// Orders it within its class: one level is worth 10 ms of waiting. Default 0; higher goes first.
+    pub fn priority(mut self, priority: i8) -> Self {
+        self.plan.priority = priority;
+        self
+    }
+
+    /// Gives it up if it has not started within this time. Under `proportional_share` tasks with earlier deadlines go first,
+    /// and one that cannot be met, judged by the p95 of its kind, is refused at submission.
+    pub fn deadline(mut self, within: Duration) -> Self {
+        let now = crate::clock::now(self.class.pool.spine);
+        let within = within.as_nanos().min(u128::from(u64::MAX)) as u64;
+        self.extra.get_or_insert_default().deadline = now.saturating_add(within).max(1);
+        self
+    }
+
+    /// Ends it when it has run this long: a future at its next await, a closure at its next
+    /// [`checkpoint`](crate::checkpoint).
+    pub fn timeout(mut self, after: Duration) -> Self {
+        let after = after.as_nanos().min(u128::from(u64::MAX)) as u64;
+        self.extra.get_or_insert_default().timeout = after.max(1);
+        self
+    }
+
+    /// Names what it works on, for the placement strategies that keep a key on one worker.
+    pub fn key(mut self, key: u64) -> Self {
+        self.extra.get_or_insert_default().key = Some(key);
+        self
+    }
+
+    /// Submits a closure.
+    #[inline]
+    pub fn run<T, F>(self, work: F) -> Handle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        match self.try_run(work) {
+            Ok(handle) => handle,
+            Err(rejected) => Handle::rejected(rejected.reason),
+        }
+    }
+
+    /// Submits a closure, or gives it back.
+    ///
+    /// # Errors
+    /// The closure and the reason why it was refused.
+    #[inline]
+    pub fn try_run<T, F>(self, work: F) -> Result<Handle<T>, Rejected<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        if let Err(reason) = self.admit() {
+            return Err(Rejected { reason, work });
+        }
+        Ok(match Luggage::pack(self.class.pool.config.context.as_deref()) {
+            None => self.hand_over(Call(Some(work))),
+            Some(luggage) => self.hand_over(Call(Some(move || luggage.within(work)))),
+        })
+    }
+
+    /// Submits a future.
+    #[inline]
+    pub fn spawn<F>(self, future: F) -> Handle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        match self.try_spawn(future) {
+            Ok(handle) => handle,
+            Err(rejected) => Handle::rejected(rejected.reason),
+        }
+    }
+
+    /// Submits a future, or gives it back.
+    ///
+    /// # Errors
+    /// The future and the reason why it was refused.
+    #[inline]
+    pub fn try_spawn<F>(self, future: F) -> Result<Handle<F::Output>, Rejected<F>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        if let Err(reason) = self.admit() {
+            return Err(Rejected { reason, work: future });
+        }
+        Ok(match Luggage::pack(self.class.pool.config.context.as_deref()) {
+            None => self.hand_over_future(future),
+            Some(luggage) => self.hand_over_future(Carried::new(luggage, future)),
+        })
+    }
+
+    #[inline]
+    fn admit(&self) -> Result<(), Rejection> {
+        self.class.admit(1)?;
+        match &self.extra {
+            Some(extra) if extra.deadline != 0 => self.admit_deadline(extra.deadline),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn admit_deadline(&self, deadline: u64) -> Result<(), Rejection> {
+        if self.class.info.slot.algorithm() != Algorithm::ProportionalShare {
+            return Ok(());
+        }
+        let available = deadline.saturating_sub(crate::clock::now(self.class.pool.spine));
+        match self.class.pool.kind_p95(self.class.info.id, self.plan.kind) {
+            Some(needed) if needed > available => Err(Rejection::DeadlineUnmeetable {
+                class: self.class.info.name.clone(),
+                needed: Duration::from_nanos(needed),
+                available: Duration::from_nanos(available),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn hand_over_future<F>(mut self, future: F) -> Handle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        match self.extra.as_mut().map(|extra| std::mem::take(&mut extra.timeout)) {
+            Some(timeout) if timeout != 0 => {
+                let _tokio = self.class.pool.tokio.enter();
+                let future = tokio::time::timeout(Duration::from_nanos(timeout), future);
+                self.hand_over(Timed { future })
+            }
+            _ => self.hand_over(Async(future)),
+        }
+    }
+
+    #[inline]
+    fn hand_over<B: Body>(self, body: B) -> Handle<B::Output> {
+        let now = crate::clock::now(self.class.pool.spine);
+        let mut options = self.plan.into_options();
+        options.extra = self.extra;
+        let task = self.class.submit_at(body, now, options);
+        // SAFETY: made with this body and a handle just now.
+        unsafe { Handle::of::<B>(task) }
+    }
+}
+
+impl TaskError {
+    /// True when the task was refused before it was queued.
+    pub fn is_rejected(&self) -> bool {
+        matches!(self, TaskError::Rejected(_))
+    }
+}

@@ -1,0 +1,373 @@
+//! How a task becomes runnable: into the ring of the worker that made it so, or into its class's queue, and who is woken.
+//!
+//! - On a worker that is in a slice of the same class, the task goes to that worker's ring: no lock, no shared cache line.
+//! - Tasks with a priority, a deadline or a debt of virtual time go to the class's ordered part.
+//! - Everything else goes to the class's queue.
+//!
+//! Deferral, the one exception to "runnable work wakes an idle worker": a single task that becomes runnable inside a poll
+//! stays for the polling worker, which takes it right after the poll. A poll is short by contract; where it is not, the
+//! supervisor finds the task at its next tick (10 ms) and wakes somebody. Waking at once would cost 5 µs of system call for
+//! each message that two tasks pass to each other.
+
+use crate::clock;
+use crate::queue::{Chain, Link};
+use crate::ring::Ring;
+use crate::spine::{ClassSlot, Spine};
+use crate::task::Header;
+use flyball_core::time::Timestamp;
+use flyball_policy::sched::tasks::{BONUS_NS, FairClock};
+use flyball_policy::sched::{Algorithm, order};
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering::*;
+
+/// How far a future may be ahead of its class's virtual time and still run in order of arrival, ns: one default slice, so that
+/// short polls never meet the heap.
+const FAIR_SLACK: u64 = 100_000;
+
+/// No class.
+pub(crate) const NO_CLASS: u8 = u8::MAX;
+
+/// What the thread that runs tasks knows about itself.
+pub(crate) struct Local {
+    pub(crate) spine: &'static Spine,
+    pub(crate) worker: usize,
+    pub(crate) ring: *const Ring<Header>,
+    /// Class of the slice in progress, else [`NO_CLASS`].
+    pub(crate) slice_class: Cell<u8>,
+    /// A future is being polled.
+    pub(crate) polling: Cell<bool>,
+    /// What runs, for checkpoints.
+    pub(crate) task: Cell<*const Header>,
+    pub(crate) task_started: Cell<u64>,
+    pub(crate) pool: *const crate::pool::Pool,
+}
+
+thread_local! {
+    static LOCAL: Cell<*const Local> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Makes `local` the thread's own until the guard is dropped.
+pub(crate) struct Entered(*const Local);
+
+pub(crate) fn enter(local: &Local) -> Entered {
+    Entered(LOCAL.replace(local))
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        LOCAL.set(self.0);
+    }
+}
+
+/// What the calling thread is, if it is a worker.
+#[inline]
+pub(crate) fn local<'a>() -> Option<&'a Local> {
+    // SAFETY: set by `enter` for as long as the guard lives, on this thread only; the reference does not leave the call
+    // that asked, which runs inside the guard's life.
+    unsafe { LOCAL.get().as_ref() }
+}
+
+/// Tasks of a class that do not run in order of arrival.
+#[derive(Default)]
+pub(crate) struct Ordered {
+    /// By due time: priorities and deadlines.
+    due: BinaryHeap<Reverse<Entry>>,
+    /// By virtual time: futures that used more than their part.
+    late: BinaryHeap<Reverse<Entry>>,
+    sequence: u64,
+    /// What the futures of the class would have run if they had shared evenly.
+    clock: FairClock,
+}
+
+struct Entry {
+    key: u64,
+    sequence: u64,
+    task: NonNull<Header>,
+}
+
+// SAFETY: a task may be run by any thread; the entry only carries it there.
+unsafe impl Send for Entry {}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.key, self.sequence).cmp(&(other.key, other.sequence))
+    }
+}
+
+/// Which of the ordered tasks may be taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Those that are due no later than the next in order of arrival, or whose debt is paid.
+    BeforeArrivals,
+    /// Any, for nothing else is left.
+    Any,
+}
+
+impl ClassSlot {
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        match self.spine().algorithm.load(Relaxed) {
+            0 => Algorithm::RoundRobin,
+            1 => Algorithm::Priority,
+            2 => Algorithm::Cfs,
+            _ => Algorithm::ProportionalShare,
+        }
+    }
+
+    fn due_of(&self, enqueued: u64, priority: i8, deadline: u64) -> u64 {
+        order::due(
+            Timestamp::from_nanos(enqueued),
+            priority,
+            (deadline != 0).then(|| Timestamp::from_nanos(deadline)),
+            self.latency_target.load(Relaxed),
+            self.algorithm(),
+        )
+    }
+
+    fn push_due(&self, task: NonNull<Header>) {
+        // SAFETY: runnable and ours to enqueue.
+        let header = unsafe { task.as_ref() };
+        let deadline = header.extra.as_ref().map_or(0, |extra| extra.deadline);
+        let key = self.due_of(header.enqueued.load(Relaxed), header.priority, deadline);
+        self.push_ordered(task, key, false);
+    }
+
+    fn push_ordered(&self, task: NonNull<Header>, key: u64, late: bool) {
+        let mut ordered = self.ordered.lock().unwrap_or_else(|e| e.into_inner());
+        ordered.sequence += 1;
+        let entry = Reverse(Entry {
+            key,
+            sequence: ordered.sequence,
+            task,
+        });
+        if late {
+            ordered.late.push(entry);
+        } else {
+            ordered.due.push(entry);
+        }
+        self.ordered_len.fetch_add(1, SeqCst);
+        self.publish_ordered(&ordered);
+    }
+
+    fn publish_ordered(&self, ordered: &Ordered) {
+        let key = |heap: &BinaryHeap<Reverse<Entry>>| heap.peek().map_or(u64::MAX, |entry| entry.0.key);
+        self.ordered_due.store(key(&ordered.due), Relaxed);
+        self.ordered_late.store(key(&ordered.late), Relaxed);
+    }
+
+    /// Takes the most urgent of the ordered tasks that may go now.
+    #[inline]
+    pub(crate) fn take_ordered(&self, which: Which) -> Option<NonNull<Header>> {
+        if self.ordered_len.load(Relaxed) == 0 {
+            return None;
+        }
+        self.take_ordered_slow(which)
+    }
+
+    #[cold]
+    fn take_ordered_slow(&self, which: Which) -> Option<NonNull<Header>> {
+        let arrivals_due = || self.due_of(self.served_until.load(Relaxed), 0, 0);
+        let late_until = || self.virtual_now.load(Relaxed).saturating_add(FAIR_SLACK);
+        if which == Which::BeforeArrivals
+            && self.ordered_due.load(Relaxed) > arrivals_due()
+            && self.ordered_late.load(Relaxed) > late_until()
+        {
+            return None;
+        }
+        let mut ordered = self.ordered.lock().unwrap_or_else(|e| e.into_inner());
+        let due_first = ordered
+            .due
+            .peek()
+            .is_some_and(|entry| which == Which::Any || entry.0.key <= arrivals_due());
+        let entry = if due_first {
+            ordered.due.pop()
+        } else if ordered
+            .late
+            .peek()
+            .is_some_and(|entry| which == Which::Any || entry.0.key <= late_until())
+        {
+            let entry = ordered.late.pop();
+            if let Some(Reverse(entry)) = &entry {
+                // Nobody is eligible sooner: virtual time moves on to the first who will be.
+                ordered.clock.catch_up(entry.key.saturating_sub(FAIR_SLACK));
+                self.virtual_now.store(ordered.clock.now(), Relaxed);
+            }
+            entry
+        } else {
+            None
+        };
+        let Reverse(entry) = entry?;
+        self.ordered_len.fetch_sub(1, SeqCst);
+        self.publish_ordered(&ordered);
+        Some(entry.task)
+    }
+
+    /// Counts a slice in which futures ran: `used` ns of CPU time, shared by `ready` tasks.
+    pub(crate) fn pass_virtual_time(&self, used: u64, ready: usize) {
+        let mut ordered = self.ordered.lock().unwrap_or_else(|e| e.into_inner());
+        ordered.clock.charge(0, used, ready);
+        self.virtual_now.store(ordered.clock.now(), Relaxed);
+    }
+
+    pub(crate) fn take_ordered_all(&self) -> Vec<NonNull<Header>> {
+        std::iter::from_fn(|| self.take_ordered(Which::Any)).collect()
+    }
+
+    /// Tells workers that this class has work: after it was made visible.
+    #[inline]
+    pub(crate) fn announce(&self) {
+        let spine = self.spine();
+        let newly = spine.signals.mark_ready(self.index);
+        let group = self.group();
+        if !spine.signals.wake_one(group) && newly {
+            self.revoke_lower();
+        }
+    }
+
+    /// Nobody was woken: workers of the group that run a lower rank end their slices at the next task boundary.
+    #[cold]
+    fn revoke_lower(&self) {
+        let spine = self.spine();
+        let group = self.group();
+        spine
+            .signals
+            .revoke_below(spine.started_workers(group), self.rank.load(Relaxed));
+    }
+}
+
+/// Puts a new task where it belongs and wakes whoever should run it.
+///
+/// # Safety
+/// The caller holds the task's life reference and gives it away; the task is `SCHEDULED` and in no queue.
+#[inline]
+pub(crate) unsafe fn enqueue(task: NonNull<Header>) {
+    // SAFETY: by contract alive until it is handed over below.
+    let header = unsafe { task.as_ref() };
+    let slot = header.slot;
+    if header.priority != 0 || header.extra.is_some() {
+        return enqueue_special(slot, task);
+    }
+    match local() {
+        Some(local) if local.slice_class.get() == slot.index && std::ptr::eq(local.spine, slot.spine()) => {
+            push_ring(local, slot, task);
+        }
+        _ => {
+            slot.queue.push(task.cast::<Link>());
+            slot.announce();
+        }
+    }
+}
+
+#[cold]
+fn enqueue_special(slot: &'static ClassSlot, task: NonNull<Header>) {
+    // SAFETY: ours until it is pushed.
+    let header = unsafe { task.as_ref() };
+    let tag = header.extra.as_ref().and_then(|extra| extra.tag);
+    let ordered = header.priority != 0
+        || header.extra.as_ref().is_some_and(|extra| extra.deadline != 0)
+            && slot.algorithm() == Algorithm::ProportionalShare;
+    match tag {
+        Some(tag) if !ordered => slot.spine().tags.push(slot, usize::from(tag), task),
+        _ if ordered => {
+            slot.push_due(task);
+            slot.announce();
+        }
+        _ => {
+            slot.queue.push(task.cast::<Link>());
+            slot.announce();
+        }
+    }
+}
+
+/// Puts a woken future where it belongs.
+///
+/// # Safety
+/// As [`enqueue`].
+#[inline]
+pub(crate) unsafe fn enqueue_woken(task: NonNull<Header>) {
+    // SAFETY: by contract alive until it is handed over below.
+    let header = unsafe { task.as_ref() };
+    let slot = header.slot;
+    let spine = slot.spine();
+    header.enqueued.store(clock::now(spine), Relaxed);
+    if spine.terminated.load(Relaxed) {
+        // Nothing runs any more; whoever ends the pool cancels what waits, also this one.
+        slot.queue.push(task.cast::<Link>());
+        slot.sweep();
+        return;
+    }
+    if spine.fair_futures.load(Relaxed) && hold_back(slot, task) {
+        return;
+    }
+    // SAFETY: by contract.
+    unsafe { enqueue(task) };
+}
+
+/// Sets a future aside that used more than its part of its class's time; true when it did.
+#[inline]
+fn hold_back(slot: &'static ClassSlot, task: NonNull<Header>) -> bool {
+    // SAFETY: ours until it is pushed.
+    let header = unsafe { task.as_ref() };
+    let virtual_now = slot.virtual_now.load(Relaxed);
+    let vruntime = header
+        .vruntime
+        .load(Relaxed)
+        .max(virtual_now.saturating_sub(BONUS_NS));
+    header.vruntime.store(vruntime, Relaxed);
+    if vruntime <= virtual_now.saturating_add(FAIR_SLACK) || header.priority != 0 {
+        return false;
+    }
+    slot.push_ordered(task, vruntime, true);
+    slot.announce();
+    true
+}
+
+#[inline]
+fn push_ring(local: &Local, slot: &'static ClassSlot, task: NonNull<Header>) {
+    // SAFETY: the ring belongs to this thread's worker, which outlives its `Local`.
+    let ring = unsafe { &*local.ring };
+    match ring.push(task) {
+        Ok(len) => {
+            if len == 1 && local.polling.get() {
+                return; // taken right after the poll
+            }
+            let spine = local.spine;
+            let group = slot.group();
+            if spine.signals.any_idle(group) {
+                spine.signals.wake_one(group);
+            }
+        }
+        Err(task) => overflow(ring, slot, task),
+    }
+}
+
+/// The ring is full: its older half and the new task go to the class's queue in one step.
+#[cold]
+fn overflow(ring: &Ring<Header>, slot: &'static ClassSlot, task: NonNull<Header>) {
+    let mut chain: Option<Chain> = None;
+    ring.steal(|entry| match &mut chain {
+        Some(chain) => chain.append(entry.cast()),
+        None => chain = Some(Chain::of(entry.cast())),
+    });
+    match &mut chain {
+        Some(chain) => chain.append(task.cast()),
+        None => chain = Some(Chain::of(task.cast())),
+    }
+    if let Some(chain) = chain {
+        slot.queue.push_chain(chain);
+        slot.announce();
+    }
+}

@@ -1,0 +1,83 @@
+//! What happened to workers and settings, with time and reason: a bounded list, oldest dropped first.
+
+use flyball_core::time::Timestamp;
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+/// Most events kept.
+pub const MAX_EVENTS: usize = 1024;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Running number, from 0; a gap says that older events were dropped.
+    pub number: u64,
+    /// When.
+    pub at: Timestamp,
+    /// The worker concerned, if one is.
+    pub worker: Option<u16>,
+    /// What.
+    pub what: What,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// Kinds of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum What {
+    /// A worker thread started.
+    Started,
+    /// A worker thread ended.
+    Stopped,
+    /// The wanted number of workers changed.
+    Scaled,
+    /// A worker was told to finish what it runs and stop.
+    Draining,
+    /// A worker was told to stop and was started again.
+    Restarted,
+    /// A worker has run one task for longer than `stuck_after`.
+    Stuck,
+    /// A stuck worker came back.
+    Recovered,
+    /// A setting changed while running.
+    Changed,
+    /// Queued work was moved between workers.
+    Rebalanced,
+    /// The machine lacks something that was asked for; the executor runs without it.
+    Unavailable,
+    /// Shutdown began or ended.
+    Shutdown,
+}
+
+#[derive(Default)]
+struct List {
+    next: u64,
+    events: VecDeque<Event>,
+}
+
+#[derive(Default)]
+pub(crate) struct Events(Mutex<List>);
+
+impl Events {
+    pub(crate) fn push(&self, at: Timestamp, worker: Option<usize>, what: What, reason: impl Into<String>) {
+        let mut list = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if list.events.len() == MAX_EVENTS {
+            list.events.pop_front();
+        }
+        let number = list.next;
+        list.next += 1;
+        list.events.push_back(Event {
+            number,
+            at,
+            worker: worker.map(|worker| worker as u16),
+            what,
+            reason: reason.into(),
+        });
+    }
+
+    pub(crate) fn list(&self) -> Vec<Event> {
+        let list = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        list.events.iter().cloned().collect()
+    }
+}

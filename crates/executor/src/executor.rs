@@ -1,0 +1,507 @@
+//! The executor itself: started, asked, changed, shut down.
+
+use crate::class::Class;
+use crate::config::Config;
+use crate::error::Error;
+use crate::event::{Event, What};
+use crate::pool::{Pool, TaskWhat, command, group_index, state};
+use crate::spine::{MAX_WORKERS_PER_GROUP, group_of, workers_of};
+use crate::stats::Stats;
+use crate::{supervisor, threads};
+use flyball_core::class::{ClassSpec, Group};
+use flyball_policy::sched::Algorithm;
+use flyball_policy::sched::place::Strategy;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::*;
+use std::time::Duration;
+use tokio::runtime::{Handle as Tokio, Runtime, RuntimeFlavor};
+
+/// A running pool of workers. It owns its threads: when it is dropped, what is queued is cancelled and they end.
+pub struct Executor {
+    pool: Arc<Pool>,
+    runtime: Option<Runtime>,
+    supervisor: Mutex<Option<std::thread::JoinHandle<()>>>,
+    down: bool,
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Executor({} workers)", self.workers().len())
+    }
+}
+
+/// One worker as it is now.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WorkerStatus {
+    /// Its number; front workers count from 0, back workers from 128.
+    pub id: u16,
+    /// Its group.
+    pub group: Group,
+    /// What it does.
+    pub state: WorkerState,
+    /// Class, kind and age of the task it runs.
+    pub task: Option<(String, String, Duration)>,
+    /// Tasks in its ring and tagged for it.
+    pub queued: usize,
+    /// CPU use over the last second, 0 to 1.
+    pub cpu: f64,
+    /// Tasks ended.
+    pub tasks: u64,
+    /// Calls and polls.
+    pub polls: u64,
+    /// Tasks taken from others' rings.
+    pub stolen: u64,
+    /// Tasks that panicked or timed out.
+    pub errors: u64,
+    /// CPU time by its thread's clock, ns.
+    pub cpu_ns: u64,
+    /// The CPU it is pinned to.
+    pub pinned_to: Option<u32>,
+    /// Time since its last sign of life (a task boundary) while it runs one.
+    pub last_heartbeat: Duration,
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// Its thread is being started.
+    Starting,
+    /// It sleeps.
+    Idle,
+    /// It runs tasks or looks for them.
+    Processing,
+    /// It has run one task for longer than `stuck_after`.
+    Stuck,
+    /// It was told to stop and finishes its task.
+    Draining,
+    /// Its thread has ended.
+    Stopped,
+}
+
+/// What a shutdown achieved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Tasks that ended since the start, by themselves.
+    pub ended: u64,
+    /// Tasks that were cancelled because the time was over, queued and waiting ones.
+    pub cancelled: usize,
+    /// What was still running at the end: class, kind, how long. Their threads are left behind.
+    pub left_running: Vec<(String, String, Duration)>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Executor {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// A setting out of range, a class that does not fit, a thread that cannot be started. Nothing runs then.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        config.check_tokio()?;
+        let (tokio, runtime) = match &config.tokio {
+            Some(handle) => (handle.clone(), None),
+            None => match Tokio::try_current() {
+                Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => (handle, None),
+                _ => {
+                    let runtime = tokio::runtime::Builder::new_multi_thread()
+                        .worker_threads(1)
+                        .thread_name(format!("{}-io", config.thread_name))
+                        .enable_all()
+                        .build()
+                        .map_err(|source| Error::Os {
+                            what: "start the tokio runtime",
+                            source,
+                        })?;
+                    (runtime.handle().clone(), Some(runtime))
+                }
+            },
+        };
+        let clock = Pool::warm_clock();
+        let pool = Pool::new(config, clock, tokio)?;
+        let mut executor = Executor {
+            pool,
+            runtime,
+            supervisor: Mutex::new(None),
+            down: false,
+        };
+        executor.start_threads()?;
+        Ok(executor)
+    }
+
+    fn start_threads(&mut self) -> Result<(), Error> {
+        let pool = &self.pool;
+        let first_front = workers_of(Group::Front).start;
+        let first_back = workers_of(Group::Back).start;
+        // One of each group now, so that an error shows; the rest in stages by the supervisor.
+        threads::start(pool, first_front)?;
+        threads::start(pool, first_back)?;
+        let owner = pool.clone();
+        let supervisor = std::thread::Builder::new()
+            .name(format!("{}-s", pool.config.thread_name))
+            .spawn(move || supervisor::run(&owner))
+            .map_err(|source| Error::Os {
+                what: "start the supervisor thread",
+                source,
+            })?;
+        *pool.spine.supervisor.lock().unwrap_or_else(|e| e.into_inner()) = Some(supervisor.thread().clone());
+        *self.supervisor.lock().unwrap_or_else(|e| e.into_inner()) = Some(supervisor);
+        Ok(())
+    }
+
+    /// Looks a class up.
+    ///
+    /// # Errors
+    /// [`Error::UnknownClass`], which lists those there are.
+    pub fn class(&self, name: &str) -> Result<Class, Error> {
+        Ok(Class::new(self.pool.clone(), self.pool.find_class(name)?))
+    }
+
+    /// Adds a class.
+    ///
+    /// # Errors
+    /// The name is taken, a value is out of range, guarantees pass 100%, or there are 64 classes. Nothing has changed then.
+    pub fn add_class(&self, spec: ClassSpec) -> Result<Class, Error> {
+        Ok(Class::new(self.pool.clone(), self.pool.add_class(spec)?))
+    }
+
+    /// Changes a class; its group stays what it was.
+    ///
+    /// # Errors
+    /// As [`Executor::add_class`], or there is no such class. Nothing has changed then.
+    pub fn set_class(&self, spec: ClassSpec) -> Result<(), Error> {
+        self.pool.set_class(spec)
+    }
+
+    /// The classes, in the order of their creation.
+    pub fn classes(&self) -> Vec<Class> {
+        self.pool
+            .classes
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .iter()
+            .map(|info| Class::new(self.pool.clone(), info.clone()))
+            .collect()
+    }
+
+    /// Switches the scheduling algorithm; no task is lost.
+    pub fn set_algorithm(&self, algorithm: Algorithm) {
+        self.pool.set_algorithm(algorithm);
+    }
+
+    /// Switches the placement strategy; what is tagged stays where it is and is run all the same.
+    pub fn set_strategy(&self, strategy: Strategy) {
+        self.pool.set_strategy(strategy);
+    }
+
+    /// Sets how many workers run at once; it no longer follows affinity mask and quota then.
+    ///
+    /// # Errors
+    /// `workers` is not 1 to 128.
+    pub fn set_parallelism(&self, workers: usize) -> Result<(), Error> {
+        check_count("parallelism", workers)?;
+        self.pool.follow_machine.store(false, SeqCst);
+        self.pool.set_parallelism(workers as u32, "set by hand");
+        Ok(())
+    }
+
+    /// Sets how many threads a group has. Those too many finish their task and end; what was meant for them goes to others.
+    ///
+    /// # Errors
+    /// `workers` is not 1 to 128.
+    pub fn scale(&self, group: Group, workers: usize) -> Result<(), Error> {
+        check_count("workers", workers)?;
+        let before = self.pool.wanted[group_index(group)].swap(workers, SeqCst);
+        self.pool.events.push(
+            self.pool.now(),
+            None,
+            What::Scaled,
+            format!("{group:?}: {before} → {workers}, set by hand"),
+        );
+        for index in workers_of(group).skip(workers) {
+            if threads::is_alive(&self.pool, index) {
+                threads::stop(&self.pool, index, "scaled down");
+            }
+        }
+        self.rouse();
+        Ok(())
+    }
+
+    /// Lets a worker finish its task, ends its thread and starts another in its place.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorker`].
+    pub fn restart_worker(&self, id: u16) -> Result<(), Error> {
+        self.known(id)?;
+        threads::stop(&self.pool, usize::from(id), "to be restarted");
+        self.pool
+            .events
+            .push(self.pool.now(), Some(usize::from(id)), What::Restarted, "asked for");
+        self.rouse();
+        Ok(())
+    }
+
+    fn known(&self, id: u16) -> Result<(), Error> {
+        if threads::is_alive(&self.pool, usize::from(id).min(2 * MAX_WORKERS_PER_GROUP - 1))
+            && usize::from(id) < 2 * MAX_WORKERS_PER_GROUP
+        {
+            Ok(())
+        } else {
+            Err(Error::UnknownWorker(id))
+        }
+    }
+
+    /// Ends the thread of a worker when it has finished its task, and lowers the wanted number of its group by one.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorker`]; [`Error::Config`] when it is the last of its group.
+    pub fn drain_worker(&self, id: u16) -> Result<(), Error> {
+        self.known(id)?;
+        let group = group_of(usize::from(id));
+        let wanted = self.pool.wanted[group_index(group)].load(SeqCst);
+        // The highest number goes, so that numbers stay dense; it is the named one whose thread ends first.
+        self.scale(group, wanted - 1)?;
+        if usize::from(id) < workers_of(group).start + wanted - 1 {
+            threads::stop(&self.pool, usize::from(id), "to be drained");
+        }
+        Ok(())
+    }
+
+    /// Moves tasks between workers so that the lengths of their lists differ by at most one; returns how many moved. Under
+    /// `pull` there is nothing to move.
+    pub fn rebalance(&self) -> usize {
+        [Group::Front, Group::Back]
+            .into_iter()
+            .map(|group| self.pool.rebalance_group(group, "asked for"))
+            .sum()
+    }
+
+    /// What was done since the start.
+    pub fn stats(&self) -> Stats {
+        self.pool.stats()
+    }
+
+    /// The workers that exist, front ones first.
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let kinds = self.pool.kind_names();
+        let classes: Vec<String> = self.classes().iter().map(|class| class.name().to_owned()).collect();
+        let now = self.pool.now().as_nanos();
+        self.pool
+            .known_workers()
+            .map(|worker| {
+                let since = worker.task_since.load(Relaxed);
+                let what = TaskWhat(worker.task_what.load(Relaxed));
+                let name = |names: &[String], index: usize| names.get(index).cloned().unwrap_or_default();
+                let state = match worker.state.load(SeqCst) {
+                    state::STOPPED => WorkerState::Stopped,
+                    _ if worker.command.load(Relaxed) == command::STOP => WorkerState::Draining,
+                    state::STARTING => WorkerState::Starting,
+                    state::IDLE => WorkerState::Idle,
+                    _ if worker.stuck.load(Relaxed) => WorkerState::Stuck,
+                    _ => WorkerState::Processing,
+                };
+                let mut status = WorkerStatus {
+                    id: worker.index as u16,
+                    group: worker.group,
+                    state,
+                    task: (since != 0).then(|| {
+                        (
+                            name(&classes, what.class()),
+                            name(&kinds, what.kind()),
+                            Duration::from_nanos(now.saturating_sub(since)),
+                        )
+                    }),
+                    queued: worker.ring.len() + self.pool.spine.tags.len(worker.index) as usize,
+                    cpu: f64::from(worker.cpu.load(Relaxed)) / 10_000.0,
+                    tasks: 0,
+                    polls: 0,
+                    stolen: 0,
+                    errors: 0,
+                    cpu_ns: 0,
+                    pinned_to: *worker.pinned_to.lock().unwrap_or_else(|e| e.into_inner()),
+                    last_heartbeat: Duration::from_nanos(
+                        now.saturating_sub(since.max(worker.heartbeat.load(Relaxed))),
+                    ),
+                };
+                for row in worker.stats.rows() {
+                    status.cpu_ns += row.cpu_ns.load(Relaxed);
+                    status.stolen += row.stolen.load(Relaxed);
+                    for kind in row.kinds() {
+                        status.tasks += kind.tasks.load(Relaxed);
+                        status.polls += kind.polls.load(Relaxed);
+                        status.errors += kind.panicked.load(Relaxed) + kind.timed_out.load(Relaxed);
+                    }
+                }
+                status
+            })
+            .collect()
+    }
+
+    /// The last events, oldest first, at most [`MAX_EVENTS`](crate::MAX_EVENTS).
+    pub fn events(&self) -> Vec<Event> {
+        self.pool.events.list()
+    }
+
+    fn rouse(&self) {
+        self.pool.spine.supervisor_asleep.store(false, SeqCst);
+        if let Some(thread) = &*self.pool.spine.supervisor.lock().unwrap_or_else(|e| e.into_inner()) {
+            thread.unpark();
+        }
+    }
+
+    /// Ends the executor: takes nothing new from outside, runs what was accepted for at most `timeout`, then cancels what is
+    /// left, waits for running closures for at most the configured `force_after`, and reports what still runs. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::BlocksWorker`] on one of its own workers; the executor then goes on.
+    pub fn shutdown(mut self, timeout: Duration) -> Result<ShutdownReport, (Self, Error)> {
+        if self.is_own_thread() {
+            return Err((self, Error::BlocksWorker { call: "shutdown" }));
+        }
+        Ok(self.end(timeout))
+    }
+
+    /// As [`Executor::shutdown`], without blocking the calling task: the waiting is done on a thread of its own.
+    pub async fn shutdown_async(mut self, timeout: Duration) -> ShutdownReport {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let waiter = std::thread::Builder::new()
+            .name(format!("{}-end", self.pool.config.thread_name))
+            .spawn(move || {
+                let _ = send.send(self.end(timeout));
+            });
+        match waiter {
+            Ok(_) => receive.await.unwrap_or_default(),
+            // No thread to be had: the executor was dropped with the closure, which ended it.
+            Err(_) => ShutdownReport::default(),
+        }
+    }
+
+    fn is_own_thread(&self) -> bool {
+        crate::dispatch::local().is_some_and(|local| std::ptr::eq(local.spine, self.pool.spine))
+    }
+
+    fn end(&mut self, timeout: Duration) -> ShutdownReport {
+        self.down = true;
+        let pool = self.pool.clone();
+        let started = pool.now();
+        pool.events.push(started, None, What::Shutdown, "begun");
+        pool.spine.closing.store(true, SeqCst);
+        self.wait_quiet(timeout, || is_drained(&pool));
+        pool.spine.terminated.store(true, SeqCst);
+        let mut cancelled = pool.spine.sweep();
+        for worker in pool.known_workers() {
+            pool.spine.signals.revoke(worker.index);
+        }
+        let force_after = pool.config.force_after;
+        self.wait_quiet(force_after, || {
+            cancelled += pool.spine.sweep();
+            no_task_runs(&pool)
+        });
+        cancelled += pool.spine.sweep();
+        pool.stop.store(true, SeqCst);
+        let left_running = self
+            .workers()
+            .into_iter()
+            .filter_map(|worker| worker.task)
+            .collect::<Vec<_>>();
+        self.join_threads();
+        let ended = pool
+            .stats()
+            .classes
+            .iter()
+            .map(|class| class.counts.tasks - class.counts.cancelled)
+            .sum();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        let now = pool.now();
+        pool.events.push(now, None, What::Shutdown, "ended");
+        ShutdownReport {
+            ended,
+            cancelled,
+            left_running,
+            took: now.duration_since(started),
+        }
+    }
+
+    /// Waits until `done` or the timeout.
+    fn wait_quiet(&self, timeout: Duration, mut done: impl FnMut() -> bool) {
+        let pool = &self.pool;
+        let until = pool.now().saturating_add(timeout);
+        pool.quiet_waiters.fetch_add(1, SeqCst);
+        let mut guard = pool.quiet_lock.lock().unwrap_or_else(|e| e.into_inner());
+        while !done() {
+            let left = until.duration_since(pool.now());
+            if left.is_zero() {
+                break;
+            }
+            // Futures that end on a foreign thread (cancelled ones) signal nothing: look again at each tick.
+            guard = pool
+                .quiet
+                .wait_timeout(guard, left.min(supervisor::TICK))
+                .unwrap_or_else(|e| e.into_inner())
+                .0;
+        }
+        drop(guard);
+        pool.quiet_waiters.fetch_sub(1, SeqCst);
+    }
+
+    /// Ends the threads that do not run a task and joins them; others are left to end by themselves.
+    fn join_threads(&self) {
+        let pool = &self.pool;
+        if let Some(supervisor) = self.supervisor.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            supervisor.thread().unpark();
+            let _ = supervisor.join();
+        }
+        let threads = std::mem::take(&mut *pool.threads.lock().unwrap_or_else(|e| e.into_inner()));
+        for (&index, _) in &threads {
+            pool.spine.signals.wake_worker(group_of(index), index);
+        }
+        for (index, thread) in threads {
+            let runs_a_task = pool.workers[index]
+                .get()
+                .is_some_and(|worker| worker.task_since.load(SeqCst) != 0);
+            // Left behind: it ends when its closure returns.
+            if !runs_a_task && thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn check_count(key: &'static str, workers: usize) -> Result<(), Error> {
+    if (1..=MAX_WORKERS_PER_GROUP).contains(&workers) {
+        Ok(())
+    } else {
+        Err(Error::Config {
+            key,
+            found: workers.to_string(),
+            expected: "1 to 128",
+        })
+    }
+}
+
+/// Nothing queued, nothing running, no future waiting.
+fn is_drained(pool: &Pool) -> bool {
+    pool.spine.registry.len() == 0
+        && pool.spine.classes.iter().all(|slot| slot.waiting() == 0)
+        && no_task_runs(pool)
+        && pool.spine.classes.iter().all(|slot| slot.waiting() == 0)
+}
+
+fn no_task_runs(pool: &Pool) -> bool {
+    pool.known_workers()
+        .all(|worker| worker.ring.is_empty() && worker.state.load(SeqCst) != state::BUSY)
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        if !self.down {
+            self.end(Duration::ZERO);
+        }
+    }
+}

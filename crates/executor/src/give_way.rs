@@ -1,0 +1,138 @@
+//! What a running task may say to the executor: it can be interrupted here, it is about to block, it yields.
+
+use crate::dispatch::{self, Local};
+use crate::pool::Pool;
+use crate::task;
+use flyball_core::class::Group;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::*;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// The longest a closure waits at a checkpoint for work of a higher rank. After that it goes on beside it.
+pub const GIVE_WAY_MAX: Duration = Duration::from_millis(10);
+
+/// Why a closure should end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Interrupted {
+    /// Its handle was dropped or cancelled, or the executor shuts down.
+    #[error("the task was cancelled")]
+    Cancelled,
+    /// It has run longer than its timeout.
+    #[error("the task ran past its timeout")]
+    TimedOut,
+}
+
+/// A place where a long closure can be interrupted: call it every 100 µs or so. While work of a higher rank waits it hands its
+/// place to a parked thread, for at most [`GIVE_WAY_MAX`]; it never runs other work on the caller's stack. Costs a few
+/// nanoseconds when there is nothing to do, and does nothing outside a worker.
+///
+/// # Errors
+/// When the task should end: return soon. The handle then answers `Cancelled` or `TimedOut`, whatever the closure returns.
+#[inline]
+pub fn checkpoint() -> Result<(), Interrupted> {
+    let Some(local) = dispatch::local() else {
+        return Ok(());
+    };
+    // SAFETY: set while the task runs on this thread, which holds its life reference.
+    let Some(header) = (unsafe { local.task.get().as_ref() }) else {
+        return Ok(());
+    };
+    if header.state.load(Relaxed) & task::CANCELLED != 0 || local.spine.terminated.load(Relaxed) {
+        task::observe(header, task::CANCELLED);
+        return Err(Interrupted::Cancelled);
+    }
+    if let Some(extra) = &header.extra
+        && extra.timeout != 0
+        && crate::clock::now(local.spine).saturating_sub(local.task_started.get()) > extra.timeout
+    {
+        task::observe(header, 0);
+        return Err(Interrupted::TimedOut);
+    }
+    let signals = &local.spine.signals;
+    if signals.is_revoked(local.worker) || signals.over_parallelism() {
+        give_way(local, header.slot.rank.load(Relaxed));
+    }
+    Ok(())
+}
+
+#[cold]
+fn give_way(local: &Local, rank: u8) {
+    // SAFETY: the pool outlives its workers, and this is one.
+    let pool = unsafe { &*local.pool };
+    let signals = &pool.spine.signals;
+    let group = crate::spine::group_of(local.worker);
+    let higher_waits = || {
+        flyball_core::id::ClassSet::from_bits(signals.ready() & pool.mask(group))
+            .iter()
+            .any(|class| pool.spine.classes[class.index()].rank.load(Relaxed) > rank)
+    };
+    let crowded = || group == Group::Back && signals.running() > signals.parallelism();
+    let must_wait = if higher_waits() {
+        signals.release_token();
+        let woken = signals.wake_another(group);
+        if !woken {
+            signals.force_token();
+        }
+        woken
+    } else if crowded() {
+        signals.release_token();
+        true
+    } else {
+        false
+    };
+    if must_wait {
+        wait_for_token(pool, || !higher_waits() && signals.running() < signals.parallelism());
+    }
+}
+
+fn wait_for_token(pool: &Pool, may_go_on: impl Fn() -> bool) {
+    pool.quiet_waiters.fetch_add(1, SeqCst);
+    let guard = pool.quiet_lock.lock().unwrap_or_else(|e| e.into_inner());
+    let waited = pool
+        .quiet
+        .wait_timeout_while(guard, GIVE_WAY_MAX, |()| !may_go_on());
+    drop(waited);
+    pool.quiet_waiters.fetch_sub(1, SeqCst);
+    pool.spine.signals.force_token();
+}
+
+/// Runs a closure that blocks (a file, a lock, another program) without keeping a CPU from other work: another worker may run
+/// in the meantime. Outside a worker it just runs.
+pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
+    let Some(local) = dispatch::local() else {
+        return f();
+    };
+    /// Takes the token back, also when `f` panics.
+    struct Token<'a>(&'a Pool);
+    impl Drop for Token<'_> {
+        fn drop(&mut self) {
+            self.0.spine.signals.force_token();
+        }
+    }
+    // SAFETY: the pool outlives its workers, and this is one.
+    let pool = unsafe { &*local.pool };
+    pool.spine.signals.release_token();
+    let _token = Token(pool);
+    pool.pass_on(crate::spine::group_of(local.worker));
+    pool.pass_on(Group::Back);
+    f()
+}
+
+/// Lets other tasks of the class run, then goes on.
+pub async fn yield_now() {
+    struct Yield(bool);
+    impl Future for Yield {
+        type Output = ();
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            if std::mem::replace(&mut self.0, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+    Yield(false).await
+}

@@ -1,0 +1,630 @@
+//! What the workers of one executor share.
+
+use crate::clock;
+use crate::config::Config;
+use crate::dispatch;
+use crate::error::Error;
+use crate::event::{Events, What};
+use crate::os::ThreadClock;
+use crate::ring::Ring;
+use crate::spine::{ClassSlot, MAX_WORKERS, Spine, group_of};
+use crate::stats::{ClassStats, Stats, WorkerStats};
+use crate::task::Header;
+use flyball_core::class::{ClassSpec, Group};
+use flyball_core::id::{ClassId, ClassSet, KindId, WorkerId};
+use flyball_core::time::{Source, Timestamp};
+use flyball_policy::sched::place::{Placer, Strategy, TaskView, WorkerView, rebalance};
+use flyball_policy::sched::{Algorithm, ClassParams, Scheduler};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
+
+/// Kind of a task that names none.
+pub(crate) const UNNAMED: usize = 0;
+
+pub(crate) struct Pool {
+    pub(crate) spine: &'static Spine,
+    pub(crate) config: Config,
+    pub(crate) clock: Source,
+    pub(crate) scheduler: Mutex<Scheduler>,
+    pub(crate) classes: RwLock<Vec<Arc<ClassInfo>>>,
+    /// Classes of each group, a bit each.
+    masks: [AtomicU64; 2],
+    pub(crate) workers: Box<[OnceLock<Arc<WorkerShared>>]>,
+    kinds: RwLock<Kinds>,
+    pub(crate) events: Events,
+    placer: Mutex<Placer>,
+    strategy: AtomicU8,
+    pub(crate) tokio: tokio::runtime::Handle,
+    /// Workers wanted in each group.
+    pub(crate) wanted: [AtomicUsize; 2],
+    pub(crate) rebalances: AtomicU64,
+    pub(crate) stop: AtomicBool,
+    /// Signalled when a worker goes idle or ends while somebody waits for that.
+    pub(crate) quiet: Condvar,
+    pub(crate) quiet_lock: Mutex<()>,
+    pub(crate) quiet_waiters: AtomicU32,
+    /// Threads of workers, by number, until they are joined.
+    pub(crate) threads: Mutex<HashMap<usize, std::thread::JoinHandle<()>>>,
+    /// Parallelism was not fixed by the configuration.
+    pub(crate) follow_machine: AtomicBool,
+}
+
+pub(crate) struct ClassInfo {
+    pub(crate) id: ClassId,
+    pub(crate) name: Arc<str>,
+    pub(crate) spec: RwLock<ClassSpec>,
+    pub(crate) slot: &'static ClassSlot,
+}
+
+struct Kinds {
+    names: Vec<String>,
+    index: HashMap<String, u16>,
+}
+
+/// What a worker shows others.
+pub(crate) struct WorkerShared {
+    pub(crate) index: usize,
+    pub(crate) group: Group,
+    pub(crate) ring: Ring<Header>,
+    /// Class of what is in the ring.
+    pub(crate) ring_class: AtomicU8,
+    pub(crate) stats: WorkerStats,
+    pub(crate) state: AtomicU8,
+    /// When the present task started, ns; 0 while none runs.
+    pub(crate) task_since: AtomicU64,
+    /// Class and kind of the present task.
+    pub(crate) task_what: AtomicU32,
+    /// Last sign of life, ns.
+    pub(crate) heartbeat: AtomicU64,
+    pub(crate) command: AtomicU8,
+    pub(crate) clock: Mutex<Option<ThreadClock>>,
+    /// CPU use over the last second or so, parts in 10,000.
+    pub(crate) cpu: AtomicU32,
+    /// Relative speed the worker should be given, parts in 10,000.
+    pub(crate) weight: AtomicU32,
+    pub(crate) pinned_to: Mutex<Option<u32>>,
+    pub(crate) stuck: AtomicBool,
+    /// The poll in progress has lasted from one tick to the next while a task waits for its end.
+    pub(crate) overdue: AtomicBool,
+    pub(crate) started_at: AtomicU64,
+}
+
+pub(crate) mod state {
+    pub(crate) const STOPPED: u8 = 0;
+    pub(crate) const STARTING: u8 = 1;
+    pub(crate) const IDLE: u8 = 2;
+    pub(crate) const BUSY: u8 = 3;
+}
+
+pub(crate) mod command {
+    pub(crate) const RUN: u8 = 0;
+    pub(crate) const STOP: u8 = 1;
+}
+
+pub(crate) fn group_index(group: Group) -> usize {
+    usize::from(group == Group::Back)
+}
+
+/// Class, kind and nature of a task in one word.
+#[derive(Clone, Copy)]
+pub(crate) struct TaskWhat(pub(crate) u32);
+
+impl TaskWhat {
+    #[inline]
+    pub(crate) fn of(class: u8, kind: usize, is_future: bool) -> Self {
+        TaskWhat(u32::from(is_future) << 31 | u32::from(class) << 16 | kind as u32)
+    }
+    pub(crate) fn class(self) -> usize {
+        (self.0 >> 16 & 0xff) as usize
+    }
+    pub(crate) fn kind(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
+    pub(crate) fn is_future(self) -> bool {
+        self.0 >> 31 == 1
+    }
+}
+
+impl WorkerShared {
+    /// True when the worker takes new work.
+    pub(crate) fn accepts(&self) -> bool {
+        matches!(self.state.load(Relaxed), state::IDLE | state::BUSY)
+            && self.command.load(Relaxed) == command::RUN
+            && !self.stuck.load(Relaxed)
+    }
+
+    /// True when others may take from the ring: more than one task, or a single one that was not deferred for the poll in
+    /// progress, or was and has waited for too long.
+    pub(crate) fn can_be_robbed(&self) -> bool {
+        match self.ring.len() {
+            0 => false,
+            1 => {
+                self.task_since.load(Relaxed) == 0
+                    || !TaskWhat(self.task_what.load(Relaxed)).is_future()
+                    || self.overdue.load(Relaxed)
+            }
+            _ => true,
+        }
+    }
+
+    fn new(index: usize, kinds: usize) -> Self {
+        WorkerShared {
+            index,
+            group: group_of(index),
+            ring: Ring::new(),
+            ring_class: AtomicU8::new(dispatch::NO_CLASS),
+            stats: WorkerStats::new(kinds),
+            state: AtomicU8::new(state::STOPPED),
+            task_since: AtomicU64::new(0),
+            task_what: AtomicU32::new(0),
+            heartbeat: AtomicU64::new(0),
+            command: AtomicU8::new(command::RUN),
+            clock: Mutex::new(None),
+            cpu: AtomicU32::new(0),
+            weight: AtomicU32::new(10_000),
+            pinned_to: Mutex::new(None),
+            stuck: AtomicBool::new(false),
+            overdue: AtomicBool::new(false),
+            started_at: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Pool {
+    /// A pool without threads.
+    pub(crate) fn new(config: Config, clock: Source, tokio: tokio::runtime::Handle) -> Result<Arc<Pool>, Error> {
+        let follow_machine = config.parallelism == 0;
+        let config = config.resolve()?;
+        let spine = Spine::take(config.parallelism as u32);
+        let kinds = config.max_kinds + 2;
+        let pool = Arc::new(Pool {
+            spine,
+            scheduler: Mutex::new(Scheduler::new(config.algorithm, config.parallelism as u32)),
+            classes: RwLock::new(Vec::new()),
+            masks: [AtomicU64::new(0), AtomicU64::new(0)],
+            workers: (0..MAX_WORKERS).map(|_| OnceLock::new()).collect(),
+            kinds: RwLock::new(Kinds {
+                names: vec![String::new(), "other".into()],
+                index: HashMap::from([(String::new(), 0), ("other".into(), 1)]),
+            }),
+            events: Events::default(),
+            placer: Mutex::new(Placer::new(config.strategy, 1)),
+            strategy: AtomicU8::new(0),
+            tokio,
+            wanted: [
+                AtomicUsize::new(config.front_workers),
+                AtomicUsize::new(config.back_workers),
+            ],
+            rebalances: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            quiet: Condvar::new(),
+            quiet_lock: Mutex::new(()),
+            quiet_waiters: AtomicU32::new(0),
+            threads: Mutex::default(),
+            follow_machine: AtomicBool::new(follow_machine),
+            clock,
+            config,
+        });
+        debug_assert!(kinds <= u16::MAX as usize);
+        pool.set_strategy(pool.config.strategy);
+        pool.publish_algorithm(pool.config.algorithm);
+        let mut specs: Vec<ClassSpec> = ClassSpec::built_in().into();
+        for own in &pool.config.classes {
+            match specs.iter_mut().find(|spec| spec.name == own.name) {
+                Some(spec) => *spec = own.clone(),
+                None => specs.push(own.clone()),
+            }
+        }
+        for spec in specs {
+            pool.add_class(spec)?;
+        }
+        Ok(pool)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Classes of a group.
+    #[inline]
+    pub(crate) fn mask(&self, group: Group) -> u64 {
+        self.masks[group_index(group)].load(Relaxed)
+    }
+
+    pub(crate) fn find_class(&self, name: &str) -> Result<Arc<ClassInfo>, Error> {
+        let classes = self.classes.read().unwrap_or_else(|e| e.into_inner());
+        classes
+            .iter()
+            .find(|class| &*class.name == name)
+            .cloned()
+            .ok_or_else(|| Error::UnknownClass {
+                name: name.to_owned(),
+                known: classes.iter().map(|class| class.name.to_string()).collect(),
+            })
+    }
+
+    pub(crate) fn add_class(&self, spec: ClassSpec) -> Result<Arc<ClassInfo>, Error> {
+        spec.validate().map_err(|source| Error::Class {
+            name: spec.name.clone(),
+            source,
+        })?;
+        let mut classes = self.classes.write().unwrap_or_else(|e| e.into_inner());
+        if classes.iter().any(|class| *class.name == *spec.name) {
+            return Err(Error::DuplicateClass { name: spec.name });
+        }
+        let id = ClassId::try_new(classes.len()).ok_or(Error::TooManyClasses)?;
+        let now = self.now();
+        self.lock_scheduler()
+            .insert(now, id, ClassParams::from(&spec))
+            .map_err(|error| Error::Schedule {
+                name: spec.name.clone(),
+                reason: error.to_string(),
+            })?;
+        let slot = &self.spine.classes[id.index()];
+        let info = Arc::new(ClassInfo {
+            id,
+            name: spec.name.as_str().into(),
+            slot,
+            spec: RwLock::new(spec),
+        });
+        self.publish_class(&info);
+        classes.push(info.clone());
+        Ok(info)
+    }
+
+    /// Changes a class that exists; the name and the group stay.
+    pub(crate) fn set_class(&self, spec: ClassSpec) -> Result<(), Error> {
+        let info = self.find_class(&spec.name)?;
+        spec.validate().map_err(|source| Error::Class {
+            name: spec.name.clone(),
+            source,
+        })?;
+        let mut present = info.spec.write().unwrap_or_else(|e| e.into_inner());
+        if present.group != spec.group {
+            return Err(Error::Config {
+                key: "group",
+                found: format!("{:?}", spec.group),
+                expected: "the group the class was created with",
+            });
+        }
+        let now = self.now();
+        self.lock_scheduler()
+            .update(now, info.id, ClassParams::from(&spec))
+            .map_err(|error| Error::Schedule {
+                name: spec.name.clone(),
+                reason: error.to_string(),
+            })?;
+        *present = spec;
+        drop(present);
+        self.publish_class(&info);
+        self.events.push(now, None, What::Changed, format!("class {} changed", info.name));
+        Ok(())
+    }
+
+    fn publish_class(&self, info: &ClassInfo) {
+        let spec = info.spec.read().unwrap_or_else(|e| e.into_inner());
+        let slot = info.slot;
+        slot.group.store(group_index(spec.group) as u8, SeqCst);
+        slot.rank.store(spec.priority + 1, SeqCst);
+        slot.limit.store(spec.queue_limit, SeqCst);
+        slot.latency_target
+            .store(spec.latency_target.as_nanos().min(u128::from(u64::MAX)) as u64, SeqCst);
+        self.masks[group_index(spec.group)].fetch_or(1 << info.id.index(), SeqCst);
+    }
+
+    pub(crate) fn lock_scheduler(&self) -> std::sync::MutexGuard<'_, Scheduler> {
+        self.scheduler.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn publish_algorithm(&self, algorithm: Algorithm) {
+        let number = match algorithm {
+            Algorithm::RoundRobin => 0,
+            Algorithm::Priority => 1,
+            Algorithm::Cfs => 2,
+            Algorithm::ProportionalShare => 3,
+        };
+        self.spine.algorithm.store(number, SeqCst);
+        self.spine
+            .fair_futures
+            .store(algorithm == Algorithm::Cfs, SeqCst);
+    }
+
+    pub(crate) fn set_algorithm(&self, algorithm: Algorithm) {
+        let now = self.now();
+        let before = {
+            let mut scheduler = self.lock_scheduler();
+            let before = scheduler.algorithm();
+            scheduler.set_algorithm(now, algorithm);
+            before
+        };
+        self.publish_algorithm(algorithm);
+        self.events
+            .push(now, None, What::Changed, format!("algorithm {before} → {algorithm}"));
+    }
+
+    pub(crate) fn strategy(&self) -> Strategy {
+        self.placer.lock().unwrap_or_else(|e| e.into_inner()).strategy()
+    }
+
+    pub(crate) fn set_strategy(&self, strategy: Strategy) {
+        let mut placer = self.placer.lock().unwrap_or_else(|e| e.into_inner());
+        let before = placer.strategy();
+        *placer = Placer::new(strategy, 1);
+        self.strategy.store(u8::from(strategy != Strategy::Pull), SeqCst);
+        if before != strategy {
+            self.events
+                .push(self.now(), None, What::Changed, format!("strategy {before} → {strategy}"));
+        }
+    }
+
+    /// True when tasks stay untagged.
+    #[inline]
+    pub(crate) fn pulls(&self) -> bool {
+        self.strategy.load(Relaxed) == 0
+    }
+
+    /// Asks the strategy which worker of the class's group the task is meant for.
+    pub(crate) fn place(&self, group: Group, key: Option<u64>) -> Option<u16> {
+        let views: Vec<WorkerView> = self
+            .spine
+            .started_workers(group)
+            .filter_map(|index| self.workers[index].get())
+            .map(|worker| self.view(worker))
+            .collect();
+        let task = TaskView {
+            key,
+            cpu: 1.0,
+            memory: 0,
+            last_core: None,
+        };
+        let mut placer = self.placer.lock().unwrap_or_else(|e| e.into_inner());
+        placer.place(&task, &views).map(|id| id.get())
+    }
+
+    fn view(&self, worker: &WorkerShared) -> WorkerView {
+        let (mut polls, mut run_ns, mut tasks, mut errors) = (0u64, 0u64, 0u64, 0u64);
+        for row in worker.stats.rows() {
+            for kind in row.kinds() {
+                polls += kind.polls.load(Relaxed);
+                run_ns += kind.run_ns.load(Relaxed);
+                tasks += kind.tasks.load(Relaxed);
+                errors += kind.panicked.load(Relaxed) + kind.timed_out.load(Relaxed);
+            }
+        }
+        let now = self.now().as_nanos();
+        let alive = now.saturating_sub(worker.started_at.load(Relaxed)).max(1) as f64 / 1e9;
+        let cpu = f64::from(worker.cpu.load(Relaxed)) / 10_000.0;
+        let error_rate = if tasks == 0 { 0.0 } else { errors as f64 / tasks as f64 };
+        WorkerView {
+            id: WorkerId::new(worker.index as u16),
+            weight: f64::from(worker.weight.load(Relaxed)) / 10_000.0,
+            queued: worker.ring.len() as u32 + self.spine.tags.len(worker.index),
+            running: u32::from(worker.task_since.load(Relaxed) != 0),
+            tagged: self.spine.tags.len(worker.index),
+            cpu,
+            mean_run_ns: if polls == 0 { 0.0 } else { run_ns as f64 / polls as f64 },
+            throughput: tasks as f64 / alive,
+            error_rate,
+            health: if worker.stuck.load(Relaxed) { 0.0 } else { 1.0 - error_rate },
+            core: worker
+                .pinned_to
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .map(|cpu| cpu as u16),
+            cpu_free: 1.0 - cpu,
+            memory_free: u64::MAX,
+            accepting: worker.accepts(),
+        }
+    }
+
+    /// The number of a kind; kinds beyond the bound share `other`.
+    pub(crate) fn kind(&self, name: &str) -> KindId {
+        if let Some(&number) = self
+            .kinds
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .index
+            .get(name)
+        {
+            return KindId::new(number);
+        }
+        let mut kinds = self.kinds.write().unwrap_or_else(|e| e.into_inner());
+        if let Some(&number) = kinds.index.get(name) {
+            return KindId::new(number);
+        }
+        if kinds.names.len() >= self.config.max_kinds + 2 {
+            return KindId::new(1);
+        }
+        let number = kinds.names.len() as u16;
+        kinds.names.push(name.to_owned());
+        kinds.index.insert(name.to_owned(), number);
+        KindId::new(number)
+    }
+
+    pub(crate) fn kind_names(&self) -> Vec<String> {
+        self.kinds.read().unwrap_or_else(|e| e.into_inner()).names.clone()
+    }
+
+    /// The worker of that number, made if it is not there yet.
+    pub(crate) fn worker(&self, index: usize) -> Arc<WorkerShared> {
+        let worker = self.workers[index]
+            .get_or_init(|| Arc::new(WorkerShared::new(index, self.config.max_kinds + 2)))
+            .clone();
+        let group = group_of(index);
+        let position = index - crate::spine::workers_of(group).start + 1;
+        self.spine.started[group_index(group)].fetch_max(position, SeqCst);
+        worker
+    }
+
+    /// Workers that were ever started.
+    pub(crate) fn known_workers(&self) -> impl Iterator<Item = &Arc<WorkerShared>> {
+        self.workers.iter().filter_map(OnceLock::get)
+    }
+
+    /// Classes of a group with work in some ring of the group.
+    pub(crate) fn ring_classes(&self, group: Group) -> u64 {
+        let mut classes = 0;
+        for index in self.spine.started_workers(group) {
+            if let Some(worker) = self.workers[index].get()
+                && worker.can_be_robbed()
+            {
+                let class = worker.ring_class.load(Relaxed);
+                if class != dispatch::NO_CLASS {
+                    classes |= 1 << class;
+                }
+            }
+        }
+        classes
+    }
+
+    /// True when a worker of the group could find a task.
+    pub(crate) fn has_work(&self, group: Group) -> bool {
+        let signals = &self.spine.signals;
+        signals.ready() & self.mask(group) != 0 || self.ring_classes(group) != 0
+    }
+
+    /// Wakes a worker of the group if there is something to run. For whoever gave back a token or found more than it took.
+    pub(crate) fn pass_on(&self, group: Group) {
+        if self.spine.signals.any_idle(group) && self.has_work(group) {
+            self.spine.signals.wake_one(group);
+        }
+    }
+
+    pub(crate) fn set_parallelism(&self, workers: u32, reason: &str) {
+        let before = self.spine.signals.parallelism();
+        self.lock_scheduler().set_parallelism(workers);
+        self.spine.signals.set_parallelism(workers);
+        self.events.push(
+            self.now(),
+            None,
+            What::Changed,
+            format!("parallelism {before} → {workers}: {reason}"),
+        );
+        self.pass_on(Group::Back);
+    }
+
+    /// Tasks tagged for each worker of a group, and whether it takes new ones.
+    pub(crate) fn lengths(&self, group: Group) -> (Vec<u32>, Vec<bool>) {
+        self.spine
+            .started_workers(group)
+            .map(|index| {
+                let accepting = self.workers[index]
+                    .get()
+                    .is_some_and(|worker| worker.accepts());
+                (self.spine.tags.len(index), accepting)
+            })
+            .unzip()
+    }
+
+    /// Moves tagged tasks between the workers of a group until their lengths differ by at most one; returns how many moved.
+    pub(crate) fn rebalance_group(&self, group: Group, reason: &str) -> usize {
+        let workers = self.spine.started_workers(group);
+        let (lengths, accepting) = self.lengths(group);
+        let mut moved = 0;
+        for step in rebalance(&lengths, &accepting) {
+            moved += self.spine.tags.shift(
+                workers.start + step.from,
+                workers.start + step.to,
+                step.count,
+                &self.spine.classes,
+            ) as usize;
+        }
+        if moved > 0 {
+            self.rebalances.fetch_add(1, Relaxed);
+            self.events.push(
+                self.now(),
+                None,
+                What::Rebalanced,
+                format!("{moved} tasks moved: {reason}"),
+            );
+        }
+        moved
+    }
+
+    /// The p95 of a kind's run time over all workers, ns; None while fewer than 20 have run.
+    pub(crate) fn kind_p95(&self, class: ClassId, kind: KindId) -> Option<u64> {
+        let mut all = flyball_core::histogram::Histogram::new();
+        for worker in self.known_workers() {
+            if let Some(row) = worker.stats.existing(class.index() as u8)
+                && let Some(run) = row.kind(usize::from(kind.get())).existing_run()
+            {
+                all.merge(&run.snapshot());
+            }
+        }
+        if all.count() < 20 { None } else { all.quantile(0.95) }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let names = self.kind_names();
+        let classes: Vec<Arc<ClassInfo>> = self.classes.read().unwrap_or_else(|e| e.into_inner()).clone();
+        let scheduler = self.lock_scheduler();
+        let algorithm = scheduler.algorithm();
+        let services: Vec<_> = classes.iter().map(|class| scheduler.stats(class.id)).collect();
+        drop(scheduler);
+        let classes = classes
+            .iter()
+            .zip(services)
+            .map(|(class, service)| {
+                let mut stats = ClassStats::empty(class.name.to_string());
+                let index = class.id.index() as u8;
+                let mut in_rings = 0;
+                for worker in self.known_workers() {
+                    if let Some(row) = worker.stats.existing(index) {
+                        stats.add(row, &names);
+                    }
+                    if worker.ring_class.load(Relaxed) == index {
+                        in_rings += worker.ring.len();
+                    }
+                }
+                stats.queued = class.slot.waiting() + in_rings;
+                stats.refused = class.slot.refused.load(Relaxed);
+                if let Some(service) = service {
+                    stats.promised = service.promised;
+                    stats.aged = service.ageings;
+                }
+                stats
+            })
+            .collect();
+        Stats {
+            algorithm,
+            strategy: self.strategy(),
+            parallelism: self.spine.signals.parallelism() as usize,
+            running: self.spine.signals.running() as usize,
+            waiting_futures: self.spine.registry.len(),
+            classes,
+            rebalances: self.rebalances.load(Relaxed),
+        }
+    }
+
+    /// Tells whoever waits for quiet that a worker went idle or ended.
+    #[inline]
+    pub(crate) fn notify_quiet(&self) {
+        if self.quiet_waiters.load(SeqCst) != 0 {
+            drop(self.quiet_lock.lock().unwrap_or_else(|e| e.into_inner()));
+            self.quiet.notify_all();
+        }
+    }
+
+    /// Moves the manual clock that stamps arrivals.
+    pub(crate) fn set_manual_now(&self, now: Timestamp) {
+        self.spine.manual_now.store(now.as_nanos(), SeqCst);
+        self.spine.manual.store(true, SeqCst);
+    }
+
+    /// Makes sure the clock is calibrated before the first task asks.
+    pub(crate) fn warm_clock() -> Source {
+        clock::best().clone()
+    }
+
+    pub(crate) fn all_classes(&self) -> ClassSet {
+        ClassSet::from_bits(self.mask(Group::Front) | self.mask(Group::Back))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.spine.terminated.store(true, SeqCst);
+        self.spine.give_back();
+    }
+}

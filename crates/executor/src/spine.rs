@@ -1,0 +1,246 @@
+//! Memory that outlives every task: the signals, the class queues and the registry of waiting futures.
+//!
+//! A waker may be called from any thread at any time, also while its task ends on another. After it has linked the task into a
+//! queue, the task may run, end, and the whole pool shut down before the waker has looked for a worker to wake. What a waker
+//! touches is therefore never given back to the allocator: a pool that ends hands its spine to a free list, and the next pool
+//! takes it from there. A late waker at worst wakes a worker of the next pool for nothing, or queues a task that has already
+//! ended, which is skipped. The memory is bounded by the largest number of pools that ever lived at once.
+
+use crate::dispatch::Ordered;
+use crate::queue::{Link, Queue};
+use crate::registry::Registry;
+use crate::signals::Signals;
+use crate::tags::Tags;
+use crate::task::{self, Header};
+use flyball_core::class::{Group, MAX_CLASSES};
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
+
+/// Most worker threads of a group.
+pub const MAX_WORKERS_PER_GROUP: usize = 128;
+pub(crate) const MAX_WORKERS: usize = 2 * MAX_WORKERS_PER_GROUP;
+
+/// Indexes of the workers of a group.
+pub(crate) fn workers_of(group: Group) -> Range<usize> {
+    match group {
+        Group::Front => 0..MAX_WORKERS_PER_GROUP,
+        Group::Back => MAX_WORKERS_PER_GROUP..MAX_WORKERS,
+    }
+}
+
+pub(crate) fn group_of(worker: usize) -> Group {
+    if worker < MAX_WORKERS_PER_GROUP {
+        Group::Front
+    } else {
+        Group::Back
+    }
+}
+
+pub(crate) struct Spine {
+    pub(crate) signals: Signals,
+    pub(crate) classes: Box<[ClassSlot]>,
+    pub(crate) registry: Registry,
+    /// Number of workers that were ever started in each group: bounds the scans over workers.
+    pub(crate) started: [AtomicUsize; 2],
+    /// Nothing is accepted from outside any more.
+    pub(crate) closing: AtomicBool,
+    /// Nothing runs any more: what is queued is cancelled by whoever queued it.
+    pub(crate) terminated: AtomicBool,
+    /// The supervisor sleeps without a deadline and must be woken by whoever makes the pool busy.
+    pub(crate) supervisor_asleep: AtomicBool,
+    pub(crate) supervisor: Mutex<Option<std::thread::Thread>>,
+    /// Futures that used more than their part of the class's time are held back (algorithm `cfs`).
+    pub(crate) fair_futures: AtomicBool,
+    /// The algorithm's number, for the order inside a class.
+    pub(crate) algorithm: AtomicU8,
+    /// The pool runs on a manual clock, which shows `manual_now`, ns.
+    pub(crate) manual: AtomicBool,
+    pub(crate) manual_now: AtomicU64,
+    pub(crate) tags: Tags,
+}
+
+/// What making a task of a class runnable needs.
+pub(crate) struct ClassSlot {
+    pub(crate) index: u8,
+    pub(crate) spine: AtomicUsize,
+    pub(crate) queue: Queue,
+    /// Tasks that do not go in order of arrival.
+    pub(crate) ordered: Mutex<Ordered>,
+    pub(crate) ordered_len: AtomicUsize,
+    /// Smallest due time in `ordered`; `u64::MAX` when there is none.
+    pub(crate) ordered_due: AtomicU64,
+    /// Smallest virtual time in `ordered`; `u64::MAX` when there is none.
+    pub(crate) ordered_late: AtomicU64,
+    /// Tasks tagged for workers.
+    pub(crate) tagged: AtomicUsize,
+    /// The class's latency target, ns.
+    pub(crate) latency_target: AtomicU64,
+    /// Arrival time of the task that was taken from the queue last, ns.
+    pub(crate) served_until: AtomicU64,
+    /// Virtual time of the class's futures, ns.
+    pub(crate) virtual_now: AtomicU64,
+    pub(crate) group: AtomicU8,
+    pub(crate) rank: AtomicU8,
+    /// Entries the queue accepts.
+    pub(crate) limit: AtomicUsize,
+    /// Tasks refused because the queue was full.
+    pub(crate) refused: AtomicU64,
+    /// Tasks submitted; counted on a manual clock only.
+    pub(crate) submitted: AtomicU64,
+}
+
+impl ClassSlot {
+    fn new(index: u8) -> Self {
+        ClassSlot {
+            index,
+            spine: AtomicUsize::new(0),
+            queue: Queue::new(),
+            ordered: Mutex::new(Ordered::default()),
+            ordered_len: AtomicUsize::new(0),
+            ordered_due: AtomicU64::new(u64::MAX),
+            ordered_late: AtomicU64::new(u64::MAX),
+            tagged: AtomicUsize::new(0),
+            latency_target: AtomicU64::new(0),
+            served_until: AtomicU64::new(0),
+            virtual_now: AtomicU64::new(0),
+            group: AtomicU8::new(0),
+            rank: AtomicU8::new(0),
+            limit: AtomicUsize::new(usize::MAX),
+            refused: AtomicU64::new(0),
+            submitted: AtomicU64::new(0),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn spine(&self) -> &'static Spine {
+        // SAFETY: set once in `Spine::take` before any task can name this slot, to a spine that is never freed.
+        unsafe { &*(self.spine.load(Relaxed) as *const Spine) }
+    }
+
+    #[inline]
+    pub(crate) fn group(&self) -> Group {
+        if self.group.load(Relaxed) == 0 {
+            Group::Front
+        } else {
+            Group::Back
+        }
+    }
+
+    /// Tasks that wait in the class's queue, those with an order of their own included.
+    #[inline]
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len() + self.ordered_len.load(SeqCst) + self.tagged.load(SeqCst)
+    }
+}
+
+static FREE: Mutex<Vec<&'static Spine>> = Mutex::new(Vec::new());
+
+impl Spine {
+    /// A spine for a new pool: a reused one, else a new one.
+    pub(crate) fn take(parallelism: u32) -> &'static Spine {
+        let reused = FREE.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let spine = match reused {
+            Some(spine) => spine,
+            None => {
+                let spine: &'static Spine = Box::leak(Box::new(Spine {
+                    signals: Signals::new(MAX_WORKERS, parallelism),
+                    classes: (0..MAX_CLASSES as u8).map(ClassSlot::new).collect(),
+                    registry: Registry::new(),
+                    started: [AtomicUsize::new(0), AtomicUsize::new(0)],
+                    closing: AtomicBool::new(false),
+                    terminated: AtomicBool::new(false),
+                    supervisor_asleep: AtomicBool::new(false),
+                    supervisor: Mutex::new(None),
+                    fair_futures: AtomicBool::new(false),
+                    algorithm: AtomicU8::new(0),
+                    manual: AtomicBool::new(false),
+                    manual_now: AtomicU64::new(0),
+                    tags: Tags::new(),
+                }));
+                for slot in &spine.classes {
+                    slot.spine.store(std::ptr::from_ref(spine) as usize, SeqCst);
+                }
+                spine
+            }
+        };
+        spine.signals.set_parallelism(parallelism);
+        spine.closing.store(false, SeqCst);
+        spine.terminated.store(false, SeqCst);
+        spine.manual.store(false, SeqCst);
+        spine
+    }
+
+    /// Hands the spine to the next pool. No worker of this pool runs any more.
+    pub(crate) fn give_back(&'static self) {
+        self.sweep();
+        for slot in &self.classes {
+            slot.limit.store(usize::MAX, SeqCst);
+            slot.virtual_now.store(0, SeqCst);
+            *slot.ordered.lock().unwrap_or_else(|e| e.into_inner()) = Ordered::default();
+            slot.served_until.store(0, SeqCst);
+            slot.refused.store(0, SeqCst);
+            slot.submitted.store(0, SeqCst);
+        }
+        for started in &self.started {
+            started.store(0, SeqCst);
+        }
+        *self.supervisor.lock().unwrap_or_else(|e| e.into_inner()) = None;
+        FREE.lock().unwrap_or_else(|e| e.into_inner()).push(self);
+    }
+
+    /// Cancels every task that is queued or waits; returns how many.
+    pub(crate) fn sweep(&'static self) -> usize {
+        let mut cancelled = 0;
+        for slot in &self.classes {
+            cancelled += slot.sweep();
+        }
+        cancelled + self.registry.cancel_all()
+    }
+
+    /// Workers of a group that may exist.
+    #[inline]
+    pub(crate) fn started_workers(&self, group: Group) -> Range<usize> {
+        let range = workers_of(group);
+        let count = self.started[usize::from(group == Group::Back)].load(Relaxed);
+        range.start..range.start + count
+    }
+
+    /// Wakes the supervisor if it sleeps for want of work.
+    #[cold]
+    pub(crate) fn rouse_supervisor(&self) {
+        if self.supervisor_asleep.swap(false, SeqCst)
+            && let Some(thread) = &*self.supervisor.lock().unwrap_or_else(|e| e.into_inner())
+        {
+            thread.unpark();
+        }
+    }
+}
+
+impl ClassSlot {
+    /// Cancels everything in this class's queue; returns how many tasks.
+    pub(crate) fn sweep(&self) -> usize {
+        let mut cancelled = 0;
+        loop {
+            let mut batch: Vec<NonNull<Header>> = Vec::new();
+            self.queue.take(64, |link: NonNull<Link>| batch.push(link.cast()));
+            if batch.is_empty() {
+                batch = self.take_ordered_all();
+            }
+            if batch.is_empty() {
+                let tags = &self.spine().tags;
+                batch.extend(std::iter::from_fn(|| tags.steal(0..MAX_WORKERS, self)));
+            }
+            if batch.is_empty() {
+                break;
+            }
+            for task in batch {
+                // SAFETY: taken from a queue, so this thread holds the task's life reference.
+                cancelled += usize::from(unsafe { task::cancel_taken(task) });
+            }
+        }
+        self.spine().signals.unmark_ready(self.index, || self.waiting() == 0);
+        cancelled
+    }
+}

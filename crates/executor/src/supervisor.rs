@@ -1,0 +1,191 @@
+//! The thread that looks after the workers: starts them in stages, notices stuck ones, rescues deferred tasks, measures CPU use.
+//!
+//! It ticks every 10 ms while there is work and for a second after; then it sleeps until a worker starts a slice. An idle pool
+//! is silent.
+
+use crate::event::What;
+use crate::os;
+use crate::pool::{Pool, TaskWhat, group_index, state};
+use crate::spine::{group_of, workers_of};
+use crate::threads;
+use flyball_core::class::Group;
+use flyball_policy::sched::place;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
+use std::time::Duration;
+
+/// Time between ticks while there is work.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+/// How long it goes on ticking without work.
+const LINGER_NS: u64 = 1_000_000_000;
+/// How often CPU use, parallelism and balance are looked at.
+const SECOND_NS: u64 = 1_000_000_000;
+
+struct Seen {
+    task_since: u64,
+    cpu: u64,
+    at: u64,
+}
+
+pub(crate) fn run(pool: &Arc<Pool>) {
+    let mut busy_until = 0u64;
+    let mut next_batch = 0u64;
+    let mut next_second = 0u64;
+    let mut seen: HashMap<usize, Seen> = HashMap::new();
+    loop {
+        let now = pool.now().as_nanos();
+        if pool.stop.load(SeqCst) {
+            return;
+        }
+        let starting = now >= next_batch && start_missing(pool);
+        if starting {
+            next_batch = now + pool.config.start_delay.as_nanos() as u64;
+        }
+        let busy = is_busy(pool);
+        if busy {
+            busy_until = now + LINGER_NS;
+        }
+        rescue(pool, &mut seen, now);
+        if now >= next_second {
+            next_second = now + SECOND_NS;
+            measure(pool, &mut seen, now);
+            follow_parallelism(pool);
+            rebalance_if_uneven(pool);
+        }
+        if missing(pool) {
+            std::thread::park_timeout(pool.config.start_delay.min(TICK.max(Duration::from_millis(1))));
+        } else if now < busy_until {
+            std::thread::park_timeout(TICK);
+        } else {
+            pool.spine.supervisor_asleep.store(true, SeqCst);
+            if !is_busy(pool) && !pool.stop.load(SeqCst) {
+                std::thread::park();
+            }
+            pool.spine.supervisor_asleep.store(false, SeqCst);
+        }
+    }
+}
+
+fn is_busy(pool: &Pool) -> bool {
+    pool.known_workers()
+        .any(|worker| worker.state.load(SeqCst) == state::BUSY)
+}
+
+/// The position of a worker in its group, from 0.
+fn position(index: usize) -> usize {
+    index - workers_of(group_of(index)).start
+}
+
+fn missing(pool: &Pool) -> bool {
+    [Group::Front, Group::Back].into_iter().any(|group| {
+        let wanted = pool.wanted[group_index(group)].load(SeqCst);
+        workers_of(group)
+            .take(wanted)
+            .any(|index| !threads::is_alive(pool, index))
+    })
+}
+
+/// Starts the next batch of workers that are wanted and not there; true when it started any.
+fn start_missing(pool: &Arc<Pool>) -> bool {
+    let mut left = pool.config.start_batch;
+    let mut any = false;
+    for group in [Group::Front, Group::Back] {
+        let wanted = pool.wanted[group_index(group)].load(SeqCst);
+        for index in workers_of(group).take(wanted) {
+            if left == 0 {
+                return any;
+            }
+            if !threads::is_alive(pool, index) {
+                left -= 1;
+                any |= threads::start(pool, index).is_ok();
+            }
+        }
+    }
+    any
+}
+
+/// Wakes somebody for a task that has waited behind one poll from one tick to the next, and reports stuck workers.
+fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
+    for worker in pool.known_workers() {
+        let since = worker.task_since.load(Relaxed);
+        let before = seen.entry(worker.index).or_insert(Seen {
+            task_since: 0,
+            cpu: 0,
+            at: 0,
+        });
+        let same = since != 0 && before.task_since == since;
+        before.task_since = since;
+        worker.overdue.store(same, Relaxed);
+        if same && !worker.ring.is_empty() {
+            pool.pass_on(worker.group);
+        }
+        let stuck = same && now.saturating_sub(since) > pool.config.stuck_after.as_nanos() as u64;
+        if stuck != worker.stuck.swap(stuck, SeqCst) {
+            let what = TaskWhat(worker.task_what.load(Relaxed));
+            let kind = pool.kind_names().get(what.kind()).cloned().unwrap_or_default();
+            let class = pool
+                .classes
+                .read()
+                .unwrap_or_else(|e| e.into_inner())
+                .get(what.class())
+                .map_or(String::new(), |class| class.name.to_string());
+            let at = pool.now();
+            if stuck {
+                let reason = format!(
+                    "runs one task of class {class}, kind {kind:?}, for {:?}",
+                    Duration::from_nanos(now.saturating_sub(since))
+                );
+                pool.events.push(at, Some(worker.index), What::Stuck, reason);
+            } else {
+                pool.events
+                    .push(at, Some(worker.index), What::Recovered, "its task ended");
+            }
+        }
+    }
+}
+
+/// CPU use of each worker since the last look.
+fn measure(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
+    for worker in pool.known_workers() {
+        let clock = *worker.clock.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(cpu) = clock.and_then(|clock| clock.read()) else {
+            worker.cpu.store(0, Relaxed);
+            continue;
+        };
+        if let Some(before) = seen.get_mut(&worker.index) {
+            let wall = now.saturating_sub(before.at);
+            if before.at != 0 && wall > 0 {
+                let part = cpu.saturating_sub(before.cpu) as f64 / wall as f64;
+                worker.cpu.store((part.clamp(0.0, 1.0) * 10_000.0) as u32, Relaxed);
+            }
+            before.cpu = cpu;
+            before.at = now;
+        }
+    }
+}
+
+/// Affinity masks and quotas may change while the program runs.
+fn follow_parallelism(pool: &Pool) {
+    if !pool.follow_machine.load(Relaxed) {
+        return;
+    }
+    let allowed = os::available_parallelism().clamp(1, crate::spine::MAX_WORKERS_PER_GROUP) as u32;
+    let present = pool.spine.signals.parallelism();
+    if allowed != present {
+        pool.set_parallelism(allowed, "the CPUs that affinity mask and quota allow changed");
+    }
+}
+
+/// Moves tagged work when the lengths of the workers' lists differ too much.
+fn rebalance_if_uneven(pool: &Pool) {
+    if pool.pulls() {
+        return;
+    }
+    for group in [Group::Front, Group::Back] {
+        let (lengths, accepting) = pool.lengths(group);
+        if place::needs_rebalance(&lengths, &accepting, place::REBALANCE_VARIANCE) {
+            pool.rebalance_group(group, "the variance of queued tasks passed its threshold");
+        }
+    }
+}

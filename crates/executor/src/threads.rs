@@ -1,0 +1,137 @@
+//! Starting, stopping and joining worker threads.
+
+use crate::error::Error;
+use crate::event::What;
+use crate::os::{self, BackPriority, ThreadClock, Unavailable};
+use crate::pool::{Pool, WorkerShared, command, state};
+use crate::spine::{group_of, workers_of};
+use crate::topology::Topology;
+use crate::worker::Worker;
+use flyball_core::class::Group;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
+
+/// Variance of the lengths of the workers' tagged lists above which work is moved: a standard deviation of four tasks.
+pub(crate) const VARIANCE_MAX: f64 = 16.0;
+
+pub(crate) fn is_alive(pool: &Pool, index: usize) -> bool {
+    pool.workers[index]
+        .get()
+        .is_some_and(|worker| worker.state.load(SeqCst) != state::STOPPED)
+}
+
+/// Starts the thread of a worker that is not running.
+pub(crate) fn start(pool: &Arc<Pool>, index: usize) -> Result<(), Error> {
+    let worker = pool.worker(index);
+    // A thread that was told to stop and is done has left its handle behind.
+    if let Some(old) = pool.threads.lock().unwrap_or_else(|e| e.into_inner()).remove(&index) {
+        let _ = old.join();
+    }
+    worker.command.store(command::RUN, SeqCst);
+    worker.state.store(state::STARTING, SeqCst);
+    worker.started_at.store(pool.now().as_nanos(), SeqCst);
+    let position = index - workers_of(worker.group).start;
+    let letter = match worker.group {
+        Group::Front => 'f',
+        Group::Back => 'b',
+    };
+    let mut builder = std::thread::Builder::new().name(format!("{}-{letter}{position}", pool.config.thread_name));
+    if pool.config.stack_size != 0 {
+        builder = builder.stack_size(pool.config.stack_size);
+    }
+    let (shared, owner) = (worker.clone(), pool.clone());
+    match builder.spawn(move || body(owner, shared)) {
+        Ok(thread) => {
+            pool.threads
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .insert(index, thread);
+            Ok(())
+        }
+        Err(source) => {
+            worker.state.store(state::STOPPED, SeqCst);
+            let reason = format!("cannot start a thread: {source}");
+            pool.events.push(pool.now(), Some(index), What::Unavailable, reason);
+            Err(Error::Os {
+                what: "start a worker thread",
+                source,
+            })
+        }
+    }
+}
+
+fn body(pool: Arc<Pool>, shared: Arc<WorkerShared>) {
+    settle_in(&pool, &shared);
+    if let Some(hook) = &pool.config.on_thread_start {
+        hook();
+    }
+    pool.events.push(
+        pool.now(),
+        Some(shared.index),
+        What::Started,
+        format!("{:?} worker", shared.group),
+    );
+    Worker::new(pool.clone(), shared.clone(), false).run();
+    if let Some(hook) = &pool.config.on_thread_stop {
+        hook();
+    }
+    *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) = None;
+    shared.cpu.store(0, SeqCst);
+    let reason = if pool.stop.load(SeqCst) { "shutdown" } else { "told to" };
+    pool.events.push(pool.now(), Some(shared.index), What::Stopped, reason);
+    shared.state.store(state::STOPPED, SeqCst);
+    pool.notify_quiet();
+    pool.spine.rouse_supervisor();
+}
+
+/// Gives the calling thread its priority and its place on the machine; what cannot be had is an event, not an error.
+fn settle_in(pool: &Pool, shared: &WorkerShared) {
+    let report = |result: Result<(), Unavailable>| {
+        if let Err(unavailable) = result {
+            pool.events.push(
+                pool.now(),
+                Some(shared.index),
+                What::Unavailable,
+                unavailable.to_string(),
+            );
+        }
+    };
+    match shared.group {
+        Group::Front => report(os::set_slice(pool.config.front_slice)),
+        Group::Back => {
+            if pool.config.back_priority != BackPriority::Normal {
+                report(os::set_priority(pool.config.back_priority));
+            }
+        }
+    }
+    if let Some(layout) = pool.config.pin {
+        let allowed = os::allowed_cpus().ok();
+        match Topology::read(Path::new("/"), allowed.as_ref()) {
+            Ok(topology) => {
+                let position = shared.index - workers_of(shared.group).start;
+                let cpus = topology.layout(position + 1, layout);
+                if let Some(cpus) = cpus.last() {
+                    let pinned = os::pin(cpus);
+                    if pinned.is_ok() {
+                        *shared.pinned_to.lock().unwrap_or_else(|e| e.into_inner()) = cpus.iter().next();
+                    }
+                    report(pinned);
+                }
+            }
+            Err(unavailable) => report(Err(unavailable)),
+        }
+    }
+    *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) = ThreadClock::of_current_thread().ok();
+}
+
+/// Tells a worker to stop at its next task boundary and wakes it.
+pub(crate) fn stop(pool: &Pool, index: usize, reason: &str) {
+    let Some(worker) = pool.workers[index].get() else {
+        return;
+    };
+    worker.command.store(command::STOP, SeqCst);
+    pool.events.push(pool.now(), Some(index), What::Draining, reason);
+    pool.spine.signals.revoke(index);
+    pool.spine.signals.wake_worker(group_of(index), index);
+}

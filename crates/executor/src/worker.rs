@@ -1,0 +1,697 @@
+//! One worker thread: asks for a slice, drains a class for that long, settles, sleeps when there is nothing.
+//!
+//! Closures run directly. Futures run inside one `Handle::block_on` of tokio's for as long as futures follow each other, so that
+//! tokio's cooperative budget holds for them, is re-armed when it is used up, and the cost of entering is shared; a closure
+//! leaves it, so that calls that block (`blocking_send`, `Handle::block_on`) work in closures.
+//!
+//! CPU time is read from the thread's clock once a slice and charged to the slice's class; latencies use the cheap clock, read
+//! once at each task's end, which is the start of the next.
+
+use crate::dispatch::{self, Local, NO_CLASS, Which};
+use crate::pool::{Pool, TaskWhat, UNNAMED, WorkerShared, command, state};
+use crate::signals::Signals;
+use crate::spine::ClassSlot;
+use crate::stats::bump;
+use crate::task::{self, Header, Ran};
+use flyball_core::class::Group;
+use flyball_core::id::{ClassId, ClassSet};
+use flyball_core::time::{Timestamp, thread_cpu_nanos};
+use flyball_policy::sched::{Grant, Pick, Scheduler};
+use std::future::poll_fn;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
+use std::task::Poll;
+use std::time::Duration;
+
+/// Most tasks taken from a class's queue at once.
+const BATCH: usize = 32;
+/// Every so many tasks from its ring a worker looks at the class's queue first, so that work that refills itself from inside
+/// does not shut out work from outside.
+const QUEUE_INTERVAL: u32 = 61;
+/// How often a worker that ran dry looks again before it sleeps: about 2 µs, less than the 5 µs of a wake-up.
+const SPINS: u32 = 40;
+/// How often a front worker tries the scheduler's lock before it goes on without it. A back thread may hold it while the
+/// kernel has taken the CPU from that thread.
+const FRONT_TRIES: u32 = 200;
+/// The longest a worker sleeps while work is there that it may not run yet, ns.
+const WAIT_MAX: u64 = 5_000_000;
+
+struct Slice {
+    grant: Option<Grant>,
+    slot: &'static ClassSlot,
+    end: u64,
+    started: u64,
+    /// Futures were polled in it.
+    polled: bool,
+}
+
+pub(crate) struct Worker {
+    pool: Arc<Pool>,
+    shared: Arc<WorkerShared>,
+    local: Box<Local>,
+    slice: Option<Slice>,
+    /// End of the last task, ns: the present as far as scheduling is concerned.
+    now: u64,
+    /// Thread CPU time that has been charged, ns.
+    charged: u64,
+    token: bool,
+    searching: bool,
+    since_queue: u32,
+    over_parallelism: bool,
+    /// Mean run time by class, ns, for the size of batches.
+    mean: Box<[u64]>,
+    /// The pool has no threads: `drain` runs it on the calling one.
+    manual: bool,
+}
+
+/// What a worker found when it asked for a slice.
+enum Begin {
+    Slice,
+    /// Nothing may run now; something may at the given time, if that is not zero.
+    Nothing { until: u64 },
+}
+
+impl Worker {
+    pub(crate) fn new(pool: Arc<Pool>, shared: Arc<WorkerShared>, manual: bool) -> Self {
+        let local = Box::new(Local {
+            spine: pool.spine,
+            worker: shared.index,
+            ring: &shared.ring,
+            slice_class: NO_CLASS.into(),
+            polling: false.into(),
+            task: std::ptr::null::<Header>().into(),
+            task_started: 0.into(),
+            pool: Arc::as_ptr(&pool),
+        });
+        Worker {
+            now: pool.now().as_nanos(),
+            charged: if manual { 0 } else { thread_cpu_nanos() },
+            mean: vec![1_000; flyball_core::class::MAX_CLASSES].into(),
+            pool,
+            shared,
+            local,
+            slice: None,
+            token: false,
+            searching: false,
+            since_queue: 0,
+            over_parallelism: false,
+            manual,
+        }
+    }
+
+    fn signals(&self) -> &'static Signals {
+        &self.pool.spine.signals
+    }
+
+    fn group(&self) -> Group {
+        self.shared.group
+    }
+
+    /// Runs tasks until the worker is told to stop.
+    pub(crate) fn run(mut self) {
+        let tokio = self.pool.tokio.clone();
+        let _tokio = tokio.enter();
+        let local: *const Local = &*self.local;
+        // SAFETY: the box outlives the guard, which is dropped at the end of this function.
+        let _entered = dispatch::enter(unsafe { &*local });
+        self.signals().start_searching(self.group());
+        self.searching = true;
+        self.shared.state.store(state::BUSY, SeqCst);
+        let mut next = self.next();
+        while let Some(task) = next {
+            // SAFETY: the worker holds the life reference of what it took.
+            next = if unsafe { task.as_ref() }.is_future {
+                self.run_futures(&tokio, task)
+            } else {
+                self.run_one(task);
+                self.next()
+            };
+        }
+        self.retire();
+    }
+
+    /// Runs futures inside tokio's context until a closure comes, which is returned, or the worker is told to stop.
+    fn run_futures(&mut self, tokio: &tokio::runtime::Handle, first: NonNull<Header>) -> Option<NonNull<Header>> {
+        let mut next = Some(first);
+        if let Some(slice) = &mut self.slice {
+            slice.polled = true;
+        }
+        tokio.block_on(poll_fn(|cx| {
+            loop {
+                let Some(task) = next else {
+                    return Poll::Ready(None);
+                };
+                // SAFETY: the worker holds the life reference of what it took.
+                if !unsafe { task.as_ref() }.is_future {
+                    // What was deferred during polls would now wait for a closure.
+                    if !self.shared.ring.is_empty() {
+                        self.pool.pass_on_quickly(self.group());
+                    }
+                    return Poll::Ready(Some(task));
+                }
+                self.local.polling.set(true);
+                self.run_one(task);
+                self.local.polling.set(false);
+                next = self.next();
+                if !tokio::task::coop::has_budget_remaining() {
+                    // Tokio arms a new budget when the outer future is polled again.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        }))
+    }
+
+    /// Runs everything that can run now on the calling thread (executor without threads); returns how many steps that took.
+    pub(crate) fn drain(&mut self, enter: &mut dyn FnMut(&mut dyn FnMut())) -> usize {
+        self.now = self.pool.now().as_nanos();
+        self.charged = self.now;
+        let local: *const Local = &*self.local;
+        // SAFETY: as in `run`.
+        let _entered = dispatch::enter(unsafe { &*local });
+        let mut steps = 0;
+        while let Some(task) = self.next() {
+            steps += 1;
+            // SAFETY: the worker holds the life reference of what it took.
+            if unsafe { task.as_ref() }.is_future {
+                self.local.polling.set(true);
+                enter(&mut || self.run_one(task));
+                self.local.polling.set(false);
+            } else {
+                self.run_one(task);
+            }
+        }
+        self.settle();
+        self.flush_ring();
+        self.release_token();
+        steps
+    }
+
+    #[inline]
+    fn run_one(&mut self, task: NonNull<Header>) {
+        // SAFETY: the worker holds the life reference of what it took.
+        let header = unsafe { task.as_ref() };
+        let kind = usize::from(header.kind.get());
+        let slot = header.slot;
+        let enqueued = header.enqueued.load(Relaxed);
+        let started = self.now;
+        self.local.task.set(task.as_ptr());
+        self.local.task_started.set(started);
+        self.shared
+            .task_what
+            .store(TaskWhat::of(slot.index, kind, header.is_future).0, Relaxed);
+        self.shared.task_since.store(started.max(1), Relaxed);
+        // SAFETY: as above; it was taken out of its queue.
+        let (ran, ended) = unsafe { task::run(task, started, self.shared.index, &self.pool.clock) };
+        self.local.task.set(std::ptr::null());
+        self.now = ended.max(started);
+        let run = self.now - started;
+        let wait = started.saturating_sub(enqueued);
+
+        let class = usize::from(slot.index);
+        self.mean[class] = (self.mean[class] * 7 + run) / 8;
+        let row = self.shared.stats.row(slot.index);
+        let figures = row.kind(kind);
+        if ran == Ran::Skipped {
+            bump(&figures.cancelled, 1);
+            bump(&figures.tasks, 1);
+            return;
+        }
+        bump(&figures.polls, 1);
+        bump(&figures.run_ns, run);
+        bump(&figures.wait_ns, wait);
+        row.wait.record(wait);
+        row.run.record(run);
+        if kind != UNNAMED {
+            figures.run().record(run);
+        }
+        match ran {
+            Ran::Pending { again: false } => {}
+            // SAFETY: with `again` the life reference came back.
+            Ran::Pending { again: true } => unsafe { dispatch::enqueue_woken(task) },
+            ended => {
+                bump(&figures.tasks, 1);
+                match ended {
+                    Ran::Panicked => bump(&figures.panicked, 1),
+                    Ran::Cancelled => bump(&figures.cancelled, 1),
+                    Ran::TimedOut => bump(&figures.timed_out, 1),
+                    Ran::DeadlineMissed => bump(&figures.deadline_missed, 1),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The next task to run; sleeps while there is none. None when the worker must stop (or, without threads, sleep).
+    #[inline]
+    fn next(&mut self) -> Option<NonNull<Header>> {
+        if let Some(slice) = &self.slice
+            && self.now < slice.end
+            && !self.signals().is_revoked(self.shared.index)
+        {
+            let slot = slice.slot;
+            if let Some(task) = self.take(slot) {
+                return Some(task);
+            }
+        }
+        self.next_slice()
+    }
+
+    #[cold]
+    fn next_slice(&mut self) -> Option<NonNull<Header>> {
+        loop {
+            // After a short search the slice in progress goes on, unsettled.
+            if let Some(slice) = &self.slice
+                && self.now < slice.end
+                && !self.signals().is_revoked(self.shared.index)
+            {
+                let slot = slice.slot;
+                if let Some(task) = self.take(slot) {
+                    self.found_work();
+                    return Some(task);
+                }
+            }
+            self.shared.task_since.store(0, Relaxed);
+            self.shared.heartbeat.store(self.now, Relaxed);
+            if self.shared.command.load(Relaxed) != command::RUN {
+                return None;
+            }
+            match self.begin() {
+                Begin::Slice => {
+                    let slot = self.slice.as_ref()?.slot;
+                    if let Some(task) = self.take(slot) {
+                        self.found_work();
+                        return Some(task);
+                    }
+                    // Somebody else was quicker, or a producer has not linked its task yet.
+                    std::hint::spin_loop();
+                    self.now = self.pool.now().as_nanos();
+                }
+                Begin::Nothing { until } => {
+                    if self.manual {
+                        return None;
+                    }
+                    self.idle(until);
+                    if self.pool.stop.load(SeqCst) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a task of the slice's class: tagged for this worker, ordered, from the ring, from the queue, from others.
+    #[inline]
+    fn take(&mut self, slot: &'static ClassSlot) -> Option<NonNull<Header>> {
+        if slot.tagged.load(Relaxed) != 0
+            && let Some(task) = self.pool.spine.tags.take(self.shared.index, slot)
+        {
+            return Some(task);
+        }
+        if let Some(task) = slot.take_ordered(Which::BeforeArrivals) {
+            return Some(task);
+        }
+        self.since_queue += 1;
+        if self.since_queue < QUEUE_INTERVAL
+            && let Some(task) = self.shared.ring.pop()
+        {
+            return Some(task);
+        }
+        self.since_queue = 0;
+        self.refill(slot)
+    }
+
+    #[inline(never)]
+    fn refill(&mut self, slot: &'static ClassSlot) -> Option<NonNull<Header>> {
+        let slice_left = self.slice.as_ref().map_or(0, |slice| slice.end.saturating_sub(self.now));
+        let fits = (slice_left / self.mean[usize::from(slot.index)].max(1)) as usize;
+        // What is left in the ring when the interval is over stays; a batch is only taken into an empty ring.
+        let room = if self.shared.ring.is_empty() { BATCH } else { 1 };
+        let mut first = None;
+        let mut rest = 0;
+        slot.queue.take(fits.clamp(1, room), |link| {
+            let task = link.cast::<Header>();
+            if first.is_none() {
+                first = Some(task);
+            } else if self.shared.ring.push_quiet(task).is_ok() {
+                rest += 1;
+            } else {
+                unreachable!("a batch fits an empty ring");
+            }
+        });
+        if let Some(first) = first {
+            // SAFETY: the worker holds the life reference of what it took.
+            let arrived = unsafe { first.as_ref() }.enqueued.load(Relaxed);
+            slot.served_until.store(arrived, Relaxed);
+            if rest > 0 || slot.queue.len() > 0 {
+                self.pool.pass_on_quickly(self.group());
+            }
+            return Some(first);
+        }
+        if let Some(task) = self.shared.ring.pop() {
+            return Some(task);
+        }
+        if let Some(task) = slot.take_ordered(Which::Any) {
+            return Some(task);
+        }
+        let task = self.steal(slot);
+        if task.is_none() {
+            self.signals().unmark_ready(slot.index, || slot.waiting() == 0);
+        }
+        task
+    }
+
+    /// Takes tasks of the class from the rings, or the tags, of others of the group.
+    fn steal(&mut self, slot: &'static ClassSlot) -> Option<NonNull<Header>> {
+        let workers = self.pool.spine.started_workers(self.group());
+        let count = workers.len();
+        for offset in 1..count {
+            let index = workers.start + (self.shared.index - workers.start + offset) % count;
+            let Some(victim) = self.pool.workers[index].get() else {
+                continue;
+            };
+            if victim.ring_class.load(Relaxed) != slot.index || !victim.can_be_robbed() {
+                continue;
+            }
+            let mut first = None;
+            let ring = &self.shared.ring;
+            let stolen = victim.ring.steal(|task| {
+                if first.is_none() {
+                    first = Some(task);
+                } else if let Err(task) = ring.push_quiet(task) {
+                    slot.queue.push(task.cast());
+                    slot.announce();
+                }
+            });
+            if let Some(first) = first {
+                // The victim may have changed class between the two looks at its ring: such tasks go home.
+                // SAFETY: the worker holds the life reference of what it took.
+                if unsafe { first.as_ref() }.slot.index != slot.index {
+                    self.send_home(first);
+                    return None;
+                }
+                bump(&self.shared.stats.row(slot.index).stolen, stolen as u64);
+                if stolen > 1 {
+                    self.pool.pass_on_quickly(self.group());
+                }
+                return Some(first);
+            }
+        }
+        self.pool.spine.tags.steal(workers, slot)
+    }
+
+    /// Gives a task and the whole ring back to the queues of their classes.
+    fn send_home(&mut self, first: NonNull<Header>) {
+        let mut task = Some(first);
+        while let Some(home) = task {
+            // SAFETY: the worker holds the life reference of what it took.
+            let slot = unsafe { home.as_ref() }.slot;
+            slot.queue.give_back(&[home.cast()]);
+            slot.announce();
+            task = self.shared.ring.pop();
+        }
+    }
+
+    /// Settles the slice that is over and asks for the next.
+    fn begin(&mut self) -> Begin {
+        let pool = Arc::clone(&self.pool);
+        let (pool, signals) = (&*pool, self.signals());
+        let group = self.group();
+        if group == Group::Back && self.token && signals.over_parallelism() {
+            // Too many run: give way, but only if that lasts longer than one slice; a burst of front work is shorter.
+            if std::mem::replace(&mut self.over_parallelism, true) {
+                self.settle();
+                self.release_token();
+                return Begin::Nothing { until: 0 };
+            }
+        } else {
+            self.over_parallelism = false;
+        }
+        let ready = signals.ready() | pool.ring_classes(group);
+        let allowed = if self.manual {
+            pool.mask(Group::Front) | pool.mask(Group::Back)
+        } else {
+            pool.mask(group)
+        };
+        if ready & allowed == 0 {
+            return Begin::Nothing { until: 0 };
+        }
+        if !self.token {
+            if !signals.acquire_token(group) {
+                return Begin::Nothing { until: 0 };
+            }
+            self.token = true;
+        }
+        let used = self.read_cpu();
+        let now = Timestamp::from_nanos(self.now);
+        let picked = {
+            let Some(mut scheduler) = lock_scheduler(pool, group) else {
+                return self.begin_without_scheduler(ready & allowed, used);
+            };
+            if let Some(slice) = self.slice.take() {
+                Self::account(&self.shared, &slice, used);
+                charge(&mut scheduler, now, slice, used);
+            }
+            scheduler.pick(now, ClassSet::from_bits(ready), ClassSet::from_bits(allowed))
+        };
+        match picked {
+            Pick::Run(grant) => {
+                let slot = &pool.spine.classes[grant.class.index()];
+                let end = self.now.saturating_add(grant.slice_ns);
+                self.start_slice(slot, Some(grant), end, ready);
+                Begin::Slice
+            }
+            Pick::Wait { until } => Begin::Nothing { until: until.as_nanos().max(1) },
+            Pick::Idle => Begin::Nothing { until: 0 },
+        }
+    }
+
+    /// The scheduler's lock is held by a thread that does not run: the highest class that is ready goes on for a slice, and
+    /// what it uses is charged when the lock can be had.
+    #[cold]
+    fn begin_without_scheduler(&mut self, ready: u64, used: u64) -> Begin {
+        let pool = Arc::clone(&self.pool);
+        match self.slice.take() {
+            // The grant stays out; it comes back with what it used so far added to what it will use.
+            Some(Slice {
+                grant: Some(grant),
+                slot,
+                ..
+            }) if ready & (1 << slot.index) != 0 => {
+                self.charged -= used;
+                let end = self.now.saturating_add(grant.slice_ns);
+                self.start_slice(slot, Some(grant), end, u64::MAX);
+                return Begin::Slice;
+            }
+            Some(slice) => {
+                Self::account(&self.shared, &slice, used);
+                charge(&mut pool.lock_scheduler(), Timestamp::from_nanos(self.now), slice, used);
+            }
+            None => {}
+        }
+        let best = ClassSet::from_bits(ready)
+            .iter()
+            .map(|class| &pool.spine.classes[class.index()])
+            .max_by_key(|slot| slot.rank.load(Relaxed));
+        match best {
+            Some(slot) => {
+                let end = self.now.saturating_add(100_000);
+                self.start_slice(slot, None, end, u64::MAX);
+                Begin::Slice
+            }
+            None => Begin::Nothing { until: 0 },
+        }
+    }
+
+    fn start_slice(&mut self, slot: &'static ClassSlot, grant: Option<Grant>, end: u64, ready: u64) {
+        let signals = self.signals();
+        if self.shared.ring_class.load(Relaxed) != slot.index {
+            self.flush_ring();
+            self.shared.ring_class.store(slot.index, Relaxed);
+        }
+        self.local.slice_class.set(slot.index);
+        let rank = slot.rank.load(Relaxed);
+        signals.publish_rank(self.shared.index, rank);
+        // What became ready between the look that the pick was made on and the rank's publication raised no flag.
+        let newcomers = ClassSet::from_bits(signals.ready() & !ready & self.pool.mask(self.group()));
+        if newcomers
+            .iter()
+            .any(|class| self.pool.spine.classes[class.index()].rank.load(Relaxed) > rank)
+        {
+            signals.revoke(self.shared.index);
+        }
+        if self.pool.spine.supervisor_asleep.load(Relaxed) {
+            self.pool.spine.rouse_supervisor();
+        }
+        self.slice = Some(Slice {
+            grant,
+            slot,
+            end,
+            started: self.now,
+            polled: false,
+        });
+    }
+
+    fn account(shared: &WorkerShared, slice: &Slice, used: u64) {
+        let row = shared.stats.row(slice.slot.index);
+        bump(&row.cpu_ns, used);
+        bump(&row.slices, 1);
+        if slice.polled {
+            slice.slot.pass_virtual_time(used, 1 + slice.slot.waiting() + shared.ring.len());
+        }
+    }
+
+    /// The thread's CPU time since the last reading, ns.
+    fn read_cpu(&mut self) -> u64 {
+        let total = if self.manual { self.now } else { thread_cpu_nanos() };
+        let used = total.saturating_sub(self.charged);
+        self.charged = total;
+        used
+    }
+
+    /// Ends the slice in progress and charges it.
+    fn settle(&mut self) {
+        let Some(slice) = self.slice.take() else {
+            return;
+        };
+        let used = self.read_cpu();
+        if self.now < slice.end && self.now > slice.started && self.signals().is_revoked(self.shared.index) {
+            bump(&self.shared.stats.row(slice.slot.index).preempted, 1);
+        }
+        Self::account(&self.shared, &slice, used);
+        self.local.slice_class.set(NO_CLASS);
+        let now = Timestamp::from_nanos(self.now);
+        charge(&mut self.pool.lock_scheduler(), now, slice, used);
+    }
+
+    /// Gives what is in the ring back to its class, unstarted and in order.
+    fn flush_ring(&mut self) {
+        let mut entries = Vec::new();
+        while let Some(task) = self.shared.ring.pop() {
+            entries.push(task);
+        }
+        let Some(&first) = entries.first() else {
+            return;
+        };
+        // SAFETY: the worker holds the life references of what it took.
+        let slot = unsafe { first.as_ref() }.slot;
+        let links: Vec<_> = entries.iter().map(|task| task.cast()).collect();
+        slot.queue.give_back(&links);
+        slot.announce();
+    }
+
+    fn found_work(&mut self) {
+        if std::mem::replace(&mut self.searching, false) && self.signals().stop_searching(self.group()) {
+            self.pool.pass_on(self.group());
+        }
+    }
+
+    fn release_token(&mut self) {
+        if std::mem::replace(&mut self.token, false) {
+            self.signals().release_token();
+            if self.group() == Group::Front {
+                self.pool.pass_on(Group::Back);
+            }
+        }
+    }
+
+    /// Looks a little longer, then sleeps until there is work, or until the given time if it is not zero.
+    fn idle(&mut self, until: u64) {
+        let signals = self.signals();
+        let group = self.group();
+        if !self.searching {
+            signals.start_searching(group);
+            self.searching = true;
+        }
+        if until == 0 && self.token {
+            for _ in 0..SPINS {
+                if self.pool.has_work(group) {
+                    self.now = self.pool.now().as_nanos();
+                    return;
+                }
+                for _ in 0..8 {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+        self.settle();
+        self.flush_ring();
+        signals.publish_rank(self.shared.index, crate::signals::NO_RANK);
+        self.release_token();
+        self.shared.state.store(state::IDLE, SeqCst);
+        self.pool.notify_quiet();
+        // While something is held back, sleep at most a little, whatever the policy said: limits change.
+        let timeout = (until != 0).then(|| {
+            Duration::from_nanos(until.saturating_sub(self.pool.now().as_nanos()).clamp(50_000, WAIT_MAX))
+        });
+        let held_back = if until != 0 { signals.ready() & self.pool.mask(group) } else { 0 };
+        signals.park(group, self.shared.index, timeout, || {
+            if self.pool.stop.load(SeqCst) || self.shared.command.load(SeqCst) != command::RUN {
+                return true;
+            }
+            if group == Group::Back && signals.running() >= signals.parallelism() {
+                return false;
+            }
+            if until != 0 {
+                return signals.ready() & self.pool.mask(group) & !held_back != 0;
+            }
+            self.pool.has_work(group)
+        });
+        self.shared.state.store(state::BUSY, SeqCst);
+        self.now = self.pool.now().as_nanos();
+        self.shared.heartbeat.store(self.now, Relaxed);
+    }
+
+    /// Leaves everything in order: nothing in the ring, nothing charged to nobody, no token, not counted as searching.
+    fn retire(&mut self) {
+        self.settle();
+        self.flush_ring();
+        self.pool.spine.tags.untag(self.shared.index, &self.pool.spine.classes);
+        self.signals().publish_rank(self.shared.index, crate::signals::NO_RANK);
+        self.release_token();
+        if std::mem::replace(&mut self.searching, false) {
+            self.signals().stop_searching(self.group());
+        }
+        self.pool.pass_on(self.group());
+    }
+}
+
+/// The scheduler, or None when a front worker finds its lock held for too long.
+fn lock_scheduler(pool: &Pool, group: Group) -> Option<std::sync::MutexGuard<'_, Scheduler>> {
+    if group == Group::Back {
+        return Some(pool.lock_scheduler());
+    }
+    for _ in 0..FRONT_TRIES {
+        match pool.scheduler.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(std::sync::TryLockError::Poisoned(guard)) => return Some(guard.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => std::hint::spin_loop(),
+        }
+    }
+    None
+}
+
+/// Charges a slice to its class; one that was begun without the scheduler gets its grant now.
+fn charge(scheduler: &mut Scheduler, now: Timestamp, slice: Slice, used: u64) {
+    let grant = slice.grant.or_else(|| {
+        let class = ClassSet::only(ClassId::new(slice.slot.index));
+        match scheduler.pick(now, class, class) {
+            Pick::Run(grant) => Some(grant),
+            _ => None, // at its ceiling or its limit on workers: it has had its part anyway
+        }
+    });
+    if let Some(grant) = grant {
+        scheduler.settle(now, grant, used);
+    }
+}
+
+impl Pool {
+    /// As `pass_on`, when it is known that there is something to run.
+    #[inline]
+    fn pass_on_quickly(&self, group: Group) {
+        if self.spine.signals.any_idle(group) {
+            self.spine.signals.wake_one(group);
+        }
+    }
+}
