@@ -1,0 +1,248 @@
+//! The command `flyball-sim`.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use anyhow::Result;
+use clap::Parser;
+use flyball_core::class::ClassSpec;
+use flyball_core::time::{Source, Timestamp};
+use flyball_core::units::parse_duration;
+use flyball_policy::sched::Algorithm;
+use flyball_policy::sched::place::Strategy;
+use flyball_sim::compare::{self, Scenario};
+use flyball_sim::config::{Arrivals, Config, Keys, Sizes, Switch, SwitchTo};
+use flyball_sim::{Progress, Report, run};
+
+/// Runs flyball's scheduling policies on simulated workers.
+///
+/// One seed is one run: the output is the same, byte for byte, each time. Rates and the progress bar go to standard error.
+#[derive(Parser)]
+#[command(
+    name = "flyball-sim",
+    version,
+    after_help = "Examples:
+  flyball-sim
+  flyball-sim --algorithm all --tasks 1000000
+  flyball-sim --classes 8 --arrivals backlog --sizes fixed
+  flyball-sim --strategy all --workers 24 --tasks 300000"
+)]
+struct Options {
+    /// Simulated workers
+    #[arg(long, default_value_t = 1_000)]
+    workers: u32,
+    /// Tasks that arrive
+    #[arg(long, default_value_t = 10_000_000)]
+    tasks: u64,
+    /// Seed of all randomness
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// round_robin, priority, cfs, proportional_share, or all
+    #[arg(long, default_value = "cfs")]
+    algorithm: String,
+    /// pull, round_robin, …; "all" prints a table of all strategies on machines and workloads made for them
+    #[arg(long, default_value = "pull")]
+    strategy: String,
+    /// "builtin", or a number of equal classes
+    #[arg(long, default_value = "builtin")]
+    classes: String,
+    /// Work that arrives against what the workers can do
+    #[arg(long, default_value_t = 1.1)]
+    load: f64,
+    /// poisson, uniform, burst, or backlog (each class always has tasks queued)
+    #[arg(long, default_value_t = Arrivals::Poisson)]
+    arrivals: Arrivals,
+    /// fixed, exp, bimodal or pareto
+    #[arg(long, default_value_t = Sizes::Exp)]
+    sizes: Sizes,
+    /// Mean work of a task
+    #[arg(long, default_value = "1ms")]
+    mean_size: String,
+    /// Part of the workers at half speed
+    #[arg(long, default_value_t = 0.0)]
+    slow_workers: f64,
+    /// Part of the tasks that are futures with four polls
+    #[arg(long, default_value_t = 0.0)]
+    futures: f64,
+    /// Part of the tasks with a priority of their own
+    #[arg(long, default_value_t = 0.0)]
+    prioritised: f64,
+    /// Number of keys that tasks have
+    #[arg(long)]
+    keys: Option<u32>,
+    /// Extra work of a task whose key is cold
+    #[arg(long, default_value = "1ms", requires = "keys")]
+    cold: String,
+    /// Workers never take what was placed on others
+    #[arg(long)]
+    no_stealing: bool,
+    /// Move placed tasks when the variance of the workers' queues is above this
+    #[arg(long)]
+    rebalance_above: Option<f64>,
+    /// Change the algorithm or strategy after so many tasks, such as 500000=priority; repeatable
+    #[arg(long, value_name = "TASKS=NAME")]
+    switch: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Options {
+    fn config(&self) -> Result<Config> {
+        let nanos = |text: &str| -> Result<u64> {
+            Ok(u64::try_from(parse_duration(text)?.as_nanos()).unwrap_or(u64::MAX))
+        };
+        let cold_ns = nanos(&self.cold)?;
+        Ok(Config {
+            workers: self.workers,
+            tasks: self.tasks,
+            seed: self.seed,
+            classes: match self.classes.as_str() {
+                "builtin" => ClassSpec::built_in().into(),
+                count => Config::equal_classes(count.parse()?)?,
+            },
+            load: self.load,
+            arrivals: self.arrivals,
+            sizes: self.sizes,
+            mean_size_ns: nanos(&self.mean_size)?,
+            slow_workers: self.slow_workers,
+            futures: self.futures,
+            prioritised: self.prioritised,
+            stealing: !self.no_stealing,
+            rebalance_above: self.rebalance_above,
+            keys: self.keys.map(|count| Keys { count, cold_ns }),
+            switches: self
+                .switch
+                .iter()
+                .map(|text| parse_switch(text))
+                .collect::<Result<_>>()?,
+            ..Config::default()
+        })
+    }
+}
+
+fn parse_switch(text: &str) -> Result<Switch> {
+    let (after, name) = text
+        .split_once('=')
+        .ok_or_else(|| anyhow::anyhow!("a switch is TASKS=NAME, not {text:?}"))?;
+    // "round_robin" is both; the algorithm is meant.
+    let to = match name.parse::<Algorithm>() {
+        Ok(algorithm) => SwitchTo::Algorithm(algorithm),
+        Err(_) => SwitchTo::Strategy(name.parse::<Strategy>()?),
+    };
+    Ok(Switch {
+        after_tasks: after.parse()?,
+        to,
+    })
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let mut config = options.config()?;
+    let mut display = Display::new();
+    let output = if options.strategy == "all" {
+        config.algorithm = options.algorithm.parse()?;
+        let runs = Scenario::ALL.len() * Strategy::ALL.len();
+        display.expect(config.tasks, runs);
+        let rows = compare::compare(&config, &Scenario::ALL, &Strategy::ALL, &mut |progress| {
+            display.show(progress);
+        })?;
+        display.finish();
+        if options.json {
+            serde_json::to_string_pretty(&rows)? + "\n"
+        } else {
+            compare::to_text(&rows)
+        }
+    } else {
+        config.strategy = options.strategy.parse()?;
+        let algorithms = match options.algorithm.as_str() {
+            "all" => Algorithm::ALL.to_vec(),
+            name => vec![name.parse()?],
+        };
+        display.expect(config.tasks, algorithms.len());
+        let mut reports = Vec::new();
+        for algorithm in algorithms {
+            config.algorithm = algorithm;
+            reports.push(run(&config, &mut |progress| display.show(progress))?);
+        }
+        display.finish();
+        if options.json {
+            serde_json::to_string_pretty(&reports)? + "\n"
+        } else {
+            let texts: Vec<String> = reports.iter().map(Report::to_text).collect();
+            texts.join("\n")
+        }
+    };
+    std::io::stdout().lock().write_all(output.as_bytes())?;
+    Ok(())
+}
+
+/// Width of the progress bar, characters.
+const BAR: usize = 32;
+
+/// The progress bar, on a terminal, and the rate at the end; both on standard error.
+struct Display {
+    clock: Source,
+    started: Timestamp,
+    drawn: Timestamp,
+    terminal: bool,
+    total: u64,
+    before: u64,
+    last: u64,
+}
+
+impl Display {
+    fn new() -> Self {
+        let clock = Source::best();
+        let now = clock.now();
+        Self {
+            clock,
+            started: now,
+            drawn: now,
+            terminal: std::io::stderr().is_terminal(),
+            total: 0,
+            before: 0,
+            last: 0,
+        }
+    }
+
+    fn expect(&mut self, tasks: u64, runs: usize) {
+        self.total = tasks.saturating_mul(runs as u64);
+    }
+
+    fn show(&mut self, progress: Progress) {
+        if progress.done < self.last {
+            self.before += progress.total;
+        }
+        self.last = progress.done;
+        let now = self.clock.now();
+        if !self.terminal || now.saturating_nanos_since(self.drawn) < 100_000_000 {
+            return;
+        }
+        self.drawn = now;
+        let done = self.before + progress.done;
+        let part = done as f64 / self.total.max(1) as f64;
+        let filled = (part * BAR as f64) as usize;
+        let seconds = now.saturating_nanos_since(self.started) as f64 / 1e9;
+        // A broken terminal is no reason to stop.
+        let _ = write!(
+            std::io::stderr(),
+            "\r{:=<filled$}{:-<rest$} {:3.0} %  {:.2} M tasks/s  ",
+            "",
+            "",
+            part * 100.0,
+            done as f64 / seconds / 1e6,
+            rest = BAR.saturating_sub(filled),
+        );
+    }
+
+    fn finish(&mut self) {
+        let seconds = self.clock.now().saturating_nanos_since(self.started) as f64 / 1e9;
+        let clear = if self.terminal { "\r\x1b[K" } else { "" };
+        let _ = writeln!(
+            std::io::stderr(),
+            "{clear}{} simulated tasks in {seconds:.2} s: {:.2} million a second",
+            self.total,
+            self.total as f64 / seconds / 1e6,
+        );
+    }
+}
