@@ -151,8 +151,9 @@ pub fn run(area: &str, entries: &[Entry], options: &Options) -> Result<Report> {
                 patience.wait();
                 taken += 1;
                 let passed = (sys::now_ns() - begun) as f64 / 1e9;
+                let left = passed / taken as f64 * (samples - taken) as f64;
                 eprint!(
-                    "[{taken:>4}/{samples} {passed:>4.0}s] {} · {}: ",
+                    "[{taken:>4}/{samples}, {passed:.0} s, about {left:.0} s left] {} · {}: ",
                     entry.case.name(),
                     subject.name()
                 );

@@ -56,10 +56,10 @@ impl Plan {
     }
 }
 
-/// Urgent work that is rare and short comes seldom enough that a sample of two seconds would hold few arrivals.
+/// Long urgent tasks at a low load come so seldom that two seconds would hold few of them.
 fn sample_seconds(front_cores: f64, front_us: f64, arrivals_wanted: f64, seconds_max: f64) -> f64 {
     let arrivals_per_second = front_cores * 1e6 / front_us;
-    (arrivals_wanted / arrivals_per_second).clamp(1.5, seconds_max)
+    (arrivals_wanted / arrivals_per_second).clamp(2.0, seconds_max)
 }
 
 fn latency(plan: &mut Plan, quick: bool) {
@@ -73,7 +73,7 @@ fn latency(plan: &mut Plan, quick: bool) {
         seconds: if quick {
             1.2
         } else {
-            sample_seconds(front_cores, front_us, 1000.0, 15.0)
+            sample_seconds(front_cores, front_us, 500.0, 15.0)
         },
     };
     let few = [Origin::Outside, Origin::Inside];

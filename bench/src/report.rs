@@ -298,16 +298,22 @@ impl Report {
         })
     }
 
-    /// (goals reached, goals measured)
+    /// (floors reached, floors measured)
     pub fn score(&self) -> (usize, usize) {
-        let goals = self.goals().map(|table| table.lines).unwrap_or_default();
-        (
-            goals
-                .iter()
-                .filter(|line| line.last().is_some_and(|mark| mark.starts_with('✓')))
-                .count(),
-            goals.len(),
-        )
+        let judged = crate::goals::of_area(&self.area)
+            .filter(|goal| goal.floor.is_some())
+            .flat_map(|goal| {
+                self.rows
+                    .iter()
+                    .filter(|row| goal.concerns(row))
+                    .map(|row| goal.judge(row))
+            });
+        judged.fold((0, 0), |(reached, measured), verdict| {
+            (
+                reached + usize::from(matches!(verdict, Verdict::Aim | Verdict::Floor)),
+                measured + 1,
+            )
+        })
     }
 
     /// For a terminal.
@@ -403,6 +409,7 @@ fn goal_line(goal: &Goal, row: &Row) -> Vec<String> {
     };
     let mark = match goal.judge(row) {
         Verdict::Aim => "✓ aim",
+        Verdict::AimMissed => "aim missed",
         Verdict::Floor => "✓",
         Verdict::WithinRange => "✗ (range spans it)",
         Verdict::Missed => "✗",
@@ -411,7 +418,7 @@ fn goal_line(goal: &Goal, row: &Row) -> Vec<String> {
         row.case.clone(),
         row.metric.clone(),
         cell(row),
-        bound(Some(goal.floor)),
+        bound(goal.floor),
         bound(goal.aim),
         mark.to_owned(),
     ]

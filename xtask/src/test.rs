@@ -89,7 +89,7 @@ fn documentation() -> Result<()> {
 
 /// The same seed must print the same bytes; a figure that depends on the time or on addresses has no place there.
 fn simulator_repeats() -> Result<()> {
-    const RUN: [&str; 9] = [
+    const RUN: [&str; 7] = [
         "--",
         "--workers",
         "1000",
@@ -97,8 +97,6 @@ fn simulator_repeats() -> Result<()> {
         "200000",
         "--seed",
         "7",
-        "--progress",
-        "never",
     ];
     let run = || {
         let mut command = cargo(&[

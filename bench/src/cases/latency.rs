@@ -25,6 +25,8 @@ const P999_MIN: usize = 2_000;
 
 static BACKLOG_FINISHED: AtomicU64 = AtomicU64::new(0);
 static FEEDER_CPU_NS: AtomicU64 = AtomicU64::new(0);
+/// CPU time of the bodies of urgent work.
+static FRONT_CPU_NS: AtomicU64 = AtomicU64::new(0);
 
 /// A backlog task: pieces of work, each counted, so that one that never ends shows its progress.
 #[derive(Clone, Copy)]
@@ -157,7 +159,9 @@ impl OnClosures for Urgent<'_> {
                         shared[index]
                             .started
                             .store(sys::now_ns(), Ordering::Release);
+                        let cpu = sys::thread_cpu_ns();
                         churn(front_iterations);
+                        FRONT_CPU_NS.fetch_add(sys::thread_cpu_ns() - cpu, Ordering::Relaxed);
                     });
                 }
                 sys::thread_cpu_ns()
@@ -176,6 +180,7 @@ impl OnClosures for Urgent<'_> {
         let pieces = total_pieces() - pieces;
         let instruments_ns =
             (generator_cpu + FEEDER_CPU_NS.load(Ordering::Relaxed) - feeder_cpu) as f64;
+        let front_ns = FRONT_CPU_NS.load(Ordering::Relaxed) as f64;
         let seen = window.close();
         // Whoever has not started by now gets a little longer, and then counts as having waited until then.
         if subject != Subject::Threads {
@@ -203,15 +208,9 @@ impl OnClosures for Urgent<'_> {
                     .saturating_sub(intended),
             );
         }
-        let done = if subject == Subject::Threads {
-            0
-        } else {
-            times.len() - starved
-        };
         waits.sort_unstable();
         lags.sort_unstable();
 
-        let front_ns = done as f64 * load.front_us * 1e3;
         let cpus_ns = sys::cpus().min(THREADS) as f64 * seen.wall_ns;
         let left_ns = cpus_ns - seen.company_ns - seen.others_ns - front_ns - instruments_ns;
         let mut sample = Sample::default().foreign(seen.others_share);

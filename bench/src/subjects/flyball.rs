@@ -13,12 +13,15 @@ pub struct Pool {
     back: Class,
 }
 
+fn two_workers() -> Config {
+    let mut config = Config::default();
+    config.parallelism = THREADS;
+    config
+}
+
 impl Pool {
     pub fn start() -> Result<Self> {
-        let executor = Executor::start(Config {
-            parallelism: THREADS,
-            ..Config::default()
-        })?;
+        let executor = Executor::start(two_workers())?;
         let (front, back) = (executor.class("interactive")?, executor.class("normal")?);
         Ok(Pool {
             _executor: executor,
@@ -55,18 +58,15 @@ pub fn classes_with(shares: &[u32]) -> Result<(Executor, Vec<Class>)> {
         .take(shares.len())
         .collect();
     let specs = names.iter().zip(shares);
-    let classes = specs
+    let mut config = two_workers();
+    config.classes = specs
         .map(|(name, &shares)| {
             ClassSpec::new(name)
                 .with_group(Group::Back)
                 .with_shares(shares)
         })
         .collect();
-    let executor = Executor::start(Config {
-        parallelism: THREADS,
-        classes,
-        ..Config::default()
-    })?;
+    let executor = Executor::start(config)?;
     let classes = names
         .iter()
         .map(|name| executor.class(name))
