@@ -13,8 +13,9 @@
 //! lag; the rounding of a move is under 1/1024 ns a class. Balances are compared only within the set of classes that a
 //! worker chooses among, so the groups cannot distort each other; zeros are moved for each such set alone.
 //!
-//! A grant that is out counts in the balance (see `scheduler`). A class that sleeps keeps its lag, halved every 10 ms,
-//! of a positive lag at most a slice. A class that mostly waits asks for a shorter request and so has an earlier deadline.
+//! A grant that is out counts in the balance (see `scheduler`). A class that sleeps keeps its lag: a claim, of at
+//! most a slice, halves every 10 ms; a debt is worked off at the pace at which the class would earn CPU time. A class that mostly waits asks for a shorter request and so has an earlier deadline;
+//! one whose tasks overrun the slice asks for what they take, without which lags would not stay within one request.
 //! A class cannot be owed more than `parallelism × (longest slice + longest task)` plus what is running: more than that
 //! cannot arise while it is able to run, so the rest is due to its own lack of work and lapses.
 
@@ -95,12 +96,29 @@ impl Scheduler {
     }
 
     /// Places a class that woke with this lag among its rivals; the zero is at their average.
-    pub(crate) fn place_woken(&mut self, class: ClassId, lag: i64, woken: ClassSet) {
+    ///
+    /// A debt is worked off in sleep at the pace at which the class would have earned CPU time: as if it had stayed awake
+    /// without running.
+    pub(crate) fn place_woken(
+        &mut self,
+        class: ClassId,
+        lag: i64,
+        asleep_ns: u64,
+        woken: ClassSet,
+    ) {
         let others: u64 = (self.rivals(class) - woken)
             .iter()
             .map(|c| self.classes[c.index()].weight)
             .sum();
         let state = &mut self.classes[class.index()];
+        let lag = if lag < 0 {
+            let capacity = u128::from(asleep_ns) * u128::from(self.parallelism);
+            let earned = capacity * u128::from(state.weight) / u128::from(others + state.weight);
+            lag.saturating_add(to_units(earned.min(1 << 50) as u64))
+                .min(0)
+        } else {
+            lag
+        };
         // The newcomer moves the average by its own lag; the larger balance leaves it the lag that it had.
         let inflated = if others == 0 {
             i128::from(lag)

@@ -8,8 +8,8 @@ use super::params::ClassParams;
 
 /// Fractional bits of balances and lags, which are in 1/1024 ns of CPU time.
 pub(crate) const FRACTION: u32 = 10;
-/// What a class keeps of its lag halves for every 10 ms that it sleeps: long enough that nobody gains by short naps,
-/// short enough that nobody pays for what happened a tenth of a second ago.
+/// A claim of a class (and its debt under `round_robin`) halves for every 10 ms that it sleeps: what was owed a tenth of a
+/// second ago is of no use to anybody now.
 const LAG_HALF_LIFE_NS: u64 = 10_000_000;
 /// The largest balance that arithmetic is meant for: 12 days of CPU time.
 pub(crate) const BALANCE_LIMIT: i64 = 1 << 60;
@@ -21,8 +21,13 @@ pub(crate) struct ClassState {
     pub(crate) generation: u32,
     /// Shares, or what guarantees and caps make of them among the classes that are awake.
     pub(crate) weight: u64,
-    /// The length of the request that sets the virtual deadline: the slice, shorter for a class that mostly waits.
+    /// The length of the request that sets the virtual deadline: the slice, shorter for a class that mostly waits, longer for
+    /// one whose tasks overrun it.
     pub(crate) request_ns: u64,
+    /// The slice less the latency bonus.
+    short_slice_ns: u64,
+    /// What grants use lately when they overrun their slice: the most, an eighth forgotten with every grant.
+    overrun_ns: u64,
     /// Minus the CPU time that was used, relative to a common zero that is moved from time to time (see `cfs`). While the
     /// class sleeps: the lag that it went to sleep with.
     pub(crate) balance: i64,
@@ -52,6 +57,8 @@ impl ClassState {
         Self {
             weight: u64::from(params.shares),
             request_ns: params.slice_ns,
+            short_slice_ns: params.slice_ns,
+            overrun_ns: 0,
             params,
             generation,
             balance: 0,
@@ -119,6 +126,9 @@ impl ClassState {
         self.service_ns = self.service_ns.saturating_add(used_ns);
         self.balance = (self.balance - to_units(used_ns)).max(-BALANCE_LIMIT);
         self.allowance_ns = self.allowance_ns.saturating_sub_unsigned(used_ns);
+        let overran = if used_ns > slice_ns { used_ns } else { 0 };
+        self.overrun_ns = overran.max(self.overrun_ns - self.overrun_ns / 8);
+        self.request_ns = self.short_slice_ns.max(self.overrun_ns);
         if let Some(ceiling) = &mut self.ceiling {
             ceiling.take(used_ns);
         }
@@ -134,24 +144,23 @@ impl ClassState {
         self.awake_ns = self.awake_ns - self.awake_ns / 8 + awake / 8;
     }
 
-    /// Wakes the class and returns the lag that it is still entitled to.
-    pub(crate) fn wake(&mut self, now: Timestamp) -> i64 {
+    /// Wakes the class; returns the lag that it went to sleep with, what is left of it if it was a claim, and how long it
+    /// slept in nanoseconds.
+    pub(crate) fn wake(&mut self, now: Timestamp) -> (i64, u64) {
         let asleep = now.saturating_nanos_since(self.slept);
         self.asleep_ns = self.asleep_ns - self.asleep_ns / 8 + asleep / 8;
         self.woke = now;
         self.since = now;
         self.shorten_request();
-        let halvings = (asleep / LAG_HALF_LIFE_NS).min(63) as u32;
-        self.allowance_ns /= 1i64
-            .checked_shl(halvings)
-            .filter(|d| *d > 0)
-            .unwrap_or(i64::MAX);
-        // Division rounds towards zero for both signs.
-        self.balance
-            / 1i64
-                .checked_shl(halvings)
-                .filter(|d| *d > 0)
-                .unwrap_or(i64::MAX)
+        let halvings = (asleep / LAG_HALF_LIFE_NS).min(62);
+        let fade = |x: i64| x / (1i64 << halvings);
+        self.allowance_ns = fade(self.allowance_ns);
+        let lag = if self.balance > 0 {
+            fade(self.balance)
+        } else {
+            self.balance
+        };
+        (lag, asleep)
     }
 
     /// The latency bonus: a class that sleeps nearly always asks for an eighth of its slice at a time.
@@ -159,7 +168,8 @@ impl ClassState {
         let slice = u128::from(self.params.slice_ns);
         let whole = u128::from(self.awake_ns) + u128::from(self.asleep_ns) + 1;
         let bonus = slice * 7 * u128::from(self.asleep_ns) / (8 * whole);
-        self.request_ns = ((slice - bonus) as u64).max(1);
+        self.short_slice_ns = ((slice - bonus) as u64).max(1);
+        self.request_ns = self.short_slice_ns.max(self.overrun_ns);
     }
 }
 

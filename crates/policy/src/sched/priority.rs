@@ -9,6 +9,8 @@
 //! may be served at most once after that. Hence a class that is ready and able to run waits at most
 //! (pₘₐₓ − pᵢ)·100 ms + (n − 1)·(slice + longest task), [`waiting_bound_ns`].
 
+use core::cmp::Reverse;
+
 use flyball_core::id::{ClassId, ClassSet};
 
 use super::scheduler::Scheduler;
@@ -23,6 +25,9 @@ pub fn waiting_bound_ns(levels: u8, classes: u32, longest_turn_ns: u64) -> u64 {
     let others = u64::from(classes.saturating_sub(1));
     (u64::from(levels) * AGEING_LEVEL_NS).saturating_add(others.saturating_mul(longest_turn_ns))
 }
+
+/// What decides between two classes: the ageing key, the priority, the last turn.
+type Rank = (i128, Reverse<u8>, u64);
 
 impl Scheduler {
     /// The key of a class: the smaller, the sooner.
@@ -39,17 +44,19 @@ impl Scheduler {
     }
 
     pub(crate) fn pick_priority(&mut self, open: ClassSet) -> ClassId {
-        let mut best: Option<(i128, ClassId)> = None;
+        let mut best: Option<(Rank, ClassId)> = None;
         let mut highest = 0;
         for class in open {
-            let key = self.ageing_key(class);
-            highest = highest.max(self.classes[class.index()].params.priority);
-            let sooner = |(leader_key, leader): (i128, ClassId)| {
-                let priority = |c: ClassId| self.classes[c.index()].params.priority;
-                key < leader_key || (key == leader_key && priority(class) > priority(leader))
-            };
-            if best.is_none_or(sooner) {
-                best = Some((key, class));
+            let state = &self.classes[class.index()];
+            // Among equals the higher class, then the one whose turn is longest ago.
+            let rank = (
+                self.ageing_key(class),
+                Reverse(state.params.priority),
+                state.turn,
+            );
+            highest = highest.max(state.params.priority);
+            if best.is_none_or(|(leader, _)| rank < leader) {
+                best = Some((rank, class));
             }
         }
         let (_, class) = best.expect("a class is open");

@@ -3,7 +3,7 @@
 //! Eligible is, as in `cfs`, who has not had more than its part. The deadline of a class is the time since which it
 //! waits (it woke, or was served last) plus its latency target. Left at that, a class with a long latency target could
 //! be put off until everybody else has used up the part that they may be ahead, one after the other; with 64 classes that
-//! is far more than one slice. So a class that is owed a whole slice, one whose *virtual* deadline has passed, goes
+//! is far more than one slice. So a class that is owed a whole request, one whose *virtual* deadline has passed, goes
 //! before all deadlines. Guarantees and ceilings act through the weights (`weights`) and the buckets (`bucket`).
 
 use flyball_core::id::{ClassId, ClassSet};
@@ -23,14 +23,14 @@ impl Scheduler {
             let state = &self.classes[class.index()];
             let view = state.view(self.now);
             let lag = view - self.entitled(class, &average);
-            let slice = to_units(state.params.slice_ns);
+            let request = to_units(state.request_ns);
             let rank = Rank {
                 eligible: lag >= 0,
-                until_deadline: slice - view,
+                until_deadline: request - view,
                 weight: state.weight,
                 priority: state.params.priority,
             };
-            if lag >= slice {
+            if lag >= request {
                 if overdue
                     .as_ref()
                     .is_none_or(|(_, leader)| rank.beats(leader))

@@ -480,8 +480,8 @@ impl Scheduler {
         self.awake = awake;
         self.set_weights();
         for class in woken {
-            let lag = self.classes[class.index()].wake(self.now);
-            self.place_woken(class, lag, woken);
+            let (lag, asleep_ns) = self.classes[class.index()].wake(self.now);
+            self.place_woken(class, lag, asleep_ns, woken);
         }
     }
 

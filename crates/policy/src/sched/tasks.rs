@@ -9,6 +9,9 @@
 //! A future that slept does not hoard: on waking, its virtual run time is at least the clock minus [`BONUS_NS`]. It keeps
 //! what it has run too much. One that mostly waits is thus eligible whenever it wakes, by up to the bonus.
 //!
+//! So among futures that stay ready, none is ahead of the clock by more than one poll, and none behind it by more than one
+//! poll of each of the others.
+//!
 //! The clock counts whole nanoseconds and carries the remainder of each division, so it neither drifts nor, in 584 years
 //! of CPU time, overflows.
 

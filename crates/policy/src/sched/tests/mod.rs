@@ -1,1 +1,8 @@
-//! Property tests of the scheduler in virtual time.
+//! Property tests of the scheduler, in virtual time.
+
+mod fairness;
+mod frame;
+mod front;
+mod inside;
+mod machine;
+mod waiting;
