@@ -1,0 +1,370 @@
+//! A command that was handed over, as its program sees it.
+//!
+//! Invariant: an order (kill, pause, resume) is sent under the lock of the child's state, and the state becomes `Ended` under the
+//! same lock before its keeper is used again. So an order never reaches the next command of that keeper: it arrives before it, and a
+//! keeper without a command ignores it.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use flyball_core::time::nanos_of;
+
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::wire::{self, Kind};
+
+/// Where a command is on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Status {
+    /// Waits for a slot.
+    Queued,
+    /// Handed to a keeper; its process id is not known yet.
+    Starting,
+    /// Runs.
+    Running,
+    /// Its tree is stopped.
+    Paused,
+    /// It has ended, or could not start.
+    Ended,
+}
+
+/// What is called with the end of a command, on the thread that learns of it; it must not block.
+pub(crate) type OnExit = Box<dyn FnOnce(Result<Exit, Error>) + Send>;
+
+/// What is called with the CPU time of a command in nanoseconds before anybody learns of its end.
+pub(crate) type Settle = Box<dyn FnOnce(u64) + Send>;
+
+struct State {
+    status: Status,
+    pid: Option<u32>,
+    keeper: Option<Arc<UnixStream>>,
+    result: Option<Result<Exit, Error>>,
+    waker: Option<Waker>,
+    on_exit: Option<OnExit>,
+    settle: Option<Settle>,
+    /// Killed between its claim and its start: `Some(at once)`.
+    kill_first: Option<bool>,
+}
+
+/// What the handles of one child share.
+pub(crate) struct Shared {
+    pub(crate) program: OsString,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    pub(crate) fn new(program: OsString, status: Status, on_exit: Option<OnExit>) -> Arc<Shared> {
+        let state = State {
+            status,
+            pid: None,
+            keeper: None,
+            result: None,
+            waker: None,
+            on_exit,
+            settle: None,
+            kill_first: None,
+        };
+        Arc::new(Shared {
+            program,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends the command to its keeper. Orders wait meanwhile.
+    pub(crate) fn start(&self, keeper: &Arc<UnixStream>, body: &[u8], fds: &[i32]) {
+        let mut state = self.lock();
+        state.keeper = Some(Arc::clone(keeper));
+        // A failure means that the keeper is gone, of which the reactor learns and tells.
+        let _ = wire::send(keeper, Kind::Spawn, body, fds);
+        if let Some(at_once) = state.kill_first {
+            let _ = wire::send(keeper, Kind::Kill, &[at_once.into()], &[]);
+        }
+    }
+
+    /// Takes it out of the queue for its start; false when it was withdrawn meanwhile.
+    pub(crate) fn claim(&self, settle: Settle) -> bool {
+        let mut state = self.lock();
+        let waits = state.status == Status::Queued;
+        if waits {
+            state.status = Status::Starting;
+            state.settle = Some(settle);
+        }
+        waits
+    }
+
+    /// It did not start after all: nothing to settle.
+    pub(crate) fn unclaim(&self) {
+        self.lock().settle = None;
+    }
+
+    pub(crate) fn started(&self, pid: u32) {
+        let mut state = self.lock();
+        state.pid = Some(pid);
+        if state.status == Status::Starting {
+            state.status = Status::Running;
+        }
+        self.changed.notify_all();
+    }
+
+    /// No order is sent to the keeper from here on.
+    pub(crate) fn detach_keeper(&self) {
+        self.lock().keeper = None;
+    }
+
+    /// Delivers the end. Later calls change nothing.
+    pub(crate) fn end(&self, result: Result<Exit, Error>) {
+        let mut state = self.lock();
+        if state.status == Status::Ended {
+            return;
+        }
+        state.keeper = None;
+        if let Some(settle) = state.settle.take() {
+            drop(state);
+            settle(result.as_ref().map_or(0, |exit| nanos_of(exit.cpu())));
+            state = self.lock();
+        }
+        if let Some(on_exit) = state.on_exit.take() {
+            // Whoever waits besides learns that the result went there.
+            drop(state);
+            on_exit(result);
+            state = self.lock();
+        } else {
+            state.result = Some(result);
+        }
+        state.status = Status::Ended;
+        let waker = state.waker.take();
+        drop(state);
+        self.changed.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn order(&self, kind: Kind, body: &[u8]) -> bool {
+        let state = self.lock();
+        state
+            .keeper
+            .as_ref()
+            .is_some_and(|keeper| wire::send(keeper, kind, body, &[]).is_ok())
+    }
+}
+
+/// Orders for a running command; may be cloned and kept beside its [`Child`].
+#[derive(Clone)]
+pub struct Control(pub(crate) Arc<Shared>);
+
+impl Control {
+    /// Asks the whole tree to end: SIGTERM, then after the command's grace SIGKILL, until nothing is left. A command that waits
+    /// for a slot is withdrawn. Does nothing to one that has ended.
+    pub fn kill(&self) {
+        self.end(false);
+    }
+
+    /// Kills the whole tree at once.
+    pub fn kill_now(&self) {
+        self.end(true);
+    }
+
+    fn end(&self, at_once: bool) {
+        let mut state = self.0.lock();
+        match (state.status, &state.keeper) {
+            (Status::Queued, _) => {
+                drop(state);
+                self.0.end(Err(Error::Withdrawn));
+            }
+            (Status::Starting, None) => state.kill_first = Some(at_once),
+            (_, Some(keeper)) => {
+                let _ = wire::send(keeper, Kind::Kill, &[at_once.into()], &[]);
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends a signal to every process of the tree.
+    pub fn signal(&self, number: i32) {
+        self.0.order(Kind::Signal, &(number as u32).to_le_bytes());
+    }
+
+    /// Stops every process of the tree (SIGSTOP) and the clock of its timeout. Answers whether it ran.
+    pub fn pause(&self) -> bool {
+        let sent = self.0.order(Kind::Pause, &[]);
+        if sent {
+            let mut state = self.0.lock();
+            if matches!(state.status, Status::Running | Status::Starting) {
+                state.status = Status::Paused;
+            }
+        }
+        sent
+    }
+
+    /// Lets a paused tree go on. Answers whether it was there.
+    pub fn resume(&self) -> bool {
+        let sent = self.0.order(Kind::Resume, &[]);
+        if sent {
+            let mut state = self.0.lock();
+            if state.status == Status::Paused {
+                state.status = if state.pid.is_some() {
+                    Status::Running
+                } else {
+                    Status::Starting
+                };
+            }
+        }
+        sent
+    }
+
+    /// Where the command is on its way.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.0.lock().status
+    }
+
+    /// The process id of its program once it is known: a few milliseconds after the start. It may be reused after the end.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.0.lock().pid
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control")
+            .field("program", &self.0.program)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A command that was handed over. Dropping it ends the command; [`detach`](Child::detach) lets it finish unwatched.
+#[derive(Debug)]
+pub struct Child {
+    control: Control,
+    detached: bool,
+}
+
+impl Child {
+    pub(crate) fn new(shared: Arc<Shared>) -> Child {
+        Child {
+            control: Control(shared),
+            detached: false,
+        }
+    }
+
+    /// Waits for the end, as a future; no runtime is needed. The result is handed out once.
+    pub fn wait(&mut self) -> Wait<'_> {
+        Wait(self)
+    }
+
+    /// Blocks this thread until the end.
+    ///
+    /// # Errors
+    /// [`Error::Spawn`] when the program could not be started, [`Error::KeeperLost`] when its keeper was killed,
+    /// [`Error::Taken`] when the result was taken before.
+    pub fn wait_blocking(&mut self) -> Result<Exit, Error> {
+        let shared = &self.control.0;
+        let mut state = shared.lock();
+        while state.status != Status::Ended {
+            state = shared
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.result.take().unwrap_or(Err(Error::Taken))
+    }
+
+    /// Blocks until the program runs, and answers its process id; `None` when it ended before it could be told, or never
+    /// started (then [`wait_blocking`](Child::wait_blocking) says why).
+    #[must_use]
+    pub fn wait_started(&self) -> Option<u32> {
+        let shared = &self.control.0;
+        let mut state = shared.lock();
+        while state.pid.is_none() && state.status != Status::Ended {
+            state = shared
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.pid
+    }
+
+    /// A handle for orders that can be kept elsewhere while this one is waited for.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Asks the whole tree to end; see [`Control::kill`].
+    pub fn kill(&self) {
+        self.control.kill();
+    }
+
+    /// Stops the tree; see [`Control::pause`].
+    pub fn pause(&self) -> bool {
+        self.control.pause()
+    }
+
+    /// Lets a paused tree go on; see [`Control::resume`].
+    pub fn resume(&self) -> bool {
+        self.control.resume()
+    }
+
+    /// Where the command is on its way.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.control.status()
+    }
+
+    /// The process id of its program once it is known; see [`Control::id`].
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.control.id()
+    }
+
+    /// Gives up the handle and lets the command finish.
+    pub fn detach(mut self) {
+        self.detached = true;
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.detached {
+            self.control.kill();
+        }
+    }
+}
+
+/// The end of a [`Child`], as a future.
+#[derive(Debug)]
+#[must_use = "a future does nothing until it is awaited"]
+pub struct Wait<'a>(&'a mut Child);
+
+impl Future for Wait<'_> {
+    type Output = Result<Exit, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.control.0.lock();
+        match state.result.take() {
+            Some(result) => Poll::Ready(result),
+            None if state.status == Status::Ended => Poll::Ready(Err(Error::Taken)),
+            None => {
+                match &mut state.waker {
+                    Some(waker) => waker.clone_from(context.waker()),
+                    waker => *waker = Some(context.waker().clone()),
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
