@@ -7,14 +7,13 @@ use crate::handle::Handle;
 use crate::pool::{ClassInfo, Pool, UNNAMED};
 use crate::queue::Chain;
 use crate::scope::{self, Scope};
-use crate::task::{self, Async, Body, Call, Extra, Header, Options, Timed};
-use flyball_core::class::{ClassSpec, Group};
+use crate::task::{self, Async, Body, Call, Extra, Options, Timed};
+use flyball_core::class::ClassSpec;
 use flyball_core::id::KindId;
 use flyball_core::outcome::Rejection;
 use flyball_policy::sched::Algorithm;
 use std::fmt;
 use std::future::Future;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 use std::time::Duration;
@@ -44,7 +43,11 @@ impl Class {
 
     /// The class's settings as they are now.
     pub fn spec(&self) -> ClassSpec {
-        self.info.spec.read().unwrap_or_else(|e| e.into_inner()).clone()
+        self.info
+            .spec
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone()
     }
 
     /// Tasks that wait in the class's queue, those in workers' rings not counted.
@@ -67,7 +70,7 @@ impl Class {
         }
         match self.admit(1) {
             Ok(()) => {
-                self.submit(Call(Some(work)), PLAIN);
+                self.submit_bare(work);
                 Ok(())
             }
             Err(reason) => Err(Rejected { reason, work }),
@@ -75,10 +78,14 @@ impl Class {
     }
 
     #[cold]
-    fn execute_carried<F: FnOnce() + Send + 'static>(&self, luggage: Luggage, work: F) -> Result<(), Rejected<F>> {
+    fn execute_carried<F: FnOnce() + Send + 'static>(
+        &self,
+        luggage: Luggage,
+        work: F,
+    ) -> Result<(), Rejected<F>> {
         match self.admit(1) {
             Ok(()) => {
-                self.submit(Call(Some(move || luggage.within(work))), PLAIN);
+                self.submit_bare(move || luggage.within(work));
                 Ok(())
             }
             Err(reason) => Err(Rejected { reason, work }),
@@ -108,10 +115,10 @@ impl Class {
             let mut chain: Option<Chain> = None;
             for work in std::iter::once(first).chain(work.by_ref().take(size - 1)) {
                 let task = match Luggage::pack(carrier) {
-                    None => task::new(self.info.slot, Call(Some(work)), now, PLAIN.into_options()),
-                    Some(luggage) => task::new(
+                    None => task::new_bare(self.info.slot, work, now, PLAIN.into_options()),
+                    Some(luggage) => task::new_bare(
                         self.info.slot,
-                        Call(Some(move || luggage.within(work))),
+                        move || luggage.within(work),
                         now,
                         PLAIN.into_options(),
                     ),
@@ -163,7 +170,7 @@ impl Class {
     pub fn task(&self) -> TaskBuilder<'_> {
         TaskBuilder {
             class: self,
-            plan: Plan { handle: true, ..PLAIN },
+            plan: PLAIN,
             extra: None,
         }
     }
@@ -177,7 +184,10 @@ impl Class {
     ///
     /// # Panics
     /// When `f` itself panics, after all closures of the scope have ended.
-    pub fn scope<'env, R>(&self, f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> Result<R, Error> {
+    pub fn scope<'env, R>(
+        &self,
+        f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
+    ) -> Result<R, Error> {
         scope::scope(self, f)
     }
 
@@ -186,7 +196,9 @@ impl Class {
     pub(crate) fn admit(&self, count: usize) -> Result<(), Rejection> {
         let slot = self.info.slot;
         let spine = self.pool.spine;
-        if spine.closing.load(Relaxed) && (dispatch::local().is_none() || spine.terminated.load(Relaxed)) {
+        if spine.closing.load(Relaxed)
+            && (dispatch::local().is_none() || spine.terminated.load(Relaxed))
+        {
             return Err(Rejection::ShuttingDown);
         }
         // The limit is on what waits in the class's queue; each worker's ring may hold 256 more.
@@ -209,21 +221,26 @@ impl Class {
     }
 
     #[inline]
-    fn submit<B: Body>(&self, body: B, plan: Plan) -> NonNull<Header> {
-        let now = crate::clock::now(self.pool.spine);
-        self.submit_at(body, now, plan.into_options())
-    }
-
-    #[inline]
-    fn submit_at<B: Body>(&self, body: B, now: u64, mut options: Options) -> NonNull<Header> {
+    fn submit_bare<F: FnOnce() + Send + 'static>(&self, work: F) {
+        let mut options = PLAIN.into_options();
+        let now = match dispatch::local() {
+            Some(local) => {
+                options.samples = local.next_sample();
+                if options.samples == 0 {
+                    0
+                } else {
+                    crate::clock::now(self.pool.spine)
+                }
+            }
+            None => crate::clock::now(self.pool.spine),
+        };
         if !self.pool.pulls() {
             self.tag(&mut options);
         }
-        let task = task::new(self.info.slot, body, now, options);
-        // SAFETY: new, and its life reference is given away. With a handle the caller keeps another one.
+        let task = task::new_bare(self.info.slot, work, now, options);
+        // SAFETY: new, and its life reference is given away.
         unsafe { dispatch::enqueue(task) };
         self.sweep_if_late();
-        task
     }
 
     /// The pool may have ended between admission and now: whoever comes second cancels what was queued.
@@ -241,10 +258,6 @@ impl Class {
             options.extra.get_or_insert_default().tag = Some(worker);
         }
     }
-
-    pub(crate) fn group(&self) -> Group {
-        self.info.slot.group()
-    }
 }
 
 /// What most tasks are.
@@ -252,13 +265,11 @@ impl Class {
 struct Plan {
     kind: KindId,
     priority: i8,
-    handle: bool,
 }
 
 const PLAIN: Plan = Plan {
     kind: KindId::new(UNNAMED as u16),
     priority: 0,
-    handle: false,
 };
 
 impl Plan {
@@ -267,7 +278,7 @@ impl Plan {
         Options {
             kind: self.kind,
             priority: self.priority,
-            handle: self.handle,
+            samples: 1,
             extra: None,
         }
     }
@@ -343,10 +354,12 @@ impl TaskBuilder<'_> {
         if let Err(reason) = self.admit() {
             return Err(Rejected { reason, work });
         }
-        Ok(match Luggage::pack(self.class.pool.config.context.as_deref()) {
-            None => self.hand_over(Call(Some(work))),
-            Some(luggage) => self.hand_over(Call(Some(move || luggage.within(work)))),
-        })
+        Ok(
+            match Luggage::pack(self.class.pool.config.context.as_deref()) {
+                None => self.hand_over(Call(Some(work))),
+                Some(luggage) => self.hand_over(Call(Some(move || luggage.within(work)))),
+            },
+        )
     }
 
     /// Submits a future.
@@ -373,12 +386,17 @@ impl TaskBuilder<'_> {
         F::Output: Send + 'static,
     {
         if let Err(reason) = self.admit() {
-            return Err(Rejected { reason, work: future });
+            return Err(Rejected {
+                reason,
+                work: future,
+            });
         }
-        Ok(match Luggage::pack(self.class.pool.config.context.as_deref()) {
-            None => self.hand_over_future(future),
-            Some(luggage) => self.hand_over_future(Carried::new(luggage, future)),
-        })
+        Ok(
+            match Luggage::pack(self.class.pool.config.context.as_deref()) {
+                None => self.hand_over_future(future),
+                Some(luggage) => self.hand_over_future(Carried::new(luggage, future)),
+            },
+        )
     }
 
     #[inline]
@@ -411,7 +429,11 @@ impl TaskBuilder<'_> {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        match self.extra.as_mut().map(|extra| std::mem::take(&mut extra.timeout)) {
+        match self
+            .extra
+            .as_mut()
+            .map(|extra| std::mem::take(&mut extra.timeout))
+        {
             Some(timeout) if timeout != 0 => {
                 let _tokio = self.class.pool.tokio.enter();
                 let future = tokio::time::timeout(Duration::from_nanos(timeout), future);
@@ -426,8 +448,14 @@ impl TaskBuilder<'_> {
         let now = crate::clock::now(self.class.pool.spine);
         let mut options = self.plan.into_options();
         options.extra = self.extra;
-        let task = self.class.submit_at(body, now, options);
-        // SAFETY: made with this body and a handle just now.
+        if !self.class.pool.pulls() {
+            self.class.tag(&mut options);
+        }
+        let task = task::new(self.class.info.slot, body, now, options);
+        // SAFETY: new, and its life reference is given away; the handle keeps another one.
+        unsafe { dispatch::enqueue(task) };
+        self.class.sweep_if_late();
+        // SAFETY: made with this body just now.
         unsafe { Handle::of::<B>(task) }
     }
 }

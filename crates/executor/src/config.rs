@@ -119,7 +119,15 @@ impl Config {
         self.front_workers = count("front_workers", self.front_workers, self.parallelism)?;
         self.back_workers = count("back_workers", self.back_workers, self.parallelism + 1)?;
         let in_range = |key, ok: bool, found: String, expected| {
-            if ok { Ok(()) } else { Err(Error::Config { key, found, expected }) }
+            if ok {
+                Ok(())
+            } else {
+                Err(Error::Config {
+                    key,
+                    found,
+                    expected,
+                })
+            }
         };
         in_range(
             "stack_size",
@@ -127,17 +135,37 @@ impl Config {
             format!("{} bytes", self.stack_size),
             "0 or at least 65536 bytes",
         )?;
-        in_range("start_batch", self.start_batch >= 1, self.start_batch.to_string(), "at least 1")?;
-        in_range("batch_size", self.batch_size >= 1, self.batch_size.to_string(), "at least 1")?;
+        in_range(
+            "start_batch",
+            self.start_batch >= 1,
+            self.start_batch.to_string(),
+            "at least 1",
+        )?;
+        in_range(
+            "batch_size",
+            self.batch_size >= 1,
+            self.batch_size.to_string(),
+            "at least 1",
+        )?;
         in_range(
             "front_slice",
             (os::SLICE_MIN..=os::SLICE_MAX).contains(&self.front_slice),
             format!("{:?}", self.front_slice),
             "0.1 ms to 100 ms",
         )?;
-        in_range("max_kinds", (1..=256).contains(&self.max_kinds), self.max_kinds.to_string(), "1 to 256")?;
+        in_range(
+            "max_kinds",
+            (1..=256).contains(&self.max_kinds),
+            self.max_kinds.to_string(),
+            "1 to 256",
+        )?;
         if let BackPriority::Nice(nice) = self.back_priority {
-            in_range("back_priority", (0..=19).contains(&nice), format!("nice {nice}"), "nice 0 to 19")?;
+            in_range(
+                "back_priority",
+                (0..=19).contains(&nice),
+                format!("nice {nice}"),
+                "nice 0 to 19",
+            )?;
         }
         Ok(self)
     }
@@ -145,7 +173,9 @@ impl Config {
     /// Refuses a runtime whose timers nobody drives.
     pub(crate) fn check_tokio(&self) -> Result<(), Error> {
         match &self.tokio {
-            Some(handle) if handle.runtime_flavor() != tokio::runtime::RuntimeFlavor::MultiThread => {
+            Some(handle)
+                if handle.runtime_flavor() != tokio::runtime::RuntimeFlavor::MultiThread =>
+            {
                 Err(Error::CurrentThreadRuntime)
             }
             _ => Ok(()),

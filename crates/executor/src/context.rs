@@ -34,7 +34,9 @@ impl Luggage {
     #[inline]
     pub(crate) fn pack(carrier: Option<&dyn Carrier>) -> Option<Self> {
         #[cfg(feature = "tracing")]
-        let span = if tracing::level_filters::LevelFilter::current() == tracing::level_filters::LevelFilter::OFF {
+        let span = if tracing::level_filters::LevelFilter::current()
+            == tracing::level_filters::LevelFilter::OFF
+        {
             None
         } else {
             Some(tracing::Span::current()).filter(|span| !span.is_none())
@@ -70,7 +72,10 @@ pub(crate) struct Carried<F> {
 
 impl<F> Carried<F> {
     pub(crate) fn new(luggage: Luggage, future: F) -> Self {
-        Carried { luggage, future: Some(future) }
+        Carried {
+            luggage,
+            future: Some(future),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a task becomes runnable: into the ring of the worker that made it so, or into its class's queue, and who is woken.
 //!
-//! - On a worker that is in a slice of the same class, the task goes to that worker's ring: no lock, no shared cache line.
+//! - On a worker that is in a slice of the same class, a future goes to that worker's ring and a closure to its stack: no lock,
+//!   no shared cache line.
 //! - Tasks with a priority, a deadline or a debt of virtual time go to the class's ordered part.
 //! - Everything else goes to the class's queue.
 //!
@@ -10,8 +11,8 @@
 //! each message that two tasks pass to each other.
 
 use crate::clock;
+use crate::pool::WorkerShared;
 use crate::queue::{Chain, Link};
-use crate::ring::Ring;
 use crate::spine::{ClassSlot, Spine};
 use crate::task::Header;
 use flyball_core::time::Timestamp;
@@ -34,7 +35,7 @@ pub(crate) const NO_CLASS: u8 = u8::MAX;
 pub(crate) struct Local {
     pub(crate) spine: &'static Spine,
     pub(crate) worker: usize,
-    pub(crate) ring: *const Ring<Header>,
+    pub(crate) shared: *const WorkerShared,
     /// Class of the slice in progress, else [`NO_CLASS`].
     pub(crate) slice_class: Cell<u8>,
     /// A future is being polled.
@@ -43,6 +44,22 @@ pub(crate) struct Local {
     pub(crate) task: Cell<*const Header>,
     pub(crate) task_started: Cell<u64>,
     pub(crate) pool: *const crate::pool::Pool,
+    /// Closures submitted, for sampling.
+    pub(crate) submitted: Cell<u8>,
+}
+
+/// Of the closures without a handle that tasks submit, one in so many has its waiting time measured, and counts for all: a
+/// clock reading costs a fifth of such a closure.
+const SAMPLING: u8 = 4;
+
+impl Local {
+    /// For how many closures the next one's arrival time speaks; 0: do not read the clock for it.
+    #[inline]
+    pub(crate) fn next_sample(&self) -> u8 {
+        let count = self.submitted.get().wrapping_add(1);
+        self.submitted.set(count);
+        if count % SAMPLING == 0 { SAMPLING } else { 0 }
+    }
 }
 
 thread_local! {
@@ -163,7 +180,8 @@ impl ClassSlot {
     }
 
     fn publish_ordered(&self, ordered: &Ordered) {
-        let key = |heap: &BinaryHeap<Reverse<Entry>>| heap.peek().map_or(u64::MAX, |entry| entry.0.key);
+        let key =
+            |heap: &BinaryHeap<Reverse<Entry>>| heap.peek().map_or(u64::MAX, |entry| entry.0.key);
         self.ordered_due.store(key(&ordered.due), Relaxed);
         self.ordered_late.store(key(&ordered.late), Relaxed);
     }
@@ -261,8 +279,10 @@ pub(crate) unsafe fn enqueue(task: NonNull<Header>) {
         return enqueue_special(slot, task);
     }
     match local() {
-        Some(local) if local.slice_class.get() == slot.index && std::ptr::eq(local.spine, slot.spine()) => {
-            push_ring(local, slot, task);
+        Some(local)
+            if local.slice_class.get() == slot.index && std::ptr::eq(local.spine, slot.spine()) =>
+        {
+            push_local(local, slot, task, header.is_future());
         }
         _ => {
             slot.queue.push(task.cast::<Link>());
@@ -275,9 +295,16 @@ pub(crate) unsafe fn enqueue(task: NonNull<Header>) {
 fn enqueue_special(slot: &'static ClassSlot, task: NonNull<Header>) {
     // SAFETY: ours until it is pushed.
     let header = unsafe { task.as_ref() };
+    if header.samples.load(Relaxed) == 0 {
+        header.enqueued.store(clock::now(slot.spine()), Relaxed);
+        header.samples.store(1, Relaxed);
+    }
     let tag = header.extra.as_ref().and_then(|extra| extra.tag);
     let ordered = header.priority != 0
-        || header.extra.as_ref().is_some_and(|extra| extra.deadline != 0)
+        || header
+            .extra
+            .as_ref()
+            .is_some_and(|extra| extra.deadline != 0)
             && slot.algorithm() == Algorithm::ProportionalShare;
     match tag {
         Some(tag) if !ordered => slot.spine().tags.push(slot, usize::from(tag), task),
@@ -303,6 +330,7 @@ pub(crate) unsafe fn enqueue_woken(task: NonNull<Header>) {
     let slot = header.slot;
     let spine = slot.spine();
     header.enqueued.store(clock::now(spine), Relaxed);
+    header.samples.store(1, Relaxed);
     if spine.terminated.load(Relaxed) {
         // Nothing runs any more; whoever ends the pool cancels what waits, also this one.
         slot.queue.push(task.cast::<Link>());
@@ -323,10 +351,10 @@ fn hold_back(slot: &'static ClassSlot, task: NonNull<Header>) -> bool {
     let header = unsafe { task.as_ref() };
     let virtual_now = slot.virtual_now.load(Relaxed);
     let vruntime = header
-        .vruntime
+        .vruntime()
         .load(Relaxed)
         .max(virtual_now.saturating_sub(BONUS_NS));
-    header.vruntime.store(vruntime, Relaxed);
+    header.vruntime().store(vruntime, Relaxed);
     if vruntime <= virtual_now.saturating_add(FAIR_SLACK) || header.priority != 0 {
         return false;
     }
@@ -336,36 +364,48 @@ fn hold_back(slot: &'static ClassSlot, task: NonNull<Header>) -> bool {
 }
 
 #[inline]
-fn push_ring(local: &Local, slot: &'static ClassSlot, task: NonNull<Header>) {
-    // SAFETY: the ring belongs to this thread's worker, which outlives its `Local`.
-    let ring = unsafe { &*local.ring };
-    match ring.push(task) {
-        Ok(len) => {
-            if len == 1 && local.polling.get() {
-                return; // taken right after the poll
-            }
-            let spine = local.spine;
-            let group = slot.group();
-            if spine.signals.any_idle(group) {
-                spine.signals.wake_one(group);
+fn push_local(local: &Local, slot: &'static ClassSlot, task: NonNull<Header>, is_future: bool) {
+    // SAFETY: the worker of this thread outlives its `Local`.
+    let shared = unsafe { &*local.shared };
+    let spine = local.spine;
+    if is_future {
+        match shared.ring.push(task) {
+            Ok(1) if local.polling.get() => return, // taken right after the poll
+            Ok(_) => {}
+            Err(task) => {
+                let ring = &shared.ring;
+                return overflow(slot, task, |each| {
+                    ring.steal(each);
+                });
             }
         }
-        Err(task) => overflow(ring, slot, task),
+    } else if let Err(task) = shared.stack.push(task) {
+        let stack = &shared.stack;
+        return overflow(slot, task, |each| {
+            (0..stack.len() / 2)
+                .map_while(|_| stack.steal())
+                .for_each(each);
+        });
+    }
+    if spine.signals.any_idle(slot.group()) {
+        spine.signals.wake_one(slot.group());
     }
 }
 
-/// The ring is full: its older half and the new task go to the class's queue in one step.
+/// No room: the older half and the new task go to the class's queue in one step.
 #[cold]
-fn overflow(ring: &Ring<Header>, slot: &'static ClassSlot, task: NonNull<Header>) {
+fn overflow(
+    slot: &'static ClassSlot,
+    task: NonNull<Header>,
+    older: impl FnOnce(&mut dyn FnMut(NonNull<Header>)),
+) {
     let mut chain: Option<Chain> = None;
-    ring.steal(|entry| match &mut chain {
+    let mut append = |entry: NonNull<Header>| match &mut chain {
         Some(chain) => chain.append(entry.cast()),
         None => chain = Some(Chain::of(entry.cast())),
-    });
-    match &mut chain {
-        Some(chain) => chain.append(task.cast()),
-        None => chain = Some(Chain::of(task.cast())),
-    }
+    };
+    older(&mut append);
+    append(task);
     if let Some(chain) = chain {
         slot.queue.push_chain(chain);
         slot.announce();

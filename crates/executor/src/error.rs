@@ -24,7 +24,10 @@ pub enum Error {
         name: String,
     },
     /// All 64 classes are in use.
-    #[error("there are {} classes already, the most there can be", flyball_core::class::MAX_CLASSES)]
+    #[error(
+        "there are {} classes already, the most there can be",
+        flyball_core::class::MAX_CLASSES
+    )]
     TooManyClasses,
     /// A class was described with values out of range.
     #[error("class {name:?}")]
@@ -151,7 +154,11 @@ pub(crate) fn message_of(payload: &(dyn Any + Send)) -> Option<String> {
 
 impl fmt::Display for PanicPayload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message().unwrap_or_else(|| "a value that is no text".into()))
+        f.write_str(
+            &self
+                .message()
+                .unwrap_or_else(|| "a value that is no text".into()),
+        )
     }
 }
 
@@ -173,6 +180,8 @@ pub struct Rejected<F> {
 
 impl<F> fmt::Debug for Rejected<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rejected").field("reason", &self.reason).finish_non_exhaustive()
+        f.debug_struct("Rejected")
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
     }
 }

@@ -60,7 +60,13 @@ struct List {
 pub(crate) struct Events(Mutex<List>);
 
 impl Events {
-    pub(crate) fn push(&self, at: Timestamp, worker: Option<usize>, what: What, reason: impl Into<String>) {
+    pub(crate) fn push(
+        &self,
+        at: Timestamp,
+        worker: Option<usize>,
+        what: What,
+        reason: impl Into<String>,
+    ) {
         let mut list = self.0.lock().unwrap_or_else(|e| e.into_inner());
         if list.events.len() == MAX_EVENTS {
             list.events.pop_front();

@@ -106,7 +106,9 @@ impl Executor {
         let (tokio, runtime) = match &config.tokio {
             Some(handle) => (handle.clone(), None),
             None => match Tokio::try_current() {
-                Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => (handle, None),
+                Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+                    (handle, None)
+                }
                 _ => {
                     let runtime = tokio::runtime::Builder::new_multi_thread()
                         .worker_threads(1)
@@ -148,7 +150,11 @@ impl Executor {
                 what: "start the supervisor thread",
                 source,
             })?;
-        *pool.spine.supervisor.lock().unwrap_or_else(|e| e.into_inner()) = Some(supervisor.thread().clone());
+        *pool
+            .spine
+            .supervisor
+            .lock()
+            .unwrap_or_else(|e| e.into_inner()) = Some(supervisor.thread().clone());
         *self.supervisor.lock().unwrap_or_else(|e| e.into_inner()) = Some(supervisor);
         Ok(())
     }
@@ -238,16 +244,21 @@ impl Executor {
     pub fn restart_worker(&self, id: u16) -> Result<(), Error> {
         self.known(id)?;
         threads::stop(&self.pool, usize::from(id), "to be restarted");
-        self.pool
-            .events
-            .push(self.pool.now(), Some(usize::from(id)), What::Restarted, "asked for");
+        self.pool.events.push(
+            self.pool.now(),
+            Some(usize::from(id)),
+            What::Restarted,
+            "asked for",
+        );
         self.rouse();
         Ok(())
     }
 
     fn known(&self, id: u16) -> Result<(), Error> {
-        if threads::is_alive(&self.pool, usize::from(id).min(2 * MAX_WORKERS_PER_GROUP - 1))
-            && usize::from(id) < 2 * MAX_WORKERS_PER_GROUP
+        if threads::is_alive(
+            &self.pool,
+            usize::from(id).min(2 * MAX_WORKERS_PER_GROUP - 1),
+        ) && usize::from(id) < 2 * MAX_WORKERS_PER_GROUP
         {
             Ok(())
         } else {
@@ -288,14 +299,19 @@ impl Executor {
     /// The workers that exist, front ones first.
     pub fn workers(&self) -> Vec<WorkerStatus> {
         let kinds = self.pool.kind_names();
-        let classes: Vec<String> = self.classes().iter().map(|class| class.name().to_owned()).collect();
+        let classes: Vec<String> = self
+            .classes()
+            .iter()
+            .map(|class| class.name().to_owned())
+            .collect();
         let now = self.pool.now().as_nanos();
         self.pool
             .known_workers()
             .map(|worker| {
                 let since = worker.task_since.load(Relaxed);
                 let what = TaskWhat(worker.task_what.load(Relaxed));
-                let name = |names: &[String], index: usize| names.get(index).cloned().unwrap_or_default();
+                let name =
+                    |names: &[String], index: usize| names.get(index).cloned().unwrap_or_default();
                 let state = match worker.state.load(SeqCst) {
                     state::STOPPED => WorkerState::Stopped,
                     _ if worker.command.load(Relaxed) == command::STOP => WorkerState::Draining,
@@ -315,7 +331,7 @@ impl Executor {
                             Duration::from_nanos(now.saturating_sub(since)),
                         )
                     }),
-                    queued: worker.ring.len() + self.pool.spine.tags.len(worker.index) as usize,
+                    queued: worker.held() + self.pool.spine.tags.len(worker.index) as usize,
                     cpu: f64::from(worker.cpu.load(Relaxed)) / 10_000.0,
                     tasks: 0,
                     polls: 0,
@@ -348,7 +364,13 @@ impl Executor {
 
     fn rouse(&self) {
         self.pool.spine.supervisor_asleep.store(false, SeqCst);
-        if let Some(thread) = &*self.pool.spine.supervisor.lock().unwrap_or_else(|e| e.into_inner()) {
+        if let Some(thread) = &*self
+            .pool
+            .spine
+            .supervisor
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+        {
             thread.unpark();
         }
     }
@@ -453,7 +475,12 @@ impl Executor {
     /// Ends the threads that do not run a task and joins them; others are left to end by themselves.
     fn join_threads(&self) {
         let pool = &self.pool;
-        if let Some(supervisor) = self.supervisor.lock().unwrap_or_else(|e| e.into_inner()).take() {
+        if let Some(supervisor) = self
+            .supervisor
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .take()
+        {
             supervisor.thread().unpark();
             let _ = supervisor.join();
         }
@@ -495,7 +522,7 @@ fn is_drained(pool: &Pool) -> bool {
 
 fn no_task_runs(pool: &Pool) -> bool {
     pool.known_workers()
-        .all(|worker| worker.ring.is_empty() && worker.state.load(SeqCst) != state::BUSY)
+        .all(|worker| worker.held() == 0 && worker.state.load(SeqCst) != state::BUSY)
 }
 
 impl Drop for Executor {

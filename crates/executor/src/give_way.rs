@@ -84,7 +84,9 @@ fn give_way(local: &Local, rank: u8) {
         false
     };
     if must_wait {
-        wait_for_token(pool, || !higher_waits() && signals.running() < signals.parallelism());
+        wait_for_token(pool, || {
+            !higher_waits() && signals.running() < signals.parallelism()
+        });
     }
 }
 

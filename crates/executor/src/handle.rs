@@ -70,7 +70,9 @@ impl<T: Send + 'static> Handle<T> {
 
 impl<T> Handle<T> {
     pub(crate) fn rejected(reason: Rejection) -> Self {
-        Handle { inner: Inner::Rejected(reason) }
+        Handle {
+            inner: Inner::Rejected(reason),
+        }
     }
 
     /// Asks the task to end. A queued task and a waiting future end at once, and their captures are dropped on this thread; a
@@ -198,6 +200,8 @@ impl<T> Drop for Handle<T> {
 
 impl<T> fmt::Debug for Handle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("status", &self.status()).finish()
+        f.debug_struct("Handle")
+            .field("status", &self.status())
+            .finish()
     }
 }

@@ -10,7 +10,7 @@
 //! | `executor`, `class`, `handle`, `scope`, `give_way` | what users hold |
 //! | `task` | one allocation: header, body, result; the states of a task |
 //! | `dispatch` | where a runnable task goes, and who is woken |
-//! | `ring`, `queue`, `signals` | the three structures that threads meet in; model-checked in `tests/loom.rs` |
+//! | `ring`, `stack`, `queue`, `signals` | the structures that threads meet in; model-checked in `tests/loom.rs` |
 //! | `worker` | the loop of a worker thread |
 //! | `pool`, `spine` | what workers share; what outlives every task |
 //! | `supervisor`, `threads` | starting, watching and ending threads |
@@ -27,7 +27,11 @@
 
 #![cfg_attr(
     feature = "loom",
-    allow(dead_code, unused_imports, reason = "the model check runs the protocol modules only")
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the model check runs the protocol modules only"
+    )
 )]
 
 mod class;
@@ -48,6 +52,7 @@ mod ring;
 mod scope;
 mod signals;
 mod spine;
+mod stack;
 mod stats;
 mod supervisor;
 mod sync;

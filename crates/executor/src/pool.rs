@@ -8,6 +8,7 @@ use crate::event::{Events, What};
 use crate::os::ThreadClock;
 use crate::ring::Ring;
 use crate::spine::{ClassSlot, MAX_WORKERS, Spine, group_of};
+use crate::stack::Stack;
 use crate::stats::{ClassStats, Stats, WorkerStats};
 use crate::task::Header;
 use flyball_core::class::{ClassSpec, Group};
@@ -66,8 +67,11 @@ struct Kinds {
 pub(crate) struct WorkerShared {
     pub(crate) index: usize,
     pub(crate) group: Group,
+    /// Futures that became runnable here, and what was taken from the class's queue: oldest first.
     pub(crate) ring: Ring<Header>,
-    /// Class of what is in the ring.
+    /// Closures that tasks submitted here: newest first.
+    pub(crate) stack: Stack<Header>,
+    /// Class of what is in ring and stack.
     pub(crate) ring_class: AtomicU8,
     pub(crate) stats: WorkerStats,
     pub(crate) state: AtomicU8,
@@ -127,6 +131,11 @@ impl TaskWhat {
 }
 
 impl WorkerShared {
+    /// Tasks in ring and stack.
+    pub(crate) fn held(&self) -> usize {
+        self.ring.len() + self.stack.len()
+    }
+
     /// True when the worker takes new work.
     pub(crate) fn accepts(&self) -> bool {
         matches!(self.state.load(Relaxed), state::IDLE | state::BUSY)
@@ -137,7 +146,7 @@ impl WorkerShared {
     /// True when others may take from the ring: more than one task, or a single one that was not deferred for the poll in
     /// progress, or was and has waited for too long.
     pub(crate) fn can_be_robbed(&self) -> bool {
-        match self.ring.len() {
+        match self.ring.len() + 2 * self.stack.len() {
             0 => false,
             1 => {
                 self.task_since.load(Relaxed) == 0
@@ -153,6 +162,7 @@ impl WorkerShared {
             index,
             group: group_of(index),
             ring: Ring::new(),
+            stack: Stack::new(),
             ring_class: AtomicU8::new(dispatch::NO_CLASS),
             stats: WorkerStats::new(kinds),
             state: AtomicU8::new(state::STOPPED),
@@ -173,7 +183,11 @@ impl WorkerShared {
 
 impl Pool {
     /// A pool without threads.
-    pub(crate) fn new(config: Config, clock: Source, tokio: tokio::runtime::Handle) -> Result<Arc<Pool>, Error> {
+    pub(crate) fn new(
+        config: Config,
+        clock: Source,
+        tokio: tokio::runtime::Handle,
+    ) -> Result<Arc<Pool>, Error> {
         let follow_machine = config.parallelism == 0;
         let config = config.resolve()?;
         let spine = Spine::take(config.parallelism as u32);
@@ -298,7 +312,12 @@ impl Pool {
         *present = spec;
         drop(present);
         self.publish_class(&info);
-        self.events.push(now, None, What::Changed, format!("class {} changed", info.name));
+        self.events.push(
+            now,
+            None,
+            What::Changed,
+            format!("class {} changed", info.name),
+        );
         Ok(())
     }
 
@@ -308,8 +327,10 @@ impl Pool {
         slot.group.store(group_index(spec.group) as u8, SeqCst);
         slot.rank.store(spec.priority + 1, SeqCst);
         slot.limit.store(spec.queue_limit, SeqCst);
-        slot.latency_target
-            .store(spec.latency_target.as_nanos().min(u128::from(u64::MAX)) as u64, SeqCst);
+        slot.latency_target.store(
+            spec.latency_target.as_nanos().min(u128::from(u64::MAX)) as u64,
+            SeqCst,
+        );
         self.masks[group_index(spec.group)].fetch_or(1 << info.id.index(), SeqCst);
     }
 
@@ -339,22 +360,34 @@ impl Pool {
             before
         };
         self.publish_algorithm(algorithm);
-        self.events
-            .push(now, None, What::Changed, format!("algorithm {before} → {algorithm}"));
+        self.events.push(
+            now,
+            None,
+            What::Changed,
+            format!("algorithm {before} → {algorithm}"),
+        );
     }
 
     pub(crate) fn strategy(&self) -> Strategy {
-        self.placer.lock().unwrap_or_else(|e| e.into_inner()).strategy()
+        self.placer
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .strategy()
     }
 
     pub(crate) fn set_strategy(&self, strategy: Strategy) {
         let mut placer = self.placer.lock().unwrap_or_else(|e| e.into_inner());
         let before = placer.strategy();
         *placer = Placer::new(strategy, 1);
-        self.strategy.store(u8::from(strategy != Strategy::Pull), SeqCst);
+        self.strategy
+            .store(u8::from(strategy != Strategy::Pull), SeqCst);
         if before != strategy {
-            self.events
-                .push(self.now(), None, What::Changed, format!("strategy {before} → {strategy}"));
+            self.events.push(
+                self.now(),
+                None,
+                What::Changed,
+                format!("strategy {before} → {strategy}"),
+            );
         }
     }
 
@@ -395,18 +428,30 @@ impl Pool {
         let now = self.now().as_nanos();
         let alive = now.saturating_sub(worker.started_at.load(Relaxed)).max(1) as f64 / 1e9;
         let cpu = f64::from(worker.cpu.load(Relaxed)) / 10_000.0;
-        let error_rate = if tasks == 0 { 0.0 } else { errors as f64 / tasks as f64 };
+        let error_rate = if tasks == 0 {
+            0.0
+        } else {
+            errors as f64 / tasks as f64
+        };
         WorkerView {
             id: WorkerId::new(worker.index as u16),
             weight: f64::from(worker.weight.load(Relaxed)) / 10_000.0,
-            queued: worker.ring.len() as u32 + self.spine.tags.len(worker.index),
+            queued: worker.held() as u32 + self.spine.tags.len(worker.index),
             running: u32::from(worker.task_since.load(Relaxed) != 0),
             tagged: self.spine.tags.len(worker.index),
             cpu,
-            mean_run_ns: if polls == 0 { 0.0 } else { run_ns as f64 / polls as f64 },
+            mean_run_ns: if polls == 0 {
+                0.0
+            } else {
+                run_ns as f64 / polls as f64
+            },
             throughput: tasks as f64 / alive,
             error_rate,
-            health: if worker.stuck.load(Relaxed) { 0.0 } else { 1.0 - error_rate },
+            health: if worker.stuck.load(Relaxed) {
+                0.0
+            } else {
+                1.0 - error_rate
+            },
             core: worker
                 .pinned_to
                 .lock()
@@ -443,7 +488,11 @@ impl Pool {
     }
 
     pub(crate) fn kind_names(&self) -> Vec<String> {
-        self.kinds.read().unwrap_or_else(|e| e.into_inner()).names.clone()
+        self.kinds
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .names
+            .clone()
     }
 
     /// The worker of that number, made if it is not there yet.
@@ -552,15 +601,26 @@ impl Pool {
                 all.merge(&run.snapshot());
             }
         }
-        if all.count() < 20 { None } else { all.quantile(0.95) }
+        if all.count() < 20 {
+            None
+        } else {
+            all.quantile(0.95)
+        }
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let names = self.kind_names();
-        let classes: Vec<Arc<ClassInfo>> = self.classes.read().unwrap_or_else(|e| e.into_inner()).clone();
+        let classes: Vec<Arc<ClassInfo>> = self
+            .classes
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone();
         let scheduler = self.lock_scheduler();
         let algorithm = scheduler.algorithm();
-        let services: Vec<_> = classes.iter().map(|class| scheduler.stats(class.id)).collect();
+        let services: Vec<_> = classes
+            .iter()
+            .map(|class| scheduler.stats(class.id))
+            .collect();
         drop(scheduler);
         let classes = classes
             .iter()
@@ -574,7 +634,7 @@ impl Pool {
                         stats.add(row, &names);
                     }
                     if worker.ring_class.load(Relaxed) == index {
-                        in_rings += worker.ring.len();
+                        in_rings += worker.held();
                     }
                 }
                 stats.queued = class.slot.waiting() + in_rings;

@@ -80,10 +80,16 @@ impl Registry {
         for shard in 0..SHARDS {
             let tasks: Vec<NonNull<Header>> = {
                 let shard = self.lock(shard);
-                shard.entries.iter().flatten().copied().inspect(|&task| {
-                    // SAFETY: entered, and the shard is locked: the life reference is still held.
-                    unsafe { task::add_ref(task) }
-                }).collect()
+                shard
+                    .entries
+                    .iter()
+                    .flatten()
+                    .copied()
+                    .inspect(|&task| {
+                        // SAFETY: entered, and the shard is locked: the life reference is still held.
+                        unsafe { task::add_ref(task) }
+                    })
+                    .collect()
             };
             for task in tasks {
                 // SAFETY: a reference was taken above and is dropped here.

@@ -51,7 +51,11 @@ struct Failures {
 impl Shared {
     /// Takes the oldest closure of the list, if there is one, and runs it or drops it.
     fn take_one(&self, run: bool) -> bool {
-        let work = self.list.lock().unwrap_or_else(|e| e.into_inner()).pop_front();
+        let work = self
+            .list
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .pop_front();
         let Some(work) = work else {
             return false;
         };
@@ -81,7 +85,12 @@ impl Shared {
             while help && self.take_one(true) {}
             let mut guard = self.changed_lock.lock().unwrap_or_else(|e| e.into_inner());
             self.helper_asleep.store(help, SeqCst);
-            let list_is_empty = || self.list.lock().unwrap_or_else(|e| e.into_inner()).is_empty();
+            let list_is_empty = || {
+                self.list
+                    .lock()
+                    .unwrap_or_else(|e| e.into_inner())
+                    .is_empty()
+            };
             while self.open.load(SeqCst) != 0 && (!help || list_is_empty()) {
                 guard = self.changed.wait(guard).unwrap_or_else(|e| e.into_inner());
             }
@@ -117,7 +126,8 @@ impl<'scope> Scope<'scope, '_> {
     pub fn run(&'scope self, work: impl FnOnce() + Send + 'scope) {
         let work: Box<dyn FnOnce() + Send + 'scope> = Box::new(work);
         // SAFETY: see the module's proof: it is run or dropped before `'scope` ends.
-        let work: Work = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + 'scope>, Work>(work) };
+        let work: Work =
+            unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + 'scope>, Work>(work) };
         self.shared.open.fetch_add(1, SeqCst);
         self.shared
             .list

@@ -13,6 +13,10 @@
 //! counts it as searching, so that at most one searcher is woken at a time and a burst of pushes costs one wake-up. A searcher
 //! that finds work and was the last one wakes the next if more is left.
 //!
+//! Naps. When tasks are much shorter than a wake-up costs, each push would wake a worker that finds that another one has been
+//! quicker. A worker that was woken and found less work than its wake-up cost therefore naps: it sleeps for a bounded time
+//! without its idle bit, and looks again by itself. That, too, is a wake-up on its way.
+//!
 //! Parallelism tokens. `running` counts workers that hold a token. Front workers always get one; a back worker only while
 //! fewer than `parallelism` are out, else it sleeps although there is work. Giving back a token wakes a back worker under the
 //! same two-sided rule (`running` is lowered before the ready bits are read; a back worker sets its idle bit before it reads
@@ -283,6 +287,23 @@ impl Signals {
             // that it does not end the next sleep.
             self.slots[worker].parker.park(None);
         }
+    }
+
+    /// Sleeps for a while without being idle: nobody wakes the worker, and it does not count as searching meanwhile.
+    ///
+    /// The caller counts as searching when it calls and when this returns.
+    pub(crate) fn nap(&self, group: Group, worker: usize, time: Duration) {
+        let state = &self.groups[index(group)];
+        state.searching.fetch_sub(1, SeqCst);
+        self.slots[worker].parker.park(Some(time));
+        state.searching.fetch_add(1, SeqCst);
+    }
+
+    /// True when one of `workers` other than `worker` runs a class.
+    pub(crate) fn others_run(&self, workers: std::ops::Range<usize>, worker: usize) -> bool {
+        workers
+            .into_iter()
+            .any(|other| other != worker && self.slots[other].rank.load(Relaxed) != NO_RANK)
     }
 
     /// Publishes the rank of the class that the worker starts to run and clears its preempt flag. The caller reads

@@ -224,7 +224,8 @@ impl ClassSlot {
         let mut cancelled = 0;
         loop {
             let mut batch: Vec<NonNull<Header>> = Vec::new();
-            self.queue.take(64, |link: NonNull<Link>| batch.push(link.cast()));
+            self.queue
+                .take(64, |link: NonNull<Link>| batch.push(link.cast()));
             if batch.is_empty() {
                 batch = self.take_ordered_all();
             }
@@ -240,7 +241,9 @@ impl ClassSlot {
                 cancelled += usize::from(unsafe { task::cancel_taken(task) });
             }
         }
-        self.spine().signals.unmark_ready(self.index, || self.waiting() == 0);
+        self.spine()
+            .signals
+            .unmark_ready(self.index, || self.waiting() == 0);
         cancelled
     }
 }

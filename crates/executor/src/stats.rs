@@ -105,7 +105,8 @@ pub struct Counts {
     pub polls: u64,
     /// Time spent in them on the wall clock, ns.
     pub run_ns: u64,
-    /// Time from becoming runnable to running, over all polls, ns.
+    /// Time from becoming runnable to running, over all polls, ns. Of closures without a handle that tasks submit, one in four
+    /// is measured and counts for four.
     pub wait_ns: u64,
     /// Tasks that panicked.
     pub panicked: u64,

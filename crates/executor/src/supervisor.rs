@@ -54,7 +54,11 @@ pub(crate) fn run(pool: &Arc<Pool>) {
             rebalance_if_uneven(pool);
         }
         if missing(pool) {
-            std::thread::park_timeout(pool.config.start_delay.min(TICK.max(Duration::from_millis(1))));
+            std::thread::park_timeout(
+                pool.config
+                    .start_delay
+                    .min(TICK.max(Duration::from_millis(1))),
+            );
         } else if now < busy_until {
             std::thread::park_timeout(TICK);
         } else {
@@ -117,13 +121,17 @@ fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
         let same = since != 0 && before.task_since == since;
         before.task_since = since;
         worker.overdue.store(same, Relaxed);
-        if same && !worker.ring.is_empty() {
+        if same && worker.held() != 0 {
             pool.pass_on(worker.group);
         }
         let stuck = same && now.saturating_sub(since) > pool.config.stuck_after.as_nanos() as u64;
         if stuck != worker.stuck.swap(stuck, SeqCst) {
             let what = TaskWhat(worker.task_what.load(Relaxed));
-            let kind = pool.kind_names().get(what.kind()).cloned().unwrap_or_default();
+            let kind = pool
+                .kind_names()
+                .get(what.kind())
+                .cloned()
+                .unwrap_or_default();
             let class = pool
                 .classes
                 .read()
@@ -136,7 +144,8 @@ fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
                     "runs one task of class {class}, kind {kind:?}, for {:?}",
                     Duration::from_nanos(now.saturating_sub(since))
                 );
-                pool.events.push(at, Some(worker.index), What::Stuck, reason);
+                pool.events
+                    .push(at, Some(worker.index), What::Stuck, reason);
             } else {
                 pool.events
                     .push(at, Some(worker.index), What::Recovered, "its task ended");
@@ -157,7 +166,9 @@ fn measure(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
             let wall = now.saturating_sub(before.at);
             if before.at != 0 && wall > 0 {
                 let part = cpu.saturating_sub(before.cpu) as f64 / wall as f64;
-                worker.cpu.store((part.clamp(0.0, 1.0) * 10_000.0) as u32, Relaxed);
+                worker
+                    .cpu
+                    .store((part.clamp(0.0, 1.0) * 10_000.0) as u32, Relaxed);
             }
             before.cpu = cpu;
             before.at = now;
@@ -173,7 +184,10 @@ fn follow_parallelism(pool: &Pool) {
     let allowed = os::available_parallelism().clamp(1, crate::spine::MAX_WORKERS_PER_GROUP) as u32;
     let present = pool.spine.signals.parallelism();
     if allowed != present {
-        pool.set_parallelism(allowed, "the CPUs that affinity mask and quota allow changed");
+        pool.set_parallelism(
+            allowed,
+            "the CPUs that affinity mask and quota allow changed",
+        );
     }
 }
 

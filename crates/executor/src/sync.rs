@@ -1,6 +1,6 @@
 //! The synchronisation primitives of the wake-up protocol: the standard library's, or loom's under the `loom` feature.
 //!
-//! Only [`ring`](crate::ring), [`queue`](crate::queue) and [`signals`](crate::signals) use this module; they are the parts
+//! Only [`ring`](crate::ring), [`stack`](crate::stack), [`queue`](crate::queue) and [`signals`](crate::signals) use this module; they are the parts
 //! that `tests/loom.rs` explores exhaustively.
 
 #[cfg(feature = "loom")]

@@ -86,7 +86,9 @@ impl Tags {
         if slot.tagged.load(Relaxed) == 0 {
             return None;
         }
-        workers.into_iter().find_map(|worker| self.take(worker, slot))
+        workers
+            .into_iter()
+            .find_map(|worker| self.take(worker, slot))
     }
 
     /// Moves what is tagged for a worker to the classes' queues; returns how many tasks.
@@ -103,7 +105,13 @@ impl Tags {
     }
 
     /// Moves up to `count` tasks from one worker to another; returns how many.
-    pub(crate) fn shift(&self, from: usize, to: usize, count: u32, slots: &'static [ClassSlot]) -> u32 {
+    pub(crate) fn shift(
+        &self,
+        from: usize,
+        to: usize,
+        count: u32,
+        slots: &'static [ClassSlot],
+    ) -> u32 {
         let mut moved = 0;
         for slot in slots {
             while moved < count {

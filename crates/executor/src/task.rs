@@ -25,13 +25,14 @@ use crate::spine::ClassSlot;
 use atomic_waker::AtomicWaker;
 use flyball_core::id::KindId;
 use flyball_core::time::Source;
+use std::any::Any;
 use std::cell::UnsafeCell;
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::*};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 pub(crate) const SCHEDULED: u64 = 1;
@@ -63,20 +64,40 @@ pub(crate) struct Header {
     pub(crate) slot: &'static ClassSlot,
     /// When it became runnable last, ns.
     pub(crate) enqueued: AtomicU64,
-    /// CPU time of its polls so far, against the virtual time of its class; only its runner and its waker write it.
-    pub(crate) vruntime: AtomicU64,
     pub(crate) extra: Option<Box<Extra>>,
+    /// Where it stands in the registry of waiting futures.
     place: AtomicU32,
     pub(crate) kind: KindId,
     pub(crate) priority: i8,
-    pub(crate) is_future: bool,
+    nature: Nature,
+    /// For how many tasks `enqueued` speaks: 0 when it was not stamped.
+    pub(crate) samples: AtomicU8,
+}
+
+/// What a task is, as far as running it differs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nature {
+    /// A closure without a handle: nobody but the queue and the worker ever sees it, so its state is never looked at.
+    Bare,
+    Closure,
+    Future,
+}
+
+/// What only tasks with a handle, or that are polled, need.
+struct Shared {
     join: AtomicWaker,
+    /// Run time of the polls so far, against the virtual time of the class, ns; only its runner and its waker write it.
+    vruntime: AtomicU64,
 }
 
 struct VTable {
+    /// Calls a bare closure and frees the task; true when it panicked. For others unreachable.
+    call: unsafe fn(NonNull<Header>) -> bool,
+    /// What bare tasks do not have.
+    shared: unsafe fn(NonNull<Header>) -> NonNull<Shared>,
     poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> Poll<How>,
     /// Drops the body, if it is still there, and stores the error as the result.
-    fail: unsafe fn(NonNull<Header>, TaskError),
+    fail: unsafe fn(NonNull<Header>, Failure),
     drop_stage: unsafe fn(NonNull<Header>),
     dealloc: unsafe fn(NonNull<Header>),
 }
@@ -89,15 +110,42 @@ enum How {
     Panicked,
 }
 
+/// Why there is no value, as small as it can be kept in the task.
+pub(crate) enum Failure {
+    Panicked(Box<dyn Any + Send>),
+    Cancelled,
+    TimedOut,
+    DeadlineMissed,
+}
+
+impl From<Failure> for TaskError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Panicked(payload) => TaskError::Panicked(PanicPayload::new(payload)),
+            Failure::Cancelled => TaskError::Cancelled,
+            Failure::TimedOut => TaskError::TimedOut,
+            Failure::DeadlineMissed => TaskError::DeadlineMissed,
+        }
+    }
+}
+
 enum Stage<B, T> {
     Body(B),
-    Output(Result<T, TaskError>),
+    Output(Result<T, Failure>),
     Gone,
+}
+
+/// A closure without a handle. Small tasks matter: glibc frees up to 128 bytes from another thread without a lock.
+#[repr(C)]
+struct Bare<F> {
+    header: Header,
+    work: F,
 }
 
 #[repr(C)]
 pub(crate) struct Task<B: Body> {
     header: Header,
+    shared: Shared,
     stage: UnsafeCell<Stage<B, B::Output>>,
 }
 
@@ -106,7 +154,7 @@ pub(crate) trait Body: Send + 'static {
     type Output: Send + 'static;
     const IS_FUTURE: bool;
     /// Runs a step; called again only after pending.
-    fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Output, TaskError>>;
+    fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Output, Failure>>;
 }
 
 /// A closure as a body.
@@ -116,7 +164,7 @@ impl<F: FnOnce() -> T + Send + 'static, T: Send + 'static> Body for Call<F> {
     type Output = T;
     const IS_FUTURE: bool = false;
     #[inline]
-    fn step(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<T, TaskError>> {
+    fn step(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<T, Failure>> {
         // SAFETY: the closure is moved out to be called, which does not need it pinned; nothing else is pinned here.
         let call = unsafe { self.get_unchecked_mut() }.0.take();
         match call {
@@ -133,9 +181,11 @@ impl<F: Future<Output = T> + Send + 'static, T: Send + 'static> Body for Async<F
     type Output = T;
     const IS_FUTURE: bool = true;
     #[inline]
-    fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, TaskError>> {
+    fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
         // SAFETY: structural pinning of the only field.
-        unsafe { self.map_unchecked_mut(|this| &mut this.0) }.poll(cx).map(Ok)
+        unsafe { self.map_unchecked_mut(|this| &mut this.0) }
+            .poll(cx)
+            .map(Ok)
     }
 }
 
@@ -147,10 +197,12 @@ pub(crate) struct Timed<F> {
 impl<F: Future<Output = T> + Send + 'static, T: Send + 'static> Body for Timed<F> {
     type Output = T;
     const IS_FUTURE: bool = true;
-    fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, TaskError>> {
+    fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
         // SAFETY: structural pinning of the only field.
         let future = unsafe { self.map_unchecked_mut(|this| &mut this.future) };
-        future.poll(cx).map(|done| done.map_err(|_| TaskError::TimedOut))
+        future
+            .poll(cx)
+            .map(|done| done.map_err(|_| Failure::TimedOut))
     }
 }
 
@@ -163,7 +215,9 @@ pub(crate) enum Ran {
     TimedOut,
     DeadlineMissed,
     /// A future waits; it was woken meanwhile when `again`.
-    Pending { again: bool },
+    Pending {
+        again: bool,
+    },
     /// It had been cancelled while it was queued.
     Skipped,
 }
@@ -171,56 +225,145 @@ pub(crate) enum Ran {
 pub(crate) struct Options {
     pub(crate) kind: KindId,
     pub(crate) priority: i8,
-    pub(crate) handle: bool,
+    /// See [`Header::samples`].
+    pub(crate) samples: u8,
     pub(crate) extra: Option<Box<Extra>>,
 }
 
-/// Makes a task that the caller must enqueue. With a handle it has two references, else one.
-#[inline]
-pub(crate) fn new<B: Body>(slot: &'static ClassSlot, body: B, now: u64, options: Options) -> NonNull<Header> {
-    let state = if options.handle {
-        SCHEDULED | HANDLE | (2 * REF)
-    } else {
-        SCHEDULED | REF
-    };
-    let task = Box::new(Task {
-        header: Header {
+impl Header {
+    fn new(
+        slot: &'static ClassSlot,
+        vtable: &'static VTable,
+        nature: Nature,
+        state: u64,
+        now: u64,
+        options: Options,
+    ) -> Self {
+        Header {
             link: Link::new(),
             state: AtomicU64::new(state),
-            vtable: const {
-                &VTable {
-                    poll: poll::<B>,
-                    fail: fail::<B>,
-                    drop_stage: drop_stage::<B>,
-                    dealloc: dealloc::<B>,
-                }
-            },
+            vtable,
             slot,
             enqueued: AtomicU64::new(now),
-            vruntime: AtomicU64::new(0),
             extra: options.extra,
             place: AtomicU32::new(0),
             kind: options.kind,
             priority: options.priority,
-            is_future: B::IS_FUTURE,
+            nature,
+            samples: AtomicU8::new(options.samples),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_future(&self) -> bool {
+        self.nature == Nature::Future
+    }
+
+    /// What only tasks that are not bare have.
+    #[inline]
+    fn shared(&self) -> &Shared {
+        debug_assert!(self.nature != Nature::Bare);
+        // SAFETY: the vtable belongs to the type, which is not bare.
+        unsafe { (self.vtable.shared)(NonNull::from(self)).as_ref() }
+    }
+
+    /// Virtual run time of a future, ns.
+    pub(crate) fn vruntime(&self) -> &AtomicU64 {
+        &self.shared().vruntime
+    }
+
+    pub(crate) fn join_waker(&self) -> &AtomicWaker {
+        &self.shared().join
+    }
+
+    pub(crate) fn is_completed(&self) -> bool {
+        self.state.load(Acquire) & COMPLETED != 0
+    }
+}
+
+/// Makes a task with a handle that the caller must enqueue: one reference for its life, one for the handle.
+#[inline]
+pub(crate) fn new<B: Body>(
+    slot: &'static ClassSlot,
+    body: B,
+    now: u64,
+    options: Options,
+) -> NonNull<Header> {
+    let vtable = const {
+        &VTable {
+            call: |_| unreachable!("only bare closures are called"),
+            shared: |task| {
+                // SAFETY: the vtable belongs to the type.
+                NonNull::from(unsafe { &task.cast::<Task<B>>().as_ref().shared })
+            },
+            poll: poll::<B>,
+            fail: fail::<B>,
+            drop_stage: drop_stage::<B>,
+            dealloc: dealloc::<B>,
+        }
+    };
+    let nature = if B::IS_FUTURE {
+        Nature::Future
+    } else {
+        Nature::Closure
+    };
+    let task = Box::new(Task {
+        header: Header::new(
+            slot,
+            vtable,
+            nature,
+            SCHEDULED | HANDLE | (2 * REF),
+            now,
+            options,
+        ),
+        shared: Shared {
             join: AtomicWaker::new(),
+            vruntime: AtomicU64::new(0),
         },
         stage: UnsafeCell::new(Stage::Body(body)),
     });
     NonNull::from(Box::leak(task)).cast()
 }
 
-/// Takes a task apart that was never enqueued, and gives its body back.
-///
-/// # Safety
-/// `task` was made by [`new`] with this body type, is referenced by nobody else, and is not used again.
-pub(crate) unsafe fn dissolve<B: Body>(task: NonNull<Header>) -> Option<B> {
-    // SAFETY: by contract.
-    let task = unsafe { Box::from_raw(task.cast::<Task<B>>().as_ptr()) };
-    match task.stage.into_inner() {
-        Stage::Body(body) => Some(body),
-        _ => None,
-    }
+/// Makes a closure's task without a handle that the caller must enqueue.
+#[inline]
+pub(crate) fn new_bare<F: FnOnce() + Send + 'static>(
+    slot: &'static ClassSlot,
+    work: F,
+    now: u64,
+    options: Options,
+) -> NonNull<Header> {
+    let vtable = const {
+        &VTable {
+            call: |task| {
+                // SAFETY: the caller took the task out of its queue; nobody else knows it.
+                let task = unsafe { Box::from_raw(task.cast::<Bare<F>>().as_ptr()) };
+                // Moved out, and the memory freed before the call: what the closure submits may use it again.
+                let Bare { work, .. } = *task;
+                match catch_unwind(AssertUnwindSafe(work)) {
+                    Ok(()) => false,
+                    Err(payload) => {
+                        drop_quietly(|| drop(payload));
+                        true
+                    }
+                }
+            },
+            shared: |_| unreachable!("a bare task shares nothing"),
+            poll: |_, _| unreachable!("a bare task is called"),
+            fail: |_, _| unreachable!("a bare task keeps no result"),
+            drop_stage: |_| unreachable!("a bare task keeps no result"),
+            dealloc: |task| {
+                // SAFETY: as in `call`.
+                let task = unsafe { Box::from_raw(task.cast::<Bare<F>>().as_ptr()) };
+                drop_quietly(|| drop(task));
+            },
+        }
+    };
+    let task = Box::new(Bare {
+        header: Header::new(slot, vtable, Nature::Bare, SCHEDULED | REF, now, options),
+        work,
+    });
+    NonNull::from(Box::leak(task)).cast()
 }
 
 /// # Safety
@@ -237,14 +380,14 @@ unsafe fn poll<B: Body>(task: NonNull<Header>, cx: &mut Context<'_>) -> Poll<How
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(output)) => {
             let how = match output {
-                Err(TaskError::TimedOut) => How::TimedOut,
+                Err(Failure::TimedOut) => How::TimedOut,
                 _ => How::Finished,
             };
             replace(stage, Stage::Output(output));
             Poll::Ready(how)
         }
         Err(payload) => {
-            replace(stage, Stage::Output(Err(TaskError::Panicked(PanicPayload::new(payload)))));
+            replace(stage, Stage::Output(Err(Failure::Panicked(payload))));
             Poll::Ready(How::Panicked)
         }
     }
@@ -271,7 +414,7 @@ fn drop_quietly(drop: impl FnOnce()) {
     }
 }
 
-unsafe fn fail<B: Body>(task: NonNull<Header>, error: TaskError) {
+unsafe fn fail<B: Body>(task: NonNull<Header>, error: Failure) {
     // SAFETY: the caller holds `RUNNING`; the vtable belongs to the type.
     let stage = unsafe { &mut *task.cast::<Task<B>>().as_ref().stage.get() };
     replace(stage, Stage::Output(Err(error)));
@@ -293,11 +436,13 @@ unsafe fn dealloc<B: Body>(task: NonNull<Header>) {
 ///
 /// # Safety
 /// The task's output type is `T` with some body `B`; the caller is the handle, and saw `COMPLETED`.
-pub(crate) unsafe fn take_output<B: Body>(task: NonNull<Header>) -> Option<Result<B::Output, TaskError>> {
+pub(crate) unsafe fn take_output<B: Body>(
+    task: NonNull<Header>,
+) -> Option<Result<B::Output, TaskError>> {
     // SAFETY: after completion the handle alone touches the stage.
     let stage = unsafe { &mut *task.cast::<Task<B>>().as_ref().stage.get() };
     match std::mem::replace(stage, Stage::Gone) {
-        Stage::Output(output) => Some(output),
+        Stage::Output(output) => Some(output.map_err(TaskError::from)),
         _ => None,
     }
 }
@@ -308,20 +453,30 @@ pub(crate) unsafe fn take_output<B: Body>(task: NonNull<Header>) -> Option<Resul
 /// # Safety
 /// The caller holds the life reference and took the task out of its queue.
 #[inline]
-pub(crate) unsafe fn run(task: NonNull<Header>, now: u64, worker: usize, clock: &Source) -> (Ran, u64) {
+pub(crate) unsafe fn run(
+    task: NonNull<Header>,
+    now: u64,
+    worker: usize,
+    clock: &Source,
+) -> (Ran, u64) {
     // SAFETY: the life reference keeps it alive.
     let header = unsafe { task.as_ref() };
+    if header.nature == Nature::Bare {
+        // SAFETY: taken out of its queue, so it is this thread's alone.
+        let panicked = unsafe { (header.vtable.call)(task) };
+        let ran = if panicked {
+            Ran::Panicked
+        } else {
+            Ran::Finished
+        };
+        return (ran, clock.now().as_nanos());
+    }
     let mut state = header.state.load(Acquire);
     loop {
         if state & (COMPLETED | RUNNING) != 0 {
             // SAFETY: the life reference is ours.
             unsafe { drop_ref(task) };
             return (Ran::Skipped, now);
-        }
-        // A closure without a handle that nobody else refers to: no other thread can change its state.
-        if !header.is_future && state == (SCHEDULED | REF) {
-            header.state.store(RUNNING | REF, Relaxed);
-            break;
         }
         match header
             .state
@@ -338,7 +493,7 @@ pub(crate) unsafe fn run(task: NonNull<Header>, now: u64, worker: usize, clock: 
     {
         // SAFETY: `RUNNING` is ours.
         unsafe {
-            (header.vtable.fail)(task, TaskError::DeadlineMissed);
+            (header.vtable.fail)(task, Failure::DeadlineMissed);
             complete(task, true);
         }
         return (Ran::DeadlineMissed, now);
@@ -360,9 +515,9 @@ pub(crate) unsafe fn run(task: NonNull<Header>, now: u64, worker: usize, clock: 
             let ran = if observed {
                 let timed_out = header.state.load(Relaxed) & CANCELLED == 0;
                 let (error, ran) = if timed_out {
-                    (TaskError::TimedOut, Ran::TimedOut)
+                    (Failure::TimedOut, Ran::TimedOut)
                 } else {
-                    (TaskError::Cancelled, Ran::Cancelled)
+                    (Failure::Cancelled, Ran::Cancelled)
                 };
                 // SAFETY: `RUNNING` is ours.
                 unsafe { (header.vtable.fail)(task, error) };
@@ -378,7 +533,8 @@ pub(crate) unsafe fn run(task: NonNull<Header>, now: u64, worker: usize, clock: 
         }
         Poll::Pending => {
             let ran_for = ended.saturating_sub(now);
-            header.vruntime.store(header.vruntime.load(Relaxed) + ran_for, Relaxed);
+            let vruntime = header.vruntime();
+            vruntime.store(vruntime.load(Relaxed) + ran_for, Relaxed);
             if header.place.load(Relaxed) == 0 {
                 let place = header.slot.spine().registry.insert(worker, task);
                 header.place.store(place, Release);
@@ -388,7 +544,7 @@ pub(crate) unsafe fn run(task: NonNull<Header>, now: u64, worker: usize, clock: 
                 if state & CANCELLED != 0 {
                     // SAFETY: `RUNNING` and the life reference are ours.
                     unsafe {
-                        (header.vtable.fail)(task, TaskError::Cancelled);
+                        (header.vtable.fail)(task, Failure::Cancelled);
                         complete(task, true);
                     }
                     return (Ran::Cancelled, ended);
@@ -427,7 +583,7 @@ unsafe fn complete(task: NonNull<Header>, life: bool) {
     }
     let before = header.state.fetch_xor(RUNNING | COMPLETED, AcqRel);
     if before & HANDLE != 0 {
-        drop_quietly(|| header.join.wake());
+        drop_quietly(|| header.join_waker().wake());
     } else {
         // SAFETY: there is no handle, so the completer owns the result.
         unsafe { (header.vtable.drop_stage)(task) };
@@ -444,11 +600,6 @@ unsafe fn complete(task: NonNull<Header>, life: bool) {
 /// The caller holds a reference.
 pub(crate) unsafe fn cancel(task: NonNull<Header>) -> bool {
     // SAFETY: by contract.
-    unsafe { end(task, || TaskError::Cancelled) }
-}
-
-unsafe fn end(task: NonNull<Header>, error: impl FnOnce() -> TaskError) -> bool {
-    // SAFETY: the caller holds a reference.
     let header = unsafe { task.as_ref() };
     let mut state = header.state.load(Acquire);
     loop {
@@ -470,7 +621,7 @@ unsafe fn end(task: NonNull<Header>, error: impl FnOnce() -> TaskError) -> bool 
     }
     // SAFETY: `RUNNING` is ours. A queued task's life reference stays with its queue; a waiting future's is ours now.
     unsafe {
-        (header.vtable.fail)(task, error());
+        (header.vtable.fail)(task, Failure::Cancelled);
         complete(task, state & SCHEDULED == 0);
     }
     true
@@ -481,23 +632,15 @@ unsafe fn end(task: NonNull<Header>, error: impl FnOnce() -> TaskError) -> bool 
 /// # Safety
 /// The caller holds the life reference and took the task out of its queue.
 pub(crate) unsafe fn cancel_taken(task: NonNull<Header>) -> bool {
-    // SAFETY: by contract; `SCHEDULED` is still set, so `end` leaves the life reference to us.
+    // SAFETY: by contract; `SCHEDULED` is still set, so `cancel` leaves the life reference to us.
     unsafe {
-        let cancelled = end(task, || TaskError::Cancelled);
+        if task.as_ref().nature == Nature::Bare {
+            (task.as_ref().vtable.dealloc)(task);
+            return true;
+        }
+        let cancelled = cancel(task);
         drop_ref(task);
         cancelled
-    }
-}
-
-/// Ends a task that was never enqueued with the given error.
-///
-/// # Safety
-/// The caller holds the life reference; the task is in no queue.
-pub(crate) unsafe fn refuse(task: NonNull<Header>, error: TaskError) {
-    // SAFETY: as in `cancel_taken`.
-    unsafe {
-        end(task, || error);
-        drop_ref(task);
     }
 }
 
@@ -532,16 +675,6 @@ pub(crate) unsafe fn drop_handle(task: NonNull<Header>) {
     }
     // SAFETY: the handle's reference.
     unsafe { drop_ref(task) };
-}
-
-impl Header {
-    pub(crate) fn join_waker(&self) -> &AtomicWaker {
-        &self.join
-    }
-
-    pub(crate) fn is_completed(&self) -> bool {
-        self.state.load(Acquire) & COMPLETED != 0
-    }
 }
 
 static WAKER: RawWakerVTable = RawWakerVTable::new(

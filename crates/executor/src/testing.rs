@@ -47,7 +47,10 @@ impl Testing {
     ///
     /// # Panics
     /// When the operating system gives no runtime.
-    #[expect(clippy::expect_used, reason = "a test that cannot start should stop here")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a test that cannot start should stop here"
+    )]
     pub fn new() -> Self {
         Self::with_config(Config::default()).expect("the default configuration starts")
     }
@@ -67,7 +70,11 @@ impl Testing {
             })?;
         // Not zero: a zero time means "not set" in some places.
         let clock = ManualClock::starting_at(Timestamp::from_nanos(1_000_000_000));
-        let pool = Pool::new(config, Source::Manual(clock.clone()), runtime.handle().clone())?;
+        let pool = Pool::new(
+            config,
+            Source::Manual(clock.clone()),
+            runtime.handle().clone(),
+        )?;
         pool.set_manual_now(clock.now());
         let shared = pool.worker(workers_of(Group::Back).start);
         Ok(Testing {
@@ -136,7 +143,9 @@ impl Testing {
 
     /// Tasks of a class that are ready to run and have not.
     pub fn queued(&self, class: &str) -> usize {
-        self.pool.find_class(class).map_or(0, |info| info.slot.waiting())
+        self.pool
+            .find_class(class)
+            .map_or(0, |info| info.slot.waiting())
     }
 
     /// Asserts how many tasks were submitted to a class.
@@ -157,7 +166,11 @@ impl Testing {
     pub fn assert_idle(&self) {
         let stats = self.stats();
         for class in &stats.classes {
-            assert_eq!(class.queued, 0, "tasks of class {} are ready to run", class.name);
+            assert_eq!(
+                class.queued, 0,
+                "tasks of class {} are ready to run",
+                class.name
+            );
         }
         assert_eq!(stats.waiting_futures, 0, "futures wait to be woken");
     }

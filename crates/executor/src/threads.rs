@@ -25,7 +25,12 @@ pub(crate) fn is_alive(pool: &Pool, index: usize) -> bool {
 pub(crate) fn start(pool: &Arc<Pool>, index: usize) -> Result<(), Error> {
     let worker = pool.worker(index);
     // A thread that was told to stop and is done has left its handle behind.
-    if let Some(old) = pool.threads.lock().unwrap_or_else(|e| e.into_inner()).remove(&index) {
+    if let Some(old) = pool
+        .threads
+        .lock()
+        .unwrap_or_else(|e| e.into_inner())
+        .remove(&index)
+    {
         let _ = old.join();
     }
     worker.command.store(command::RUN, SeqCst);
@@ -36,7 +41,8 @@ pub(crate) fn start(pool: &Arc<Pool>, index: usize) -> Result<(), Error> {
         Group::Front => 'f',
         Group::Back => 'b',
     };
-    let mut builder = std::thread::Builder::new().name(format!("{}-{letter}{position}", pool.config.thread_name));
+    let mut builder =
+        std::thread::Builder::new().name(format!("{}-{letter}{position}", pool.config.thread_name));
     if pool.config.stack_size != 0 {
         builder = builder.stack_size(pool.config.stack_size);
     }
@@ -52,7 +58,8 @@ pub(crate) fn start(pool: &Arc<Pool>, index: usize) -> Result<(), Error> {
         Err(source) => {
             worker.state.store(state::STOPPED, SeqCst);
             let reason = format!("cannot start a thread: {source}");
-            pool.events.push(pool.now(), Some(index), What::Unavailable, reason);
+            pool.events
+                .push(pool.now(), Some(index), What::Unavailable, reason);
             Err(Error::Os {
                 what: "start a worker thread",
                 source,
@@ -78,8 +85,13 @@ fn body(pool: Arc<Pool>, shared: Arc<WorkerShared>) {
     }
     *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) = None;
     shared.cpu.store(0, SeqCst);
-    let reason = if pool.stop.load(SeqCst) { "shutdown" } else { "told to" };
-    pool.events.push(pool.now(), Some(shared.index), What::Stopped, reason);
+    let reason = if pool.stop.load(SeqCst) {
+        "shutdown"
+    } else {
+        "told to"
+    };
+    pool.events
+        .push(pool.now(), Some(shared.index), What::Stopped, reason);
     shared.state.store(state::STOPPED, SeqCst);
     pool.notify_quiet();
     pool.spine.rouse_supervisor();
@@ -114,7 +126,8 @@ fn settle_in(pool: &Pool, shared: &WorkerShared) {
                 if let Some(cpus) = cpus.last() {
                     let pinned = os::pin(cpus);
                     if pinned.is_ok() {
-                        *shared.pinned_to.lock().unwrap_or_else(|e| e.into_inner()) = cpus.iter().next();
+                        *shared.pinned_to.lock().unwrap_or_else(|e| e.into_inner()) =
+                            cpus.iter().next();
                     }
                     report(pinned);
                 }
@@ -131,7 +144,8 @@ pub(crate) fn stop(pool: &Pool, index: usize, reason: &str) {
         return;
     };
     worker.command.store(command::STOP, SeqCst);
-    pool.events.push(pool.now(), Some(index), What::Draining, reason);
+    pool.events
+        .push(pool.now(), Some(index), What::Draining, reason);
     pool.spine.signals.revoke(index);
     pool.spine.signals.wake_worker(group_of(index), index);
 }

@@ -34,6 +34,13 @@ const SPINS: u32 = 40;
 /// How often a front worker tries the scheduler's lock before it goes on without it. A back thread may hold it while the
 /// kernel has taken the CPU from that thread.
 const FRONT_TRIES: u32 = 200;
+/// What a wake-up costs, ns. A worker that found less work than that naps instead of asking to be woken again.
+const WAKE_COST: u64 = 5_000;
+/// Length of the first nap; each further one is twice as long.
+const NAP: Duration = Duration::from_micros(50);
+/// Naps in a row: for the front group, whose work must not wait, 50 µs at most; for the back group 50 to 400 µs.
+const NAPS_FRONT: u32 = 1;
+const NAPS_BACK: u32 = 4;
 /// The longest a worker sleeps while work is there that it may not run yet, ns.
 const WAIT_MAX: u64 = 5_000_000;
 
@@ -59,6 +66,9 @@ pub(crate) struct Worker {
     searching: bool,
     since_queue: u32,
     over_parallelism: bool,
+    /// Time spent in tasks since the worker was woken, ns.
+    worked: u64,
+    naps: u32,
     /// Mean run time by class, ns, for the size of batches.
     mean: Box<[u64]>,
     /// The pool has no threads: `drain` runs it on the calling one.
@@ -69,7 +79,9 @@ pub(crate) struct Worker {
 enum Begin {
     Slice,
     /// Nothing may run now; something may at the given time, if that is not zero.
-    Nothing { until: u64 },
+    Nothing {
+        until: u64,
+    },
 }
 
 impl Worker {
@@ -77,12 +89,13 @@ impl Worker {
         let local = Box::new(Local {
             spine: pool.spine,
             worker: shared.index,
-            ring: &shared.ring,
+            shared: Arc::as_ptr(&shared),
             slice_class: NO_CLASS.into(),
             polling: false.into(),
             task: std::ptr::null::<Header>().into(),
             task_started: 0.into(),
             pool: Arc::as_ptr(&pool),
+            submitted: 0.into(),
         });
         Worker {
             now: pool.now().as_nanos(),
@@ -96,6 +109,8 @@ impl Worker {
             searching: false,
             since_queue: 0,
             over_parallelism: false,
+            worked: WAKE_COST,
+            naps: 0,
             manual,
         }
     }
@@ -121,7 +136,7 @@ impl Worker {
         let mut next = self.next();
         while let Some(task) = next {
             // SAFETY: the worker holds the life reference of what it took.
-            next = if unsafe { task.as_ref() }.is_future {
+            next = if unsafe { task.as_ref() }.is_future() {
                 self.run_futures(&tokio, task)
             } else {
                 self.run_one(task);
@@ -132,7 +147,11 @@ impl Worker {
     }
 
     /// Runs futures inside tokio's context until a closure comes, which is returned, or the worker is told to stop.
-    fn run_futures(&mut self, tokio: &tokio::runtime::Handle, first: NonNull<Header>) -> Option<NonNull<Header>> {
+    fn run_futures(
+        &mut self,
+        tokio: &tokio::runtime::Handle,
+        first: NonNull<Header>,
+    ) -> Option<NonNull<Header>> {
         let mut next = Some(first);
         if let Some(slice) = &mut self.slice {
             slice.polled = true;
@@ -143,9 +162,9 @@ impl Worker {
                     return Poll::Ready(None);
                 };
                 // SAFETY: the worker holds the life reference of what it took.
-                if !unsafe { task.as_ref() }.is_future {
+                if !unsafe { task.as_ref() }.is_future() {
                     // What was deferred during polls would now wait for a closure.
-                    if !self.shared.ring.is_empty() {
+                    if self.shared.held() != 0 {
                         self.pool.pass_on_quickly(self.group());
                     }
                     return Poll::Ready(Some(task));
@@ -174,7 +193,7 @@ impl Worker {
         while let Some(task) = self.next() {
             steps += 1;
             // SAFETY: the worker holds the life reference of what it took.
-            if unsafe { task.as_ref() }.is_future {
+            if unsafe { task.as_ref() }.is_future() {
                 self.local.polling.set(true);
                 enter(&mut || self.run_one(task));
                 self.local.polling.set(false);
@@ -194,20 +213,24 @@ impl Worker {
         let header = unsafe { task.as_ref() };
         let kind = usize::from(header.kind.get());
         let slot = header.slot;
-        let enqueued = header.enqueued.load(Relaxed);
+        let (enqueued, samples) = (
+            header.enqueued.load(Relaxed),
+            u64::from(header.samples.load(Relaxed)),
+        );
         let started = self.now;
         self.local.task.set(task.as_ptr());
         self.local.task_started.set(started);
-        self.shared
-            .task_what
-            .store(TaskWhat::of(slot.index, kind, header.is_future).0, Relaxed);
+        self.shared.task_what.store(
+            TaskWhat::of(slot.index, kind, header.is_future()).0,
+            Relaxed,
+        );
         self.shared.task_since.store(started.max(1), Relaxed);
         // SAFETY: as above; it was taken out of its queue.
         let (ran, ended) = unsafe { task::run(task, started, self.shared.index, &self.pool.clock) };
         self.local.task.set(std::ptr::null());
         self.now = ended.max(started);
         let run = self.now - started;
-        let wait = started.saturating_sub(enqueued);
+        self.worked += run;
 
         let class = usize::from(slot.index);
         self.mean[class] = (self.mean[class] * 7 + run) / 8;
@@ -220,8 +243,11 @@ impl Worker {
         }
         bump(&figures.polls, 1);
         bump(&figures.run_ns, run);
-        bump(&figures.wait_ns, wait);
-        row.wait.record(wait);
+        if samples != 0 {
+            let wait = started.saturating_sub(enqueued);
+            bump(&figures.wait_ns, wait * samples);
+            row.wait.record_many(wait, samples);
+        }
         row.run.record(run);
         if kind != UNNAMED {
             figures.run().record(run);
@@ -314,7 +340,7 @@ impl Worker {
         }
         self.since_queue += 1;
         if self.since_queue < QUEUE_INTERVAL
-            && let Some(task) = self.shared.ring.pop()
+            && let Some(task) = self.shared.stack.pop().or_else(|| self.shared.ring.pop())
         {
             return Some(task);
         }
@@ -324,10 +350,17 @@ impl Worker {
 
     #[inline(never)]
     fn refill(&mut self, slot: &'static ClassSlot) -> Option<NonNull<Header>> {
-        let slice_left = self.slice.as_ref().map_or(0, |slice| slice.end.saturating_sub(self.now));
+        let slice_left = self
+            .slice
+            .as_ref()
+            .map_or(0, |slice| slice.end.saturating_sub(self.now));
         let fits = (slice_left / self.mean[usize::from(slot.index)].max(1)) as usize;
         // What is left in the ring when the interval is over stays; a batch is only taken into an empty ring.
-        let room = if self.shared.ring.is_empty() { BATCH } else { 1 };
+        let room = if self.shared.ring.is_empty() {
+            BATCH
+        } else {
+            1
+        };
         let mut first = None;
         let mut rest = 0;
         slot.queue.take(fits.clamp(1, room), |link| {
@@ -343,13 +376,14 @@ impl Worker {
         if let Some(first) = first {
             // SAFETY: the worker holds the life reference of what it took.
             let arrived = unsafe { first.as_ref() }.enqueued.load(Relaxed);
-            slot.served_until.store(arrived, Relaxed);
+            slot.served_until.fetch_max(arrived, Relaxed);
             if rest > 0 || slot.queue.len() > 0 {
                 self.pool.pass_on_quickly(self.group());
             }
             return Some(first);
         }
-        if let Some(task) = self.shared.ring.pop() {
+        // The interval is over and the queue is empty: now the oldest of the worker's own.
+        if let Some(task) = self.shared.ring.pop().or_else(|| self.shared.stack.steal()) {
             return Some(task);
         }
         if let Some(task) = slot.take_ordered(Which::Any) {
@@ -357,7 +391,8 @@ impl Worker {
         }
         let task = self.steal(slot);
         if task.is_none() {
-            self.signals().unmark_ready(slot.index, || slot.waiting() == 0);
+            self.signals()
+                .unmark_ready(slot.index, || slot.waiting() == 0);
         }
         task
     }
@@ -384,6 +419,8 @@ impl Worker {
                     slot.announce();
                 }
             });
+            // From the stack one at a time: the oldest closures are the roots of the largest parts.
+            let first = first.or_else(|| victim.stack.steal());
             if let Some(first) = first {
                 // The victim may have changed class between the two looks at its ring: such tasks go home.
                 // SAFETY: the worker holds the life reference of what it took.
@@ -391,8 +428,11 @@ impl Worker {
                     self.send_home(first);
                     return None;
                 }
-                bump(&self.shared.stats.row(slot.index).stolen, stolen as u64);
-                if stolen > 1 {
+                bump(
+                    &self.shared.stats.row(slot.index).stolen,
+                    stolen.max(1) as u64,
+                );
+                if stolen > 1 || !victim.stack.is_empty() {
                     self.pool.pass_on_quickly(self.group());
                 }
                 return Some(first);
@@ -409,7 +449,7 @@ impl Worker {
             let slot = unsafe { home.as_ref() }.slot;
             slot.queue.give_back(&[home.cast()]);
             slot.announce();
-            task = self.shared.ring.pop();
+            task = self.shared.ring.pop().or_else(|| self.shared.stack.pop());
         }
     }
 
@@ -453,7 +493,11 @@ impl Worker {
                 Self::account(&self.shared, &slice, used);
                 charge(&mut scheduler, now, slice, used);
             }
-            scheduler.pick(now, ClassSet::from_bits(ready), ClassSet::from_bits(allowed))
+            scheduler.pick(
+                now,
+                ClassSet::from_bits(ready),
+                ClassSet::from_bits(allowed),
+            )
         };
         match picked {
             Pick::Run(grant) => {
@@ -462,7 +506,9 @@ impl Worker {
                 self.start_slice(slot, Some(grant), end, ready);
                 Begin::Slice
             }
-            Pick::Wait { until } => Begin::Nothing { until: until.as_nanos().max(1) },
+            Pick::Wait { until } => Begin::Nothing {
+                until: until.as_nanos().max(1),
+            },
             Pick::Idle => Begin::Nothing { until: 0 },
         }
     }
@@ -486,7 +532,12 @@ impl Worker {
             }
             Some(slice) => {
                 Self::account(&self.shared, &slice, used);
-                charge(&mut pool.lock_scheduler(), Timestamp::from_nanos(self.now), slice, used);
+                charge(
+                    &mut pool.lock_scheduler(),
+                    Timestamp::from_nanos(self.now),
+                    slice,
+                    used,
+                );
             }
             None => {}
         }
@@ -504,7 +555,13 @@ impl Worker {
         }
     }
 
-    fn start_slice(&mut self, slot: &'static ClassSlot, grant: Option<Grant>, end: u64, ready: u64) {
+    fn start_slice(
+        &mut self,
+        slot: &'static ClassSlot,
+        grant: Option<Grant>,
+        end: u64,
+        ready: u64,
+    ) {
         let signals = self.signals();
         if self.shared.ring_class.load(Relaxed) != slot.index {
             self.flush_ring();
@@ -514,7 +571,8 @@ impl Worker {
         let rank = slot.rank.load(Relaxed);
         signals.publish_rank(self.shared.index, rank);
         // What became ready between the look that the pick was made on and the rank's publication raised no flag.
-        let newcomers = ClassSet::from_bits(signals.ready() & !ready & self.pool.mask(self.group()));
+        let newcomers =
+            ClassSet::from_bits(signals.ready() & !ready & self.pool.mask(self.group()));
         if newcomers
             .iter()
             .any(|class| self.pool.spine.classes[class.index()].rank.load(Relaxed) > rank)
@@ -538,13 +596,19 @@ impl Worker {
         bump(&row.cpu_ns, used);
         bump(&row.slices, 1);
         if slice.polled {
-            slice.slot.pass_virtual_time(used, 1 + slice.slot.waiting() + shared.ring.len());
+            slice
+                .slot
+                .pass_virtual_time(used, 1 + slice.slot.waiting() + shared.held());
         }
     }
 
     /// The thread's CPU time since the last reading, ns.
     fn read_cpu(&mut self) -> u64 {
-        let total = if self.manual { self.now } else { thread_cpu_nanos() };
+        let total = if self.manual {
+            self.now
+        } else {
+            thread_cpu_nanos()
+        };
         let used = total.saturating_sub(self.charged);
         self.charged = total;
         used
@@ -556,7 +620,10 @@ impl Worker {
             return;
         };
         let used = self.read_cpu();
-        if self.now < slice.end && self.now > slice.started && self.signals().is_revoked(self.shared.index) {
+        if self.now < slice.end
+            && self.now > slice.started
+            && self.signals().is_revoked(self.shared.index)
+        {
             bump(&self.shared.stats.row(slice.slot.index).preempted, 1);
         }
         Self::account(&self.shared, &slice, used);
@@ -568,7 +635,7 @@ impl Worker {
     /// Gives what is in the ring back to its class, unstarted and in order.
     fn flush_ring(&mut self) {
         let mut entries = Vec::new();
-        while let Some(task) = self.shared.ring.pop() {
+        while let Some(task) = self.shared.ring.pop().or_else(|| self.shared.stack.steal()) {
             entries.push(task);
         }
         let Some(&first) = entries.first() else {
@@ -582,7 +649,9 @@ impl Worker {
     }
 
     fn found_work(&mut self) {
-        if std::mem::replace(&mut self.searching, false) && self.signals().stop_searching(self.group()) {
+        if std::mem::replace(&mut self.searching, false)
+            && self.signals().stop_searching(self.group())
+        {
             self.pool.pass_on(self.group());
         }
     }
@@ -619,13 +688,29 @@ impl Worker {
         self.flush_ring();
         signals.publish_rank(self.shared.index, crate::signals::NO_RANK);
         self.release_token();
+        if until == 0 && self.must_nap() {
+            signals.nap(group, self.shared.index, NAP * (1 << self.naps));
+            self.naps += 1;
+            self.now = self.pool.now().as_nanos();
+            return;
+        }
+        self.naps = 0;
+        self.worked = 0;
         self.shared.state.store(state::IDLE, SeqCst);
         self.pool.notify_quiet();
         // While something is held back, sleep at most a little, whatever the policy said: limits change.
         let timeout = (until != 0).then(|| {
-            Duration::from_nanos(until.saturating_sub(self.pool.now().as_nanos()).clamp(50_000, WAIT_MAX))
+            Duration::from_nanos(
+                until
+                    .saturating_sub(self.pool.now().as_nanos())
+                    .clamp(50_000, WAIT_MAX),
+            )
         });
-        let held_back = if until != 0 { signals.ready() & self.pool.mask(group) } else { 0 };
+        let held_back = if until != 0 {
+            signals.ready() & self.pool.mask(group)
+        } else {
+            0
+        };
         signals.park(group, self.shared.index, timeout, || {
             if self.pool.stop.load(SeqCst) || self.shared.command.load(SeqCst) != command::RUN {
                 return true;
@@ -643,12 +728,30 @@ impl Worker {
         self.shared.heartbeat.store(self.now, Relaxed);
     }
 
+    /// True when the last wake-up was not worth its cost, and others of the group are at work.
+    fn must_nap(&self) -> bool {
+        let naps = match self.group() {
+            Group::Front => NAPS_FRONT,
+            Group::Back => NAPS_BACK,
+        };
+        self.worked < WAKE_COST
+            && self.naps < naps
+            && self.signals().others_run(
+                self.pool.spine.started_workers(self.group()),
+                self.shared.index,
+            )
+    }
+
     /// Leaves everything in order: nothing in the ring, nothing charged to nobody, no token, not counted as searching.
     fn retire(&mut self) {
         self.settle();
         self.flush_ring();
-        self.pool.spine.tags.untag(self.shared.index, &self.pool.spine.classes);
-        self.signals().publish_rank(self.shared.index, crate::signals::NO_RANK);
+        self.pool
+            .spine
+            .tags
+            .untag(self.shared.index, &self.pool.spine.classes);
+        self.signals()
+            .publish_rank(self.shared.index, crate::signals::NO_RANK);
         self.release_token();
         if std::mem::replace(&mut self.searching, false) {
             self.signals().stop_searching(self.group());

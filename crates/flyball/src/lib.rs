@@ -26,15 +26,16 @@
 //! tokio: each of their wake-ups would cross to another thread.
 
 pub use flyball_executor::{
-    Algorithm, BackPriority, Captured, Carrier, Class, ClassSpec, ClassStats, Config, Counts, Entered, Error, Event,
-    GIVE_WAY_MAX, Group, Handle, Interrupted, Layout, PanicPayload, Rejected, Rejection, Scope, ShutdownReport, Stats,
-    Status, Strategy, TaskBuilder, TaskError, What, WorkerState, WorkerStatus, blocking, checkpoint, yield_now,
+    Algorithm, BackPriority, Captured, Carrier, Class, ClassSpec, ClassStats, Config, Counts,
+    Entered, Error, Event, GIVE_WAY_MAX, Group, Handle, Interrupted, Layout, PanicPayload,
+    Rejected, Rejection, Scope, ShutdownReport, Stats, Status, Strategy, TaskBuilder, TaskError,
+    What, WorkerState, WorkerStatus, blocking, checkpoint, yield_now,
 };
 
-#[cfg(feature = "process")]
-pub use flyball_process as process;
 #[cfg(feature = "testing")]
 pub use flyball_executor::testing;
+#[cfg(feature = "process")]
+pub use flyball_process as process;
 
 use flyball_executor::Executor;
 use std::time::Duration;

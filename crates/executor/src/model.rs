@@ -1,0 +1,1 @@
+//! The protocol as `tests/loom.rs` sees it.
