@@ -13,11 +13,14 @@
 //! lag; the rounding of a move is under 1/1024 ns a class. Balances are compared only within the set of classes that a
 //! worker chooses among, so the groups cannot distort each other; zeros are moved for each such set alone.
 //!
-//! A grant that is out counts in the balance (see `scheduler`). A class that sleeps keeps its lag: a claim, of at
-//! most a slice, halves every 10 ms; a debt is worked off at the pace at which the class would earn CPU time. A class that mostly waits asks for a shorter request and so has an earlier deadline;
-//! one whose tasks overrun the slice asks for what they take, without which lags would not stay within one request.
-//! A class cannot be owed more than `parallelism × (longest slice + longest task)` plus what is running: more than that
-//! cannot arise while it is able to run, so the rest is due to its own lack of work and lapses.
+//! A grant that is out counts in the balance (see `scheduler`). A class that sleeps keeps its lag: a claim, of at most a
+//! slice, halves every 10 ms; a debt is worked off at the pace at which the class would earn CPU time. A class that
+//! mostly waits asks for a shorter request and so has an earlier deadline; one whose tasks overrun the slice asks for
+//! what they take.
+//!
+//! The bound is workers × (slice + longest task) on every lag. EEVDF keeps lags within one request when it knows how
+//! long requests are; here it learns only afterwards. So a class that one more turn of the others could push over the
+//! bound is *urgent* and goes first. A lag above the bound can only come from a class's own lack of work, and lapses.
 
 use flyball_core::id::{ClassId, ClassSet};
 use flyball_core::time::Timestamp;
@@ -49,7 +52,7 @@ impl Scheduler {
             pending_ns = pending_ns.saturating_add(pending);
             weight += state.weight;
         }
-        // One division of 64 bits by the sum of weights, at most 2^42, leaves 20 exact bits or more.
+        // One division of 64 bits; the sum of weights is 2^20 for the built-in classes, which leaves 42 exact bits.
         let inverse = (1u64 << 62) / weight.max(1);
         let by_weight = (sum * i128::from(inverse)) >> (62 - AVERAGE_FRACTION);
         Average {
@@ -151,13 +154,19 @@ impl Scheduler {
     /// Chooses among `open`; lags are against all classes awake that the worker may run.
     pub(crate) fn pick_cfs(&mut self, open: ClassSet, allowed: ClassSet) -> ClassId {
         let average = self.average((self.awake & allowed) | open);
+        let limit = self.limit(&average);
+        let mut urgent: Option<(ClassId, i64)> = None;
         let mut best: Option<(ClassId, Rank)> = None;
         let mut extreme = 0;
         for class in open {
             let state = &self.classes[class.index()];
             let view = state.view(self.now);
+            let lag = view - self.entitled(class, &average);
+            if limit.is_urgent(lag, state.weight) && urgent.is_none_or(|(_, most)| lag > most) {
+                urgent = Some((class, lag));
+            }
             let rank = Rank {
-                eligible: view >= self.entitled(class, &average),
+                eligible: lag >= 0,
                 until_deadline: to_units(state.request_ns) - view,
                 weight: state.weight,
                 priority: state.params.priority,
@@ -167,7 +176,10 @@ impl Scheduler {
                 best = Some((class, rank));
             }
         }
-        let (class, _) = best.expect("a class is open");
+        let urgent = urgent.map(|(class, _)| class);
+        let class = urgent
+            .or(best.map(|(class, _)| class))
+            .expect("a class is open");
         self.bound_lag(class, &average);
         if extreme > REBASE_AT {
             self.rebase();
@@ -175,18 +187,50 @@ impl Scheduler {
         class
     }
 
-    /// Lets lag lapse that the class cannot have been denied by others.
+    /// Returns the bound on lags now.
+    #[inline]
+    pub(crate) fn limit(&self, average: &Average) -> LagLimit {
+        let workers = u64::from(self.parallelism);
+        let slices = to_units(workers.saturating_mul(self.max_slice_ns));
+        let tasks = to_units(workers.saturating_mul(self.longest_ns));
+        LagLimit {
+            slices,
+            tasks,
+            weight: average.weight,
+        }
+    }
+
+    /// Lets lag lapse that the class cannot have been denied by others; what is out now may still turn out to be theirs.
     #[inline]
     pub(crate) fn bound_lag(&mut self, class: ClassId, average: &Average) {
-        let bound_ns = u64::from(self.parallelism)
-            .saturating_mul(self.max_slice_ns.saturating_add(self.longest_ns))
-            .saturating_add(average.pending_ns);
+        let limit = self.limit(average);
+        let bound = limit.slices + limit.tasks + to_units(average.pending_ns);
         let entitled = self.entitled(class, average);
         let now = self.now;
         let state = &mut self.classes[class.index()];
-        let excess = state.view(now) - entitled - to_units(bound_ns);
+        let excess = state.view(now) - entitled - bound;
         if excess > 0 {
             state.balance -= excess;
+        }
+    }
+}
+
+/// The bound on lags, in the units of balances: workers × slice and workers × longest task.
+pub(crate) struct LagLimit {
+    slices: i64,
+    tasks: i64,
+    weight: u64,
+}
+
+impl LagLimit {
+    /// Says whether a lag could pass the bound while every worker runs one task of others.
+    #[inline]
+    pub(crate) fn is_urgent(&self, lag: i64, weight: u64) -> bool {
+        // Those others give the class its part of what they run; it is less than all of it, so most need no product.
+        lag > self.slices && {
+            let growth = i128::from(weight) * i128::from(self.tasks);
+            let room = i128::from(self.slices + self.tasks - lag) * i128::from(self.weight);
+            growth >= room
         }
     }
 }

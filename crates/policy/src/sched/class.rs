@@ -5,6 +5,7 @@ use flyball_core::time::Timestamp;
 
 use super::bucket::Bucket;
 use super::params::ClassParams;
+use super::weights;
 
 /// Fractional bits of balances and lags, which are in 1/1024 ns of CPU time.
 pub(crate) const FRACTION: u32 = 10;
@@ -55,7 +56,7 @@ pub(crate) struct ClassState {
 impl ClassState {
     pub(crate) fn new(now: Timestamp, params: ClassParams, generation: u32) -> Self {
         Self {
-            weight: u64::from(params.shares),
+            weight: weights::of_shares(params.shares),
             request_ns: params.slice_ns,
             short_slice_ns: params.slice_ns,
             overrun_ns: 0,
@@ -127,10 +128,24 @@ impl ClassState {
         self.balance = (self.balance - to_units(used_ns)).max(-BALANCE_LIMIT);
         self.allowance_ns = self.allowance_ns.saturating_sub_unsigned(used_ns);
         let overran = if used_ns > slice_ns { used_ns } else { 0 };
-        self.overrun_ns = overran.max(self.overrun_ns - self.overrun_ns / 8);
+        // The first settlement replaces what was expected.
+        let known_ns = if self.service_ns == used_ns {
+            0
+        } else {
+            self.overrun_ns
+        };
+        self.overrun_ns = overran.max(known_ns - known_ns / 8);
         self.request_ns = self.short_slice_ns.max(self.overrun_ns);
         if let Some(ceiling) = &mut self.ceiling {
             ceiling.take(used_ns);
+        }
+    }
+
+    /// Is told how long tasks of other classes take: what a class that has run nothing yet must be expected to take.
+    pub(crate) fn expect(&mut self, longest_ns: u64) {
+        if self.service_ns == 0 {
+            self.overrun_ns = self.overrun_ns.max(longest_ns);
+            self.request_ns = self.short_slice_ns.max(self.overrun_ns);
         }
     }
 

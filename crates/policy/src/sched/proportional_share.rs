@@ -4,7 +4,7 @@
 //! waits (it woke, or was served last) plus its latency target. Left at that, a class with a long latency target could
 //! be put off until everybody else has used up the part that they may be ahead, one after the other; with 64 classes that
 //! is far more than one slice. So a class that is owed a whole request, one whose *virtual* deadline has passed, goes
-//! before all deadlines. Guarantees and ceilings act through the weights (`weights`) and the buckets (`bucket`).
+//! before all deadlines, and before it one that is about to pass the bound (see `cfs`). Guarantees and ceilings act through the weights (`weights`) and the buckets (`bucket`).
 
 use flyball_core::id::{ClassId, ClassSet};
 
@@ -16,6 +16,8 @@ impl Scheduler {
     /// Chooses among `open`; lags are against all classes awake that the worker may run.
     pub(crate) fn pick_proportional(&mut self, open: ClassSet, allowed: ClassSet) -> ClassId {
         let average = self.average((self.awake & allowed) | open);
+        let limit = self.limit(&average);
+        let mut urgent: Option<(ClassId, i64)> = None;
         let mut overdue: Option<(ClassId, Rank)> = None;
         let mut earliest: Option<(ClassId, u64)> = None;
         let mut fallback: Option<(ClassId, Rank)> = None;
@@ -30,6 +32,9 @@ impl Scheduler {
                 weight: state.weight,
                 priority: state.params.priority,
             };
+            if limit.is_urgent(lag, state.weight) && urgent.is_none_or(|(_, most)| lag > most) {
+                urgent = Some((class, lag));
+            }
             if lag >= request {
                 if overdue
                     .as_ref()
@@ -52,8 +57,9 @@ impl Scheduler {
                 fallback = Some((class, rank));
             }
         }
+        let urgent = urgent.map(|(class, _)| class);
         let overdue = overdue.map(|(class, _)| class);
-        let eligible = overdue.or(earliest.map(|(class, _)| class));
+        let eligible = urgent.or(overdue).or(earliest.map(|(class, _)| class));
         let class = eligible
             .or(fallback.map(|(class, _)| class))
             .expect("a class is open");

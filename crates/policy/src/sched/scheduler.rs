@@ -74,7 +74,7 @@ pub struct ClassService {
     pub in_flight: u32,
     /// The part (0 to 1) that the class is promised among those awake now; `None` while it sleeps.
     pub promised: Option<f64>,
-    /// Weighted virtual run time in nanoseconds: CPU time × 1024 / weight.
+    /// Weighted virtual run time in nanoseconds: CPU time × 1024 / shares, or what guarantee and ceiling make of the shares.
     pub virtual_time_ns: u64,
     /// CPU time owed to the class (negative: had too much), in nanoseconds, against the classes it competes with; while
     /// it sleeps, the lag that it went to sleep with.
@@ -215,6 +215,7 @@ impl Scheduler {
         self.advance(now);
         self.generation = self.generation.wrapping_add(1);
         self.classes[class.index()] = ClassState::new(self.now, params, self.generation);
+        self.classes[class.index()].expect(self.longest_ns);
         self.known.insert(class);
         self.bound(class);
         self.update_gate();
@@ -335,6 +336,9 @@ impl Scheduler {
             if used_ns >= decayed {
                 self.longest_ns = used_ns;
                 self.longest_at = self.now;
+                for other in self.known {
+                    self.classes[other.index()].expect(used_ns);
+                }
             }
         }
         let elapsed = self.now.saturating_nanos_since(grant.started);
@@ -361,7 +365,8 @@ impl Scheduler {
             .iter()
             .map(|c| self.classes[c.index()].weight)
             .sum();
-        let scaled = u128::from(state.service_ns) * 1024 / u128::from(state.weight.max(1));
+        let scaled = u128::from(state.service_ns) * u128::from(weights::of_shares(1024))
+            / u128::from(state.weight.max(1));
         Some(ClassService {
             service_ns: state.service_ns,
             grants: state.grants,
@@ -451,7 +456,7 @@ impl Scheduler {
             state.ceiling = None;
         }
         if !self.bounded.contains(class) && !self.awake.contains(class) {
-            state.weight = u64::from(state.params.shares);
+            state.weight = weights::of_shares(state.params.shares);
         }
         self.max_slice_ns = self.slices().max().unwrap_or(1);
     }
@@ -497,7 +502,7 @@ impl Scheduler {
         if (self.awake & self.bounded).is_empty() {
             for class in self.awake {
                 let state = &mut self.classes[class.index()];
-                state.weight = u64::from(state.params.shares);
+                state.weight = weights::of_shares(state.params.shares);
             }
         } else {
             let weights = weights::solve(self.awake, &self.demands);

@@ -15,8 +15,11 @@ use flyball_core::id::ClassSet;
 pub(crate) const WHOLE: u64 = 1 << 40;
 /// What guarantees leave to classes that have none, if there are any: 0.5 %.
 const UNGUARANTEED: u64 = WHOLE / 200;
-/// The largest weight: 2^36, far above the sum of the shares of all classes (2^26), so that sums stay below 2^42.
-const MAX_WEIGHT: u64 = 1 << 36;
+/// Weights are shares times this, so that the weight which a guarantee or cap leads to is exact to under half a percent of
+/// one share.
+const SCALE_BITS: u32 = 8;
+/// The largest weight: 2^44, far above the sum of all classes by shares (2^34), so that sums stay below 2^50.
+const MAX_WEIGHT: u64 = 1 << 44;
 
 /// What limits the part of a class.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,14 +92,19 @@ pub(crate) fn solve(set: ClassSet, demands: &[Demand; MAX_CLASSES]) -> [u64; MAX
     let mut weights = [0u64; MAX_CLASSES];
     for class in set {
         weights[class.index()] = if free.contains(class) {
-            demands[class.index()].shares
+            demands[class.index()].shares << SCALE_BITS
         } else {
-            let weight =
-                u128::from(parts[class.index()]) * u128::from(level.1) / u128::from(level.0);
+            let scaled = u128::from(parts[class.index()]) << SCALE_BITS;
+            let weight = scaled * u128::from(level.1) / u128::from(level.0);
             (weight.min(u128::from(MAX_WEIGHT)) as u64).max(1)
         };
     }
     weights
+}
+
+/// Returns the weight of a class at neither bound.
+pub(crate) fn of_shares(shares: u32) -> u64 {
+    u64::from(shares) << SCALE_BITS
 }
 
 /// Returns a part of the whole as a fixed-point number.
