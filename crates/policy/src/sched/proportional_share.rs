@@ -4,7 +4,10 @@
 //! waits (it woke, or was served last) plus its latency target. Left at that, a class with a long latency target could
 //! be put off until everybody else has used up the part that they may be ahead, one after the other; with 64 classes that
 //! is far more than one slice. So a class that is owed a whole request, one whose *virtual* deadline has passed, goes
-//! before all deadlines, and before it one that is about to pass the bound (see `cfs`). Guarantees and ceilings act through the weights (`weights`) and the buckets (`bucket`).
+//! before all deadlines; so that deadlines put nobody more than a slice ahead, a class whose tasks overrun the slice takes
+//! part with them only when that leaves it at most a slice ahead, and else has its turn by virtual deadline. First of all
+//! goes one that is about to pass the bound (see `cfs`). Guarantees and ceilings act through the weights (`weights`) and
+//! the buckets (`bucket`).
 
 use flyball_core::id::{ClassId, ClassSet};
 
@@ -42,7 +45,7 @@ impl Scheduler {
                 {
                     overdue = Some((class, rank));
                 }
-            } else if lag >= 0 {
+            } else if lag >= (request - to_units(state.params.slice_ns)).max(0) {
                 let deadline = state
                     .since
                     .as_nanos()

@@ -55,7 +55,7 @@ fn shares(max: usize) -> impl Strategy<Value = Vec<(u32, u64)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// CPU-9, CPU-11: under `cfs` every backlogged class is at any moment within workers × (slice + longest task) of what
     /// it was promised, whatever weights, task lengths and number of workers.
