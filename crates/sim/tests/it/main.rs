@@ -365,3 +365,21 @@ fn absurd_configurations_are_refused() {
     ));
     assert!(Config::equal_classes(65).is_err());
 }
+
+/// CPU-10: a class with a ceiling gets it, no more and no less, also with tasks as long as its bucket is deep.
+#[test]
+fn a_ceiling_is_reached_and_kept() {
+    for mean_size_ns in [1_000_000, 100_000_000] {
+        let report = simulate(&Config {
+            classes: vec![ClassSpec::new("capped").with_ceiling(0.5)],
+            arrivals: Arrivals::Backlog,
+            sizes: Sizes::Fixed,
+            mean_size_ns,
+            workers: 4,
+            tasks: 20_000_000_000 / mean_size_ns,
+            ..Config::default()
+        });
+        let used = report.balance.utilisation;
+        assert!((0.48..=0.52).contains(&used), "{}", report.to_text());
+    }
+}
