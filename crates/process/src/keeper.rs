@@ -225,6 +225,8 @@ impl Keeper<'_> {
 
     /// Stays with the tree until nothing of it is left.
     fn watch(&mut self, run: &mut Run) {
+        // Orders that came in one piece with the command are in the inbox, where no wait would see them.
+        self.orders(run);
         loop {
             if self.reap(run) {
                 return;

@@ -85,34 +85,34 @@ fn serve(spill_directory: std::path::PathBuf) {
         spill_directory,
     };
     let mut keepers = Vec::new();
-    loop {
-        reap(&mut keepers);
-        let mut watches = [Watch::input(socket.as_raw_fd())];
-        if !sys::wait_input(&mut watches, None, true).unwrap_or(false) {
-            continue;
-        }
-        match inbox.next(socket.as_fd(), false) {
-            Ok(Received::Message(mut message))
-                if message.kind == Kind::Keeper && message.fds.len() == 1 =>
-            {
-                let theirs = UnixStream::from(message.fds.remove(0));
-                match sys::fork() {
-                    Ok(None) => {
-                        // The server's socket must have one holder, or its closing would go unseen.
-                        drop(socket);
-                        let _ = sys::become_subreaper();
-                        sys::set_name(c"flyball-keeper");
-                        keeper::serve(theirs, &around);
-                        sys::exit_now(0);
+    'serving: loop {
+        // All that has come, before waiting for more: several messages may come in one piece.
+        loop {
+            match inbox.next(socket.as_fd(), false) {
+                Ok(Received::Message(mut message))
+                    if message.kind == Kind::Keeper && message.fds.len() == 1 =>
+                {
+                    let theirs = UnixStream::from(message.fds.remove(0));
+                    match sys::fork() {
+                        Ok(None) => {
+                            // The server's socket must have one holder, or its closing would go unseen.
+                            drop(socket);
+                            let _ = sys::become_subreaper();
+                            sys::set_name(c"flyball-keeper");
+                            keeper::serve(theirs, &around);
+                            sys::exit_now(0);
+                        }
+                        Ok(Some(pid)) => keepers.push(pid),
+                        // Dropping the socket tells the program that there is no keeper.
+                        Err(_) => {}
                     }
-                    Ok(Some(pid)) => keepers.push(pid),
-                    // Dropping the socket tells the program that there is no keeper.
-                    Err(_) => {}
                 }
+                Ok(Received::Later) => break,
+                Ok(Received::Message(_) | Received::Closed) | Err(_) => break 'serving,
             }
-            Ok(Received::Later) => {}
-            Ok(Received::Message(_) | Received::Closed) | Err(_) => break,
         }
+        reap(&mut keepers);
+        let _ = sys::wait_input(&mut [Watch::input(socket.as_raw_fd())], None, true);
     }
     drop(socket);
     end(&mut keepers);
