@@ -169,7 +169,7 @@ impl Scheduler {
                 eligible: lag >= 0,
                 until_deadline: to_units(state.request_ns) - view,
                 weight: state.weight,
-                priority: state.params.priority,
+                priority: state.priority,
             };
             extreme = extreme.max(state.balance.abs());
             if best.as_ref().is_none_or(|(_, leader)| rank.beats(leader)) {

@@ -15,42 +15,46 @@ const LAG_HALF_LIFE_NS: u64 = 10_000_000;
 /// The largest balance that arithmetic is meant for: 12 days of CPU time.
 pub(crate) const BALANCE_LIMIT: i64 = 1 << 60;
 
+/// What a decision reads of every class comes first and fills one cache line.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub(crate) struct ClassState {
-    pub(crate) params: ClassParams,
-    /// Told apart from classes that had the same id before; grants carry it.
-    pub(crate) generation: u32,
     /// Shares, or what guarantees and caps make of them among the classes that are awake.
     pub(crate) weight: u64,
-    /// The length of the request that sets the virtual deadline: the slice, shorter for a class that mostly waits, longer for
-    /// one whose tasks overrun it.
+    /// Minus the CPU time that was used, relative to a common zero that is moved from time to time (see `cfs`). While the
+    /// class sleeps: the lag that it went to sleep with.
+    pub(crate) balance: i64,
+    /// The length of the request that sets the virtual deadline: the slice, shorter for a class that mostly waits, longer
+    /// for one whose tasks overrun it.
     pub(crate) request_ns: u64,
+    /// Waiting since: the latest of waking, grant and settlement.
+    pub(crate) since: Timestamp,
+    /// What the class may run ahead of its turn, in nanoseconds (`round_robin`), and its last turn.
+    pub(crate) allowance_ns: i64,
+    pub(crate) turn: u64,
+    /// Grants that are out: how many, their slices, and the sum of the instants at which they started (wrapping).
+    pub(crate) out: u32,
+    /// The priority of `params`.
+    pub(crate) priority: u8,
+    out_slices_ns: u64,
+    out_started: u64,
     /// The slice less the latency bonus.
     short_slice_ns: u64,
     /// What grants use lately when they overrun their slice: the most, an eighth forgotten with every grant.
     overrun_ns: u64,
-    /// Minus the CPU time that was used, relative to a common zero that is moved from time to time (see `cfs`). While the
-    /// class sleeps: the lag that it went to sleep with.
-    pub(crate) balance: i64,
-    /// Grants that are out: how many, their slices, and the sum of the instants at which they started (wrapping).
-    pub(crate) out: u32,
-    out_slices_ns: u64,
-    out_started: u64,
-    /// What the class may run ahead of its turn, in nanoseconds (`round_robin`), and its last turn.
-    pub(crate) allowance_ns: i64,
-    pub(crate) turn: u64,
-    /// Waiting since: the latest of waking, grant and settlement.
-    pub(crate) since: Timestamp,
     /// Awake since, asleep since.
     pub(crate) woke: Timestamp,
     slept: Timestamp,
     /// Averages of the last times awake and asleep (each counts 1/8).
     awake_ns: u64,
     asleep_ns: u64,
-    pub(crate) ceiling: Option<Bucket>,
     pub(crate) service_ns: u64,
     pub(crate) grants: u64,
     pub(crate) ageings: u64,
+    pub(crate) params: ClassParams,
+    /// Told apart from classes that had the same id before; grants carry it.
+    pub(crate) generation: u32,
+    pub(crate) ceiling: Option<Bucket>,
 }
 
 impl ClassState {
@@ -60,6 +64,7 @@ impl ClassState {
             request_ns: params.slice_ns,
             short_slice_ns: params.slice_ns,
             overrun_ns: 0,
+            priority: params.priority,
             params,
             generation,
             balance: 0,

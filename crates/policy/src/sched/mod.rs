@@ -8,6 +8,7 @@
 //! | module | subject |
 //! |---|---|
 //! | `scheduler` | grants, accounting, who is awake |
+//! | `registry` | adding, changing and removing classes |
 //! | `cfs` | weighted virtual time with eligibility and virtual deadlines |
 //! | `proportional_share` | the earliest deadline first among the eligible |
 //! | `priority` | strict levels with ageing |
@@ -32,6 +33,7 @@ mod params;
 pub mod place;
 mod priority;
 mod proportional_share;
+mod registry;
 mod round_robin;
 mod scheduler;
 pub mod tasks;

@@ -27,15 +27,16 @@ pub fn waiting_bound_ns(levels: u8, classes: u32, longest_turn_ns: u64) -> u64 {
 }
 
 /// What decides between two classes: the ageing key, the priority, the last turn.
-type Rank = (i128, Reverse<u8>, u64);
+type Rank = (i64, Reverse<u8>, u64);
 
 impl Scheduler {
     /// The key of a class: the smaller, the sooner.
     #[inline]
-    fn ageing_key(&self, class: ClassId) -> i128 {
+    fn ageing_key(&self, class: ClassId) -> i64 {
         let state = &self.classes[class.index()];
-        i128::from(state.since.as_nanos())
-            - i128::from(u64::from(state.params.priority) * AGEING_LEVEL_NS)
+        // 292 years of nanoseconds fit.
+        let since = state.since.as_nanos().min(i64::MAX as u64) as i64;
+        since - (u64::from(state.priority) * AGEING_LEVEL_NS) as i64
     }
 
     /// Says whether a class goes before another.
@@ -49,19 +50,15 @@ impl Scheduler {
         for class in open {
             let state = &self.classes[class.index()];
             // Among equals the higher class, then the one whose turn is longest ago.
-            let rank = (
-                self.ageing_key(class),
-                Reverse(state.params.priority),
-                state.turn,
-            );
-            highest = highest.max(state.params.priority);
+            let rank = (self.ageing_key(class), Reverse(state.priority), state.turn);
+            highest = highest.max(state.priority);
             if best.is_none_or(|(leader, _)| rank < leader) {
                 best = Some((rank, class));
             }
         }
         let (_, class) = best.expect("a class is open");
         let state = &mut self.classes[class.index()];
-        if state.params.priority < highest {
+        if state.priority < highest {
             state.ageings += 1;
         }
         class

@@ -33,7 +33,7 @@ impl Scheduler {
                 eligible: lag >= 0,
                 until_deadline: request - view,
                 weight: state.weight,
-                priority: state.params.priority,
+                priority: state.priority,
             };
             if limit.is_urgent(lag, state.weight) && urgent.is_none_or(|(_, most)| lag > most) {
                 urgent = Some((class, lag));

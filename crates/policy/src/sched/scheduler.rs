@@ -20,15 +20,11 @@ use flyball_core::id::{ClassId, ClassSet};
 use flyball_core::time::Timestamp;
 
 use super::algorithm::Algorithm;
-use super::bucket::{Bucket, fixed_rate};
 use super::class::{ClassState, FRACTION};
 use super::front::FrontGate;
 use super::params::ClassParams;
 use super::weights::{self, Demand};
-use crate::Error;
 
-/// How long a full ceiling lasts: a class may use its part of a tenth of a second at once.
-const CEILING_DEPTH_NS: u64 = 100_000_000;
 /// How long a worker waits for a class that has all the grants it may have: the settlement that frees one is not known
 /// beforehand, and the worker that settles asks again itself.
 const CONCURRENCY_WAIT_NS: u64 = 5_000_000;
@@ -91,15 +87,15 @@ pub struct Scheduler {
     pub(crate) now: Timestamp,
     /// By class id; only the entries in `known` mean anything.
     pub(crate) classes: Box<[ClassState; MAX_CLASSES]>,
-    demands: Box<[Demand; MAX_CLASSES]>,
+    pub(crate) demands: Box<[Demand; MAX_CLASSES]>,
     pub(crate) known: ClassSet,
     pub(crate) fronts: ClassSet,
     /// Classes with a guarantee or a cap, whose weight depends on who is awake.
-    bounded: ClassSet,
+    pub(crate) bounded: ClassSet,
     /// Classes with a ceiling or a limit on concurrency, which may be closed for now.
-    restricted: ClassSet,
+    pub(crate) restricted: ClassSet,
     pub(crate) awake: ClassSet,
-    in_flight: ClassSet,
+    pub(crate) in_flight: ClassSet,
     /// The classes among which the last worker that runs front (0) or back (1) classes chose.
     pub(crate) arenas: [ClassSet; 2],
     pub(crate) turn: u64,
@@ -108,7 +104,7 @@ pub struct Scheduler {
     pub(crate) longest_ns: u64,
     longest_at: Timestamp,
     gate: FrontGate,
-    generation: u32,
+    pub(crate) generation: u32,
 }
 
 impl Scheduler {
@@ -196,81 +192,6 @@ impl Scheduler {
         }
         self.reweigh();
         self.update_gate();
-    }
-
-    /// Adds a class.
-    ///
-    /// # Errors
-    /// The id is taken, a parameter is out of its range, or the guarantees would exceed the whole. Nothing changes then.
-    pub fn insert(
-        &mut self,
-        now: Timestamp,
-        class: ClassId,
-        params: ClassParams,
-    ) -> Result<(), Error> {
-        if self.known.contains(class) {
-            return Err(Error::DuplicateClass { class });
-        }
-        self.admit(class, &params)?;
-        self.advance(now);
-        self.generation = self.generation.wrapping_add(1);
-        self.classes[class.index()] = ClassState::new(self.now, params, self.generation);
-        self.classes[class.index()].expect(self.longest_ns);
-        self.known.insert(class);
-        self.bound(class);
-        self.update_gate();
-        Ok(())
-    }
-
-    /// Changes a class; its service, lag and grants stay.
-    ///
-    /// # Errors
-    /// The class does not exist, a parameter is out of its range, or the guarantees would exceed the whole. Nothing
-    /// changes then.
-    pub fn update(
-        &mut self,
-        now: Timestamp,
-        class: ClassId,
-        params: ClassParams,
-    ) -> Result<(), Error> {
-        if !self.known.contains(class) {
-            return Err(Error::UnknownClass { class });
-        }
-        self.admit(class, &params)?;
-        self.advance(now);
-        let state = &mut self.classes[class.index()];
-        state.params = params;
-        state.shorten_request();
-        self.bound(class);
-        self.reweigh();
-        self.update_gate();
-        Ok(())
-    }
-
-    /// Takes a class out. Grants of it that are still out may be settled; that has no effect.
-    ///
-    /// # Errors
-    /// The class does not exist.
-    pub fn remove(&mut self, now: Timestamp, class: ClassId) -> Result<(), Error> {
-        if !self.known.contains(class) {
-            return Err(Error::UnknownClass { class });
-        }
-        self.advance(now);
-        for set in [
-            &mut self.known,
-            &mut self.fronts,
-            &mut self.bounded,
-            &mut self.restricted,
-            &mut self.awake,
-            &mut self.in_flight,
-        ] {
-            set.remove(class);
-        }
-        self.classes[class.index()].generation = 0;
-        self.max_slice_ns = self.slices().max().unwrap_or(1);
-        self.reweigh();
-        self.update_gate();
-        Ok(())
     }
 
     /// Chooses what a worker runs next.
@@ -382,83 +303,8 @@ impl Scheduler {
     }
 
     #[inline]
-    fn advance(&mut self, now: Timestamp) {
+    pub(crate) fn advance(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
-    }
-
-    /// Checks the parameters that a class is to have.
-    fn admit(&self, class: ClassId, params: &ClassParams) -> Result<(), Error> {
-        params.check(class)?;
-        let others = self.known - ClassSet::only(class);
-        let total = params.guarantee
-            + others
-                .iter()
-                .map(|c| self.classes[c.index()].params.guarantee)
-                .sum::<f64>();
-        // Sums of decimal fractions such as ten times 0.1 may exceed one by rounding.
-        if total > 1.0 + 1e-9 {
-            return Err(Error::GuaranteesOverWhole {
-                class,
-                given: params.guarantee,
-                total,
-            });
-        }
-        Ok(())
-    }
-
-    fn slices(&self) -> impl Iterator<Item = u64> + '_ {
-        self.known
-            .iter()
-            .map(|c| self.classes[c.index()].params.slice_ns)
-    }
-
-    /// Brings what follows from the parameters of a class up to date.
-    fn bound(&mut self, class: ClassId) {
-        let parallelism = f64::from(self.parallelism);
-        let state = &mut self.classes[class.index()];
-        let params = &state.params;
-        let fraction = f64::from(params.concurrency) / parallelism;
-        let cap = if fraction < params.ceiling {
-            fraction
-        } else {
-            params.ceiling
-        };
-        let floor = if params.guarantee < cap {
-            params.guarantee
-        } else {
-            cap
-        };
-        self.demands[class.index()] = Demand {
-            shares: u64::from(params.shares),
-            floor: weights::part(floor),
-            cap: weights::part(cap).max(1),
-        };
-        let flag = |set: &mut ClassSet, on: bool| {
-            if on {
-                set.insert(class)
-            } else {
-                set.remove(class)
-            }
-        };
-        flag(&mut self.fronts, state.is_front());
-        flag(&mut self.bounded, floor > 0.0 || cap < 1.0);
-        flag(
-            &mut self.restricted,
-            params.ceiling < 1.0 || params.concurrency != u32::MAX,
-        );
-        let rate = params.ceiling * parallelism;
-        if params.ceiling < 1.0 {
-            match &mut state.ceiling {
-                Some(bucket) => bucket.reshape(self.now, fixed_rate(rate), CEILING_DEPTH_NS),
-                none => *none = Some(Bucket::full(self.now, rate, CEILING_DEPTH_NS)),
-            }
-        } else {
-            state.ceiling = None;
-        }
-        if !self.bounded.contains(class) && !self.awake.contains(class) {
-            state.weight = weights::of_shares(state.params.shares);
-        }
-        self.max_slice_ns = self.slices().max().unwrap_or(1);
     }
 
     /// Learns who woke and who fell asleep.
@@ -491,7 +337,7 @@ impl Scheduler {
     }
 
     /// Computes the weights anew while who is awake stays the same.
-    fn reweigh(&mut self) {
+    pub(crate) fn reweigh(&mut self) {
         self.rebase();
         self.set_weights();
     }
@@ -575,7 +421,7 @@ impl Scheduler {
     }
 
     /// Tells the gate what the front group is entitled to.
-    fn update_gate(&mut self) {
+    pub(crate) fn update_gate(&mut self) {
         let fronts = self.awake & self.fronts;
         if fronts.is_empty() {
             return;
