@@ -16,15 +16,18 @@ struct Tally {
     failed: u64,
 }
 
-/// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+/// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; test programs with a harness of their own may
+/// leave words out, but both numbers must be there.
 fn tally_of(line: &str) -> Option<Tally> {
-    let result = line.strip_prefix("test result: ")?.split_once(". ")?.1;
-    let count = |word: &str| {
-        let part = result
-            .split(';')
-            .map(str::trim)
-            .find(|part| part.ends_with(word))?;
-        part.strip_suffix(word)?.trim().parse().ok()
+    let words: Vec<&str> = line
+        .strip_prefix("test result: ")?
+        .split_whitespace()
+        .collect();
+    let count = |name: &str| {
+        let pair = words
+            .windows(2)
+            .find(|pair| pair[1].trim_end_matches([';', ',']) == name)?;
+        pair[0].parse().ok()
     };
     Some(Tally {
         passed: count("passed")?,
@@ -235,6 +238,14 @@ mod tests {
             Some(Tally {
                 passed: 3,
                 failed: 2
+            })
+        );
+        let own = "test result: 40 passed; 1 failed [\"trees::paused\"]";
+        assert_eq!(
+            tally_of(own),
+            Some(Tally {
+                passed: 40,
+                failed: 1
             })
         );
         assert_eq!(tally_of("test cpu_11 ... ok"), None);
