@@ -35,6 +35,14 @@ fn tally_of(line: &str) -> Option<Tally> {
     })
 }
 
+/// Whether it is the line `running 12 tests`, which the standard harness prints before anything else.
+fn begins_a_program(line: &str) -> bool {
+    let count = line
+        .strip_prefix("running ")
+        .and_then(|rest| rest.split_once(" test"));
+    count.is_some_and(|(count, rest)| count.parse::<u64>().is_ok() && matches!(rest, "" | "s"))
+}
+
 /// What a run of all steps found so far.
 struct Session {
     failures: Vec<String>,
@@ -59,12 +67,16 @@ impl Session {
     /// Runs tests and adds up their results.
     fn tests(&mut self, command: Command) -> Result<()> {
         let mut own = Tally::default();
-        let mut programs = 0;
+        let (mut programs, mut unfinished, mut lost) = (0, false, false);
         let succeeded = watch(command, |line| {
-            if let Some(tally) = tally_of(line) {
+            if begins_a_program(line) {
+                lost |= unfinished;
+                unfinished = true;
+            } else if let Some(tally) = tally_of(line) {
                 own.passed += tally.passed;
                 own.failed += tally.failed;
                 programs += 1;
+                unfinished = false;
             }
         });
         self.tally.passed += own.passed;
@@ -250,5 +262,7 @@ mod tests {
         );
         assert_eq!(tally_of("test cpu_11 ... ok"), None);
         assert_eq!(tally_of("running 3 tests"), None);
+        assert!(begins_a_program("running 3 tests") && begins_a_program("running 1 test"));
+        assert!(!begins_a_program("running on 3 tests") && !begins_a_program("test result: ok"));
     }
 }
