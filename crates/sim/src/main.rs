@@ -1,6 +1,7 @@
 //! The command `flyball-sim`.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
@@ -11,7 +12,7 @@ use flyball_policy::sched::Algorithm;
 use flyball_policy::sched::place::Strategy;
 use flyball_sim::compare::{self, Scenario};
 use flyball_sim::config::{Arrivals, Config, Keys, Sizes, Switch, SwitchTo};
-use flyball_sim::{Progress, Report, run};
+use flyball_sim::{Error, Progress, Report, run};
 
 /// Runs flyball's scheduling policies on simulated workers.
 ///
@@ -135,8 +136,19 @@ fn parse_switch(text: &str) -> Result<Switch> {
     })
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    match simulate(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if standard error is gone.
+            let _ = writeln!(std::io::stderr(), "flyball-sim: {error:#}");
+            let promise_broken = matches!(error.downcast_ref(), Some(Error::Broken { .. }));
+            ExitCode::from(if promise_broken { 1 } else { 2 })
+        }
+    }
+}
+
+fn simulate(options: &Options) -> Result<()> {
     let mut config = options.config()?;
     let mut display = Display::new();
     let output = if options.strategy == "all" {

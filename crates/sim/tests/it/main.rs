@@ -64,6 +64,30 @@ fn the_program_repeats_byte_for_byte() {
     }
 }
 
+/// Wrong usage is exit status 2, one line, and nothing on standard output.
+#[test]
+fn the_program_refuses_what_it_does_not_know() {
+    for arguments in [
+        &["--algorithm", "fifo"][..],
+        &["--strategy", "luck"],
+        &["--classes", "65"],
+        &["--workers", "0"],
+        &["--switch", "soon"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_flyball-sim"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            message.starts_with("flyball-sim: ") && message.lines().count() == 1,
+            "{message}"
+        );
+    }
+}
+
 /// CPU-7 to CPU-10, CPU-12: algorithm and strategy change under load and no task is lost or run twice, with and without
 /// stealing.
 #[test]
