@@ -7,7 +7,7 @@ use crate::handle::Handle;
 use crate::pool::{ClassInfo, Pool, UNNAMED};
 use crate::queue::Chain;
 use crate::scope::{self, Scope};
-use crate::task::{self, Async, Body, Call, Extra, Options, Timed};
+use crate::task::{self, Async, Body, Call, Extra, Plan, Timed};
 use flyball_core::class::ClassSpec;
 use flyball_core::id::KindId;
 use flyball_core::outcome::Rejection;
@@ -115,12 +115,12 @@ impl Class {
             let mut chain: Option<Chain> = None;
             for work in std::iter::once(first).chain(work.by_ref().take(size - 1)) {
                 let task = match Luggage::pack(carrier) {
-                    None => task::new_bare(self.info.slot, work, now, PLAIN.into_options()),
+                    None => task::new_bare(self.info.slot, work, now, PLAIN),
                     Some(luggage) => task::new_bare(
                         self.info.slot,
                         move || luggage.within(work),
                         now,
-                        PLAIN.into_options(),
+                        PLAIN,
                     ),
                 };
                 match &mut chain {
@@ -222,22 +222,19 @@ impl Class {
 
     #[inline]
     fn submit_bare<F: FnOnce() + Send + 'static>(&self, work: F) {
-        let mut options = PLAIN.into_options();
+        if !self.pool.pulls() {
+            // A tag needs a place to stand, which a bare task has not.
+            return self.task().hand_over(Call(Some(work))).detach();
+        }
+        let mut plan = PLAIN;
         let now = match dispatch::local() {
             Some(local) => {
-                options.samples = local.next_sample();
-                if options.samples == 0 {
-                    0
-                } else {
-                    crate::clock::now(self.pool.spine)
-                }
+                plan.samples = local.next_sample();
+                if plan.samples == 0 { 0 } else { crate::clock::now(self.pool.spine) }
             }
             None => crate::clock::now(self.pool.spine),
         };
-        if !self.pool.pulls() {
-            self.tag(&mut options);
-        }
-        let task = task::new_bare(self.info.slot, work, now, options);
+        let task = task::new_bare(self.info.slot, work, now, plan);
         // SAFETY: new, and its life reference is given away.
         unsafe { dispatch::enqueue(task) };
         self.sweep_if_late();
@@ -252,37 +249,20 @@ impl Class {
     }
 
     #[cold]
-    fn tag(&self, options: &mut Options) {
-        let key = options.extra.as_ref().and_then(|extra| extra.key);
+    fn tag(&self, extra: &mut Option<Box<Extra>>) {
+        let key = extra.as_ref().and_then(|extra| extra.key);
         if let Some(worker) = self.pool.place(self.info.slot.group(), key) {
-            options.extra.get_or_insert_default().tag = Some(worker);
+            extra.get_or_insert_default().tag = Some(worker);
         }
     }
 }
 
 /// What most tasks are.
-#[derive(Clone, Copy)]
-struct Plan {
-    kind: KindId,
-    priority: i8,
-}
-
 const PLAIN: Plan = Plan {
     kind: KindId::new(UNNAMED as u16),
     priority: 0,
+    samples: 1,
 };
-
-impl Plan {
-    #[inline]
-    fn into_options(self) -> Options {
-        Options {
-            kind: self.kind,
-            priority: self.priority,
-            samples: 1,
-            extra: None,
-        }
-    }
-}
 
 /// A task before it is submitted.
 #[must_use = "a described task runs only when it is given work"]
@@ -446,12 +426,11 @@ impl TaskBuilder<'_> {
     #[inline]
     fn hand_over<B: Body>(self, body: B) -> Handle<B::Output> {
         let now = crate::clock::now(self.class.pool.spine);
-        let mut options = self.plan.into_options();
-        options.extra = self.extra;
+        let mut extra = self.extra;
         if !self.class.pool.pulls() {
-            self.class.tag(&mut options);
+            self.class.tag(&mut extra);
         }
-        let task = task::new(self.class.info.slot, body, now, options);
+        let task = task::new(self.class.info.slot, body, now, self.plan, extra);
         // SAFETY: new, and its life reference is given away; the handle keeps another one.
         unsafe { dispatch::enqueue(task) };
         self.class.sweep_if_late();

@@ -157,7 +157,7 @@ impl ClassSlot {
     fn push_due(&self, task: NonNull<Header>) {
         // SAFETY: runnable and ours to enqueue.
         let header = unsafe { task.as_ref() };
-        let deadline = header.extra.as_ref().map_or(0, |extra| extra.deadline);
+        let deadline = header.extra().map_or(0, |extra| extra.deadline);
         let key = self.due_of(header.enqueued.load(Relaxed), header.priority, deadline);
         self.push_ordered(task, key, false);
     }
@@ -275,7 +275,7 @@ pub(crate) unsafe fn enqueue(task: NonNull<Header>) {
     // SAFETY: by contract alive until it is handed over below.
     let header = unsafe { task.as_ref() };
     let slot = header.slot;
-    if header.priority != 0 || header.extra.is_some() {
+    if header.priority != 0 || header.extra().is_some() {
         return enqueue_special(slot, task);
     }
     match local() {
@@ -299,11 +299,9 @@ fn enqueue_special(slot: &'static ClassSlot, task: NonNull<Header>) {
         header.enqueued.store(clock::now(slot.spine()), Relaxed);
         header.samples.store(1, Relaxed);
     }
-    let tag = header.extra.as_ref().and_then(|extra| extra.tag);
+    let tag = header.extra().and_then(|extra| extra.tag);
     let ordered = header.priority != 0
-        || header
-            .extra
-            .as_ref()
+        || header.extra()
             .is_some_and(|extra| extra.deadline != 0)
             && slot.algorithm() == Algorithm::ProportionalShare;
     match tag {
@@ -325,11 +323,21 @@ fn enqueue_special(slot: &'static ClassSlot, task: NonNull<Header>) {
 /// As [`enqueue`].
 #[inline]
 pub(crate) unsafe fn enqueue_woken(task: NonNull<Header>) {
+    // SAFETY: by contract.
+    unsafe { enqueue_at(task, clock::now(task.as_ref().slot.spine())) }
+}
+
+/// As [`enqueue_woken`], at a time (ns) that the caller has read.
+///
+/// # Safety
+/// As [`enqueue`].
+#[inline]
+pub(crate) unsafe fn enqueue_at(task: NonNull<Header>, now: u64) {
     // SAFETY: by contract alive until it is handed over below.
     let header = unsafe { task.as_ref() };
     let slot = header.slot;
     let spine = slot.spine();
-    header.enqueued.store(clock::now(spine), Relaxed);
+    header.enqueued.store(now, Relaxed);
     header.samples.store(1, Relaxed);
     if spine.terminated.load(Relaxed) {
         // Nothing runs any more; whoever ends the pool cancels what waits, also this one.

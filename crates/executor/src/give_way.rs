@@ -40,11 +40,12 @@ pub fn checkpoint() -> Result<(), Interrupted> {
     let Some(header) = (unsafe { local.task.get().as_ref() }) else {
         return Ok(());
     };
-    if header.state.load(Relaxed) & task::CANCELLED != 0 || local.spine.terminated.load(Relaxed) {
+    let cancelled = !header.is_bare() && header.state().load(Relaxed) & task::CANCELLED != 0;
+    if cancelled || local.spine.terminated.load(Relaxed) {
         task::observe(header, task::CANCELLED);
         return Err(Interrupted::Cancelled);
     }
-    if let Some(extra) = &header.extra
+    if let Some(extra) = header.extra()
         && extra.timeout != 0
         && crate::clock::now(local.spine).saturating_sub(local.task_started.get()) > extra.timeout
     {
@@ -69,28 +70,26 @@ fn give_way(local: &Local, rank: u8) {
             .iter()
             .any(|class| pool.spine.classes[class.index()].rank.load(Relaxed) > rank)
     };
-    let crowded = || group == Group::Back && signals.running() > signals.parallelism();
+    let crowded = || group == Group::Back && signals.over_parallelism();
     let must_wait = if higher_waits() {
-        signals.release_token();
+        signals.release_token(group);
         let woken = signals.wake_another(group);
         if !woken {
-            signals.force_token();
+            signals.force_token(group);
         }
         woken
     } else if crowded() {
-        signals.release_token();
+        signals.release_token(group);
         true
     } else {
         false
     };
     if must_wait {
-        wait_for_token(pool, || {
-            !higher_waits() && signals.running() < signals.parallelism()
-        });
+        wait_for_token(pool, group, || !higher_waits() && signals.has_room());
     }
 }
 
-fn wait_for_token(pool: &Pool, may_go_on: impl Fn() -> bool) {
+fn wait_for_token(pool: &Pool, group: Group, may_go_on: impl Fn() -> bool) {
     pool.quiet_waiters.fetch_add(1, SeqCst);
     let guard = pool.quiet_lock.lock().unwrap_or_else(|e| e.into_inner());
     let waited = pool
@@ -98,7 +97,7 @@ fn wait_for_token(pool: &Pool, may_go_on: impl Fn() -> bool) {
         .wait_timeout_while(guard, GIVE_WAY_MAX, |()| !may_go_on());
     drop(waited);
     pool.quiet_waiters.fetch_sub(1, SeqCst);
-    pool.spine.signals.force_token();
+    pool.spine.signals.force_token(group);
 }
 
 /// Runs a closure that blocks (a file, a lock, another program) without keeping a CPU from other work: another worker may run
@@ -108,17 +107,18 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
         return f();
     };
     /// Takes the token back, also when `f` panics.
-    struct Token<'a>(&'a Pool);
+    struct Token<'a>(&'a Pool, Group);
     impl Drop for Token<'_> {
         fn drop(&mut self) {
-            self.0.spine.signals.force_token();
+            self.0.spine.signals.force_token(self.1);
         }
     }
     // SAFETY: the pool outlives its workers, and this is one.
     let pool = unsafe { &*local.pool };
-    pool.spine.signals.release_token();
-    let _token = Token(pool);
-    pool.pass_on(crate::spine::group_of(local.worker));
+    let group = crate::spine::group_of(local.worker);
+    pool.spine.signals.release_token(group);
+    let _token = Token(pool, group);
+    pool.pass_on(group);
     pool.pass_on(Group::Back);
     f()
 }

@@ -90,7 +90,7 @@ impl<T> Handle<T> {
         match self.inner {
             Inner::Task { task, .. } => {
                 // SAFETY: the handle holds a reference.
-                let state = unsafe { task.as_ref() }.state.load(Acquire);
+                let state = unsafe { task.as_ref() }.state().load(Acquire);
                 if state & COMPLETED != 0 {
                     Status::Ended
                 } else if state & RUNNING != 0 {

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::dispatch;
 use crate::error::Error;
 use crate::event::{Events, What};
-use crate::os::ThreadClock;
+use crate::os::{BackPriority, ThreadClock};
 use crate::ring::Ring;
 use crate::spine::{ClassSlot, MAX_WORKERS, Spine, group_of};
 use crate::stack::Stack;
@@ -221,6 +221,9 @@ impl Pool {
             config,
         });
         debug_assert!(kinds <= u16::MAX as usize);
+        spine
+            .signals
+            .set_front_counts(pool.config.back_priority != BackPriority::Idle);
         pool.set_strategy(pool.config.strategy);
         pool.publish_algorithm(pool.config.algorithm);
         let mut specs: Vec<ClassSpec> = ClassSpec::built_in().into();

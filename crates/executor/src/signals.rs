@@ -17,10 +17,11 @@
 //! quicker. A worker that was woken and found less work than its wake-up cost therefore naps: it sleeps for a bounded time
 //! without its idle bit, and looks again by itself. That, too, is a wake-up on its way.
 //!
-//! Parallelism tokens. `running` counts workers that hold a token. Front workers always get one; a back worker only while
-//! fewer than `parallelism` are out, else it sleeps although there is work. Giving back a token wakes a back worker under the
-//! same two-sided rule (`running` is lowered before the ready bits are read; a back worker sets its idle bit before it reads
-//! `running`).
+//! Parallelism tokens. Workers that run hold a token. Front workers always get one; a back worker only while fewer than
+//! `parallelism` are out, else it sleeps although there is work. Giving back a token wakes a back worker under the
+//! same two-sided rule (the count is lowered before the ready bits are read; a back worker sets its idle bit before it reads
+//! the count). Under `SCHED_IDLE` the kernel itself takes the CPU from back threads while front ones run, and gives it back
+//! without a wake-up; tokens of the front group are then not counted against the back group.
 //!
 //! Slice revocation. A worker publishes the rank of the class it runs. Work of a higher rank that finds no idle worker raises
 //! the preempt flag of every worker of its group that runs a lower rank. The worker publishes its rank before it reads the
@@ -43,8 +44,10 @@ pub(crate) struct Signals {
     /// One bit a class: its queue may hold work.
     ready: CachePadded<AtomicU64>,
     groups: [CachePadded<GroupState>; 2],
-    /// Tokens out.
-    running: CachePadded<AtomicU32>,
+    /// Tokens out, by group.
+    running: [CachePadded<AtomicU32>; 2],
+    /// Front tokens count against the back group's.
+    front_counts: AtomicBool,
     parallelism: AtomicU32,
     slots: Box<[CachePadded<Slot>]>,
 }
@@ -82,7 +85,11 @@ impl Signals {
         Signals {
             ready: CachePadded::new(AtomicU64::new(0)),
             groups: [group(), group()],
-            running: CachePadded::new(AtomicU32::new(0)),
+            running: [
+                CachePadded::new(AtomicU32::new(0)),
+                CachePadded::new(AtomicU32::new(0)),
+            ],
+            front_counts: AtomicBool::new(true),
             parallelism: AtomicU32::new(parallelism),
             slots: (0..workers)
                 .map(|_| {
@@ -133,29 +140,47 @@ impl Signals {
         self.wake_one(Group::Back);
     }
 
-    /// Tokens out now.
-    pub(crate) fn running(&self) -> u32 {
-        self.running.load(SeqCst)
+    /// Says whether running front workers take places from the back group.
+    pub(crate) fn set_front_counts(&self, counts: bool) {
+        self.front_counts.store(counts, SeqCst);
     }
 
-    /// True when more workers run than `parallelism` allows.
+    /// Tokens out now, of both groups.
+    pub(crate) fn running(&self) -> u32 {
+        self.running[0].load(SeqCst) + self.running[1].load(SeqCst)
+    }
+
+    /// Front tokens that count against the back group's.
+    #[inline]
+    fn counted_front(&self) -> u32 {
+        if self.front_counts.load(Relaxed) {
+            self.running[0].load(SeqCst)
+        } else {
+            0
+        }
+    }
+
+    /// True when a back worker could get a token.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.running[1].load(SeqCst) + self.counted_front() < self.parallelism.load(SeqCst)
+    }
+
+    /// True when more workers run than `parallelism` allows, as far as that concerns the back group.
     #[inline]
     pub(crate) fn over_parallelism(&self) -> bool {
-        self.running.load(Relaxed) > self.parallelism.load(Relaxed)
+        self.running[1].load(Relaxed) + self.counted_front() > self.parallelism.load(Relaxed)
     }
 
     /// Takes a token. Always succeeds for the front group.
     pub(crate) fn acquire_token(&self, group: Group) -> bool {
         if group == Group::Front {
-            self.running.fetch_add(1, SeqCst);
+            self.force_token(group);
             return true;
         }
-        let mut running = self.running.load(SeqCst);
-        while running < self.parallelism.load(SeqCst) {
-            match self
-                .running
-                .compare_exchange(running, running + 1, SeqCst, SeqCst)
-            {
+        let mut running = self.running[1].load(SeqCst);
+        while running + self.counted_front() < self.parallelism.load(SeqCst) {
+            match self.running[1].compare_exchange(running, running + 1, SeqCst, SeqCst) {
                 Ok(_) => return true,
                 Err(now) => running = now,
             }
@@ -164,13 +189,13 @@ impl Signals {
     }
 
     /// Takes a token even when none is left (the end of a bounded wait).
-    pub(crate) fn force_token(&self) {
-        self.running.fetch_add(1, SeqCst);
+    pub(crate) fn force_token(&self, group: Group) {
+        self.running[index(group)].fetch_add(1, SeqCst);
     }
 
     /// Gives a token back. The caller wakes a back worker afterwards if there is back work.
-    pub(crate) fn release_token(&self) {
-        self.running.fetch_sub(1, SeqCst);
+    pub(crate) fn release_token(&self, group: Group) {
+        self.running[index(group)].fetch_sub(1, SeqCst);
         sc_fence();
     }
 
@@ -208,7 +233,7 @@ impl Signals {
         if !self.any_idle(group) {
             return false;
         }
-        if group == Group::Back && self.running.load(SeqCst) >= self.parallelism.load(SeqCst) {
+        if group == Group::Back && !self.has_room() {
             return false;
         }
         self.claim_and_unpark(group)

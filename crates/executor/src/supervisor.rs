@@ -1,6 +1,6 @@
 //! The thread that looks after the workers: starts them in stages, notices stuck ones, rescues deferred tasks, measures CPU use.
 //!
-//! It ticks every 10 ms while there is work and for a second after; then it sleeps until a worker starts a slice. An idle pool
+//! It ticks every 10 ms while there is work and for 50 ms after; then it sleeps until a worker starts a slice. An idle pool
 //! is silent.
 
 use crate::event::What;
@@ -18,7 +18,7 @@ use std::time::Duration;
 /// Time between ticks while there is work.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// How long it goes on ticking without work.
-const LINGER_NS: u64 = 1_000_000_000;
+const LINGER_NS: u64 = 50_000_000;
 /// How often CPU use, parallelism and balance are looked at.
 const SECOND_NS: u64 = 1_000_000_000;
 

@@ -56,17 +56,14 @@ pub(crate) struct Extra {
     pub(crate) tag: Option<u16>,
 }
 
+/// What every task starts with: 40 bytes, so that a small closure fits one cache line with the allocator's word.
 #[repr(C)]
 pub(crate) struct Header {
     link: Link,
-    pub(crate) state: AtomicU64,
     vtable: &'static VTable,
     pub(crate) slot: &'static ClassSlot,
     /// When it became runnable last, ns.
     pub(crate) enqueued: AtomicU64,
-    pub(crate) extra: Option<Box<Extra>>,
-    /// Where it stands in the registry of waiting futures.
-    place: AtomicU32,
     pub(crate) kind: KindId,
     pub(crate) priority: i8,
     nature: Nature,
@@ -83,8 +80,12 @@ enum Nature {
     Future,
 }
 
-/// What only tasks with a handle, or that are polled, need.
+/// What only tasks that are not bare need; it follows the header.
 struct Shared {
+    state: AtomicU64,
+    extra: Option<Box<Extra>>,
+    /// Where it stands in the registry of waiting futures.
+    place: AtomicU32,
     join: AtomicWaker,
     /// Run time of the polls so far, against the virtual time of the class, ns; only its runner and its waker write it.
     vruntime: AtomicU64,
@@ -93,8 +94,6 @@ struct Shared {
 struct VTable {
     /// Calls a bare closure and frees the task; true when it panicked. For others unreachable.
     call: unsafe fn(NonNull<Header>) -> bool,
-    /// What bare tasks do not have.
-    shared: unsafe fn(NonNull<Header>) -> NonNull<Shared>,
     poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> Poll<How>,
     /// Drops the body, if it is still there, and stores the error as the result.
     fail: unsafe fn(NonNull<Header>, Failure),
@@ -142,10 +141,16 @@ struct Bare<F> {
     work: F,
 }
 
+/// How every task that is not bare begins.
 #[repr(C)]
-pub(crate) struct Task<B: Body> {
+struct Full {
     header: Header,
     shared: Shared,
+}
+
+#[repr(C)]
+pub(crate) struct Task<B: Body> {
+    full: Full,
     stage: UnsafeCell<Stage<B, B::Output>>,
 }
 
@@ -222,35 +227,26 @@ pub(crate) enum Ran {
     Skipped,
 }
 
-pub(crate) struct Options {
+/// What a task is submitted with.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
     pub(crate) kind: KindId,
     pub(crate) priority: i8,
     /// See [`Header::samples`].
     pub(crate) samples: u8,
-    pub(crate) extra: Option<Box<Extra>>,
 }
 
 impl Header {
-    fn new(
-        slot: &'static ClassSlot,
-        vtable: &'static VTable,
-        nature: Nature,
-        state: u64,
-        now: u64,
-        options: Options,
-    ) -> Self {
+    fn new(slot: &'static ClassSlot, vtable: &'static VTable, nature: Nature, now: u64, plan: Plan) -> Self {
         Header {
             link: Link::new(),
-            state: AtomicU64::new(state),
             vtable,
             slot,
             enqueued: AtomicU64::new(now),
-            extra: options.extra,
-            place: AtomicU32::new(0),
-            kind: options.kind,
-            priority: options.priority,
+            kind: plan.kind,
+            priority: plan.priority,
             nature,
-            samples: AtomicU8::new(options.samples),
+            samples: AtomicU8::new(plan.samples),
         }
     }
 
@@ -259,12 +255,31 @@ impl Header {
         self.nature == Nature::Future
     }
 
+    /// True for a closure without a handle, which has no state.
+    #[inline]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.nature == Nature::Bare
+    }
+
     /// What only tasks that are not bare have.
     #[inline]
     fn shared(&self) -> &Shared {
-        debug_assert!(self.nature != Nature::Bare);
-        // SAFETY: the vtable belongs to the type, which is not bare.
-        unsafe { (self.vtable.shared)(NonNull::from(self)).as_ref() }
+        debug_assert!(!self.is_bare());
+        // SAFETY: headers exist only at the start of tasks, and one that is not bare is the start of a `Full`. The pointer is
+        // made from one with provenance over the whole task: see `NonNull::cast` in `new`.
+        unsafe { &(*std::ptr::from_ref(self).cast::<Full>()).shared }
+    }
+
+    /// The state word of a task that is not bare.
+    #[inline]
+    pub(crate) fn state(&self) -> &AtomicU64 {
+        &self.shared().state
+    }
+
+    /// What the task asks for beyond the usual.
+    #[inline]
+    pub(crate) fn extra(&self) -> Option<&Extra> {
+        if self.is_bare() { None } else { self.shared().extra.as_deref() }
     }
 
     /// Virtual run time of a future, ns.
@@ -277,7 +292,7 @@ impl Header {
     }
 
     pub(crate) fn is_completed(&self) -> bool {
-        self.state.load(Acquire) & COMPLETED != 0
+        self.state().load(Acquire) & COMPLETED != 0
     }
 }
 
@@ -287,15 +302,12 @@ pub(crate) fn new<B: Body>(
     slot: &'static ClassSlot,
     body: B,
     now: u64,
-    options: Options,
+    plan: Plan,
+    extra: Option<Box<Extra>>,
 ) -> NonNull<Header> {
     let vtable = const {
         &VTable {
             call: |_| unreachable!("only bare closures are called"),
-            shared: |task| {
-                // SAFETY: the vtable belongs to the type.
-                NonNull::from(unsafe { &task.cast::<Task<B>>().as_ref().shared })
-            },
             poll: poll::<B>,
             fail: fail::<B>,
             drop_stage: drop_stage::<B>,
@@ -308,17 +320,15 @@ pub(crate) fn new<B: Body>(
         Nature::Closure
     };
     let task = Box::new(Task {
-        header: Header::new(
-            slot,
-            vtable,
-            nature,
-            SCHEDULED | HANDLE | (2 * REF),
-            now,
-            options,
-        ),
-        shared: Shared {
-            join: AtomicWaker::new(),
-            vruntime: AtomicU64::new(0),
+        full: Full {
+            header: Header::new(slot, vtable, nature, now, plan),
+            shared: Shared {
+                state: AtomicU64::new(SCHEDULED | HANDLE | (2 * REF)),
+                extra,
+                place: AtomicU32::new(0),
+                join: AtomicWaker::new(),
+                vruntime: AtomicU64::new(0),
+            },
         },
         stage: UnsafeCell::new(Stage::Body(body)),
     });
@@ -331,7 +341,7 @@ pub(crate) fn new_bare<F: FnOnce() + Send + 'static>(
     slot: &'static ClassSlot,
     work: F,
     now: u64,
-    options: Options,
+    plan: Plan,
 ) -> NonNull<Header> {
     let vtable = const {
         &VTable {
@@ -348,7 +358,6 @@ pub(crate) fn new_bare<F: FnOnce() + Send + 'static>(
                     }
                 }
             },
-            shared: |_| unreachable!("a bare task shares nothing"),
             poll: |_, _| unreachable!("a bare task is called"),
             fail: |_, _| unreachable!("a bare task keeps no result"),
             drop_stage: |_| unreachable!("a bare task keeps no result"),
@@ -360,7 +369,7 @@ pub(crate) fn new_bare<F: FnOnce() + Send + 'static>(
         }
     };
     let task = Box::new(Bare {
-        header: Header::new(slot, vtable, Nature::Bare, SCHEDULED | REF, now, options),
+        header: Header::new(slot, vtable, Nature::Bare, now, plan),
         work,
     });
     NonNull::from(Box::leak(task)).cast()
@@ -461,7 +470,7 @@ pub(crate) unsafe fn run(
 ) -> (Ran, u64) {
     // SAFETY: the life reference keeps it alive.
     let header = unsafe { task.as_ref() };
-    if header.nature == Nature::Bare {
+    if header.is_bare() {
         // SAFETY: taken out of its queue, so it is this thread's alone.
         let panicked = unsafe { (header.vtable.call)(task) };
         let ran = if panicked {
@@ -471,7 +480,7 @@ pub(crate) unsafe fn run(
         };
         return (ran, clock.now().as_nanos());
     }
-    let mut state = header.state.load(Acquire);
+    let mut state = header.state().load(Acquire);
     loop {
         if state & (COMPLETED | RUNNING) != 0 {
             // SAFETY: the life reference is ours.
@@ -479,17 +488,17 @@ pub(crate) unsafe fn run(
             return (Ran::Skipped, now);
         }
         match header
-            .state
+            .state()
             .compare_exchange(state, (state & !SCHEDULED) | RUNNING, AcqRel, Acquire)
         {
             Ok(_) => break,
             Err(now) => state = now,
         }
     }
-    if let Some(extra) = &header.extra
+    if let Some(extra) = header.extra()
         && extra.deadline != 0
         && now > extra.deadline
-        && header.place.load(Relaxed) == 0
+        && header.shared().place.load(Relaxed) == 0
     {
         // SAFETY: `RUNNING` is ours.
         unsafe {
@@ -511,9 +520,9 @@ pub(crate) unsafe fn run(
             (Ran::Panicked, ended)
         }
         Poll::Ready(how) => {
-            let observed = header.state.load(Relaxed) & OBSERVED != 0;
+            let observed = header.state().load(Relaxed) & OBSERVED != 0;
             let ran = if observed {
-                let timed_out = header.state.load(Relaxed) & CANCELLED == 0;
+                let timed_out = header.state().load(Relaxed) & CANCELLED == 0;
                 let (error, ran) = if timed_out {
                     (Failure::TimedOut, Ran::TimedOut)
                 } else {
@@ -535,11 +544,11 @@ pub(crate) unsafe fn run(
             let ran_for = ended.saturating_sub(now);
             let vruntime = header.vruntime();
             vruntime.store(vruntime.load(Relaxed) + ran_for, Relaxed);
-            if header.place.load(Relaxed) == 0 {
+            if header.shared().place.load(Relaxed) == 0 {
                 let place = header.slot.spine().registry.insert(worker, task);
-                header.place.store(place, Release);
+                header.shared().place.store(place, Release);
             }
-            let mut state = header.state.load(Acquire);
+            let mut state = header.state().load(Acquire);
             loop {
                 if state & CANCELLED != 0 {
                     // SAFETY: `RUNNING` and the life reference are ours.
@@ -550,7 +559,7 @@ pub(crate) unsafe fn run(
                     return (Ran::Cancelled, ended);
                 }
                 match header
-                    .state
+            .state()
                     .compare_exchange(state, state & !RUNNING, AcqRel, Acquire)
                 {
                     Ok(_) => {
@@ -571,17 +580,17 @@ pub(crate) unsafe fn run(
 unsafe fn complete(task: NonNull<Header>, life: bool) {
     // SAFETY: the caller holds a reference.
     let header = unsafe { task.as_ref() };
-    let place = header.place.swap(0, AcqRel);
+    let place = header.shared().place.swap(0, AcqRel);
     if place != 0 {
         header.slot.spine().registry.remove(place);
     }
-    if life && header.state.load(Acquire) == (RUNNING | REF) {
+    if life && header.state().load(Acquire) == (RUNNING | REF) {
         // Nobody else refers to it.
         // SAFETY: the only reference is the caller's.
         unsafe { (header.vtable.dealloc)(task) };
         return;
     }
-    let before = header.state.fetch_xor(RUNNING | COMPLETED, AcqRel);
+    let before = header.state().fetch_xor(RUNNING | COMPLETED, AcqRel);
     if before & HANDLE != 0 {
         drop_quietly(|| header.join_waker().wake());
     } else {
@@ -601,7 +610,7 @@ unsafe fn complete(task: NonNull<Header>, life: bool) {
 pub(crate) unsafe fn cancel(task: NonNull<Header>) -> bool {
     // SAFETY: by contract.
     let header = unsafe { task.as_ref() };
-    let mut state = header.state.load(Acquire);
+    let mut state = header.state().load(Acquire);
     loop {
         if state & COMPLETED != 0 {
             return false;
@@ -611,7 +620,7 @@ pub(crate) unsafe fn cancel(task: NonNull<Header>) -> bool {
         } else {
             state | CANCELLED | RUNNING
         };
-        match header.state.compare_exchange(state, next, AcqRel, Acquire) {
+        match header.state().compare_exchange(state, next, AcqRel, Acquire) {
             Ok(_) => break,
             Err(now) => state = now,
         }
@@ -634,7 +643,7 @@ pub(crate) unsafe fn cancel(task: NonNull<Header>) -> bool {
 pub(crate) unsafe fn cancel_taken(task: NonNull<Header>) -> bool {
     // SAFETY: by contract; `SCHEDULED` is still set, so `cancel` leaves the life reference to us.
     unsafe {
-        if task.as_ref().nature == Nature::Bare {
+        if task.as_ref().is_bare() {
             (task.as_ref().vtable.dealloc)(task);
             return true;
         }
@@ -648,7 +657,7 @@ pub(crate) unsafe fn cancel_taken(task: NonNull<Header>) -> bool {
 /// The caller holds a reference.
 pub(crate) unsafe fn add_ref(task: NonNull<Header>) {
     // SAFETY: by contract.
-    unsafe { task.as_ref() }.state.fetch_add(REF, Relaxed);
+    unsafe { task.as_ref() }.state().fetch_add(REF, Relaxed);
 }
 
 /// # Safety
@@ -656,7 +665,7 @@ pub(crate) unsafe fn add_ref(task: NonNull<Header>) {
 pub(crate) unsafe fn drop_ref(task: NonNull<Header>) {
     // SAFETY: by contract.
     let header = unsafe { task.as_ref() };
-    if header.state.fetch_sub(REF, AcqRel) & !(REF - 1) == REF {
+    if header.state().fetch_sub(REF, AcqRel) & !(REF - 1) == REF {
         // SAFETY: it was the last one.
         unsafe { (header.vtable.dealloc)(task) };
     }
@@ -669,7 +678,7 @@ pub(crate) unsafe fn drop_ref(task: NonNull<Header>) {
 pub(crate) unsafe fn drop_handle(task: NonNull<Header>) {
     // SAFETY: by contract.
     let header = unsafe { task.as_ref() };
-    if header.state.fetch_and(!HANDLE, AcqRel) & COMPLETED != 0 {
+    if header.state().fetch_and(!HANDLE, AcqRel) & COMPLETED != 0 {
         // SAFETY: completed with a handle: the result was left to the handle.
         unsafe { (header.vtable.drop_stage)(task) };
     }
@@ -716,13 +725,13 @@ unsafe fn header(data: *const ()) -> NonNull<Header> {
 unsafe fn wake(task: NonNull<Header>) {
     // SAFETY: by contract.
     let header = unsafe { task.as_ref() };
-    let mut state = header.state.load(Acquire);
+    let mut state = header.state().load(Acquire);
     loop {
         if state & (COMPLETED | SCHEDULED) != 0 {
             return;
         }
         match header
-            .state
+            .state()
             .compare_exchange(state, state | SCHEDULED, AcqRel, Acquire)
         {
             Ok(_) => break,
@@ -737,5 +746,7 @@ unsafe fn wake(task: NonNull<Header>) {
 
 /// Notes that the running closure was told to end, and, with `CANCELLED`, that it was for that reason and not for the time.
 pub(crate) fn observe(header: &Header, cancelled: u64) {
-    header.state.fetch_or(OBSERVED | cancelled, AcqRel);
+    if !header.is_bare() {
+        header.state().fetch_or(OBSERVED | cancelled, AcqRel);
+    }
 }

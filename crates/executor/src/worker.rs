@@ -29,8 +29,10 @@ const BATCH: usize = 32;
 /// Every so many tasks from its ring a worker looks at the class's queue first, so that work that refills itself from inside
 /// does not shut out work from outside.
 const QUEUE_INTERVAL: u32 = 61;
-/// How often a worker that ran dry looks again before it sleeps: about 2 µs, less than the 5 µs of a wake-up.
-const SPINS: u32 = 40;
+/// How long a worker that ran dry looks before it sleeps, ns: a few times what a wake-up costs whoever makes it.
+const SPIN: u64 = 20_000;
+/// It spins only while that pays: after each search in vain it sleeps at once twice as many times as before, up to this.
+const SPIN_SKIPS_MAX: u32 = 64;
 /// How often a front worker tries the scheduler's lock before it goes on without it. A back thread may hold it while the
 /// kernel has taken the CPU from that thread.
 const FRONT_TRIES: u32 = 200;
@@ -69,6 +71,9 @@ pub(crate) struct Worker {
     /// Time spent in tasks since the worker was woken, ns.
     worked: u64,
     naps: u32,
+    /// Times to sleep without a search, and how many were last decided.
+    spin_skips: u32,
+    spin_backoff: u32,
     /// Mean run time by class, ns, for the size of batches.
     mean: Box<[u64]>,
     /// The pool has no threads: `drain` runs it on the calling one.
@@ -111,6 +116,8 @@ impl Worker {
             over_parallelism: false,
             worked: WAKE_COST,
             naps: 0,
+            spin_skips: 0,
+            spin_backoff: 1,
             manual,
         }
     }
@@ -255,7 +262,7 @@ impl Worker {
         match ran {
             Ran::Pending { again: false } => {}
             // SAFETY: with `again` the life reference came back.
-            Ran::Pending { again: true } => unsafe { dispatch::enqueue_woken(task) },
+            Ran::Pending { again: true } => unsafe { dispatch::enqueue_at(task, self.now) },
             ended => {
                 bump(&figures.tasks, 1);
                 match ended {
@@ -658,7 +665,7 @@ impl Worker {
 
     fn release_token(&mut self) {
         if std::mem::replace(&mut self.token, false) {
-            self.signals().release_token();
+            self.signals().release_token(self.group());
             if self.group() == Group::Front {
                 self.pool.pass_on(Group::Back);
             }
@@ -673,16 +680,8 @@ impl Worker {
             signals.start_searching(group);
             self.searching = true;
         }
-        if until == 0 && self.token {
-            for _ in 0..SPINS {
-                if self.pool.has_work(group) {
-                    self.now = self.pool.now().as_nanos();
-                    return;
-                }
-                for _ in 0..8 {
-                    std::hint::spin_loop();
-                }
-            }
+        if until == 0 && self.token && self.search() {
+            return;
         }
         self.settle();
         self.flush_ring();
@@ -715,7 +714,7 @@ impl Worker {
             if self.pool.stop.load(SeqCst) || self.shared.command.load(SeqCst) != command::RUN {
                 return true;
             }
-            if group == Group::Back && signals.running() >= signals.parallelism() {
+            if group == Group::Back && !signals.has_room() {
                 return false;
             }
             if until != 0 {
@@ -726,6 +725,31 @@ impl Worker {
         self.shared.state.store(state::BUSY, SeqCst);
         self.now = self.pool.now().as_nanos();
         self.shared.heartbeat.store(self.now, Relaxed);
+    }
+
+    /// Looks for work a little longer if that has paid lately; true when there is some.
+    fn search(&mut self) -> bool {
+        if self.spin_skips > 0 {
+            self.spin_skips -= 1;
+            return false;
+        }
+        let until = self.now + SPIN;
+        loop {
+            if self.pool.has_work(self.group()) {
+                self.spin_backoff = 1;
+                self.now = self.pool.now().as_nanos();
+                return true;
+            }
+            for _ in 0..8 {
+                std::hint::spin_loop();
+            }
+            let now = self.pool.now().as_nanos();
+            if now > until {
+                self.spin_skips = self.spin_backoff;
+                self.spin_backoff = (self.spin_backoff * 2).min(SPIN_SKIPS_MAX);
+                return false;
+            }
+        }
     }
 
     /// True when the last wake-up was not worth its cost, and others of the group are at work.

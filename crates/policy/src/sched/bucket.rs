@@ -47,6 +47,14 @@ impl Bucket {
     /// Counts the time until `now`.
     #[inline]
     pub(crate) fn refill(&mut self, now: Timestamp) {
+        self.refill_beside(now, 0);
+    }
+
+    /// Counts the time until `now` while `pending_ns` are on their way. What is on its way has left the bucket already, so
+    /// it makes room: else a bucket that is less deep than a task is long would overflow while the task runs and the
+    /// entitlement of that time would be lost.
+    #[inline]
+    pub(crate) fn refill_beside(&mut self, now: Timestamp, pending_ns: u64) {
         let elapsed = now.saturating_nanos_since(self.refilled);
         if elapsed > 0 {
             self.refilled = now;
@@ -55,7 +63,7 @@ impl Bucket {
             self.level = self
                 .level
                 .saturating_add(gain.min(1 << 61) as i64)
-                .min(self.capacity());
+                .min(self.capacity().saturating_add_unsigned(units(pending_ns)));
         }
     }
 

@@ -112,7 +112,7 @@ impl FrontGate {
     /// Returns how long the front group must wait, with `pending_ns` of its grants out; `None` if it need not.
     #[inline]
     pub(crate) fn wait(&mut self, now: Timestamp, pending_ns: u64) -> Option<u64> {
-        self.bucket.refill(now);
+        self.bucket.refill_beside(now, pending_ns);
         let resume = ((u128::from(RESUME_NS) * u128::from(self.rate)) >> 20) as u64;
         // The bucket of a backlog is as deep as the level at which the gate opens: allow for rounding.
         let needed = if self.shut {

@@ -181,6 +181,33 @@ fn shares_are_kept() {
     }
 }
 
+/// CPU-11: shares hold across the groups too: a front and a back group that always have work each get what their classes were
+/// promised, within a point, although the kernel would give the front group everything.
+#[test]
+fn shares_are_kept_between_the_groups() {
+    for algorithm in [
+        Algorithm::RoundRobin,
+        Algorithm::Cfs,
+        Algorithm::ProportionalShare,
+    ] {
+        for workers in [2, 8] {
+            for mean_size_ns in [100_000, 1_000_000] {
+                let report = simulate(&Config {
+                    algorithm,
+                    arrivals: Arrivals::Backlog,
+                    sizes: Sizes::Fixed,
+                    mean_size_ns,
+                    workers,
+                    tasks: u64::from(workers) * 3_500_000_000 / mean_size_ns,
+                    ..Config::default()
+                });
+                let fairness = report.fairness.clone().unwrap();
+                assert!(fairness.worst_error_points <= 1.0, "{}", report.to_text());
+            }
+        }
+    }
+}
+
 /// CPU-8: under `priority` a class that always has work is served at least once in each stretch of the stated bound, however
 /// much the others bring.
 #[test]
