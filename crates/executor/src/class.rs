@@ -116,12 +116,9 @@ impl Class {
             for work in std::iter::once(first).chain(work.by_ref().take(size - 1)) {
                 let task = match Luggage::pack(carrier) {
                     None => task::new_bare(self.info.slot, work, now, PLAIN),
-                    Some(luggage) => task::new_bare(
-                        self.info.slot,
-                        move || luggage.within(work),
-                        now,
-                        PLAIN,
-                    ),
+                    Some(luggage) => {
+                        task::new_bare(self.info.slot, move || luggage.within(work), now, PLAIN)
+                    }
                 };
                 match &mut chain {
                     Some(chain) => chain.append(task.cast()),
@@ -230,7 +227,11 @@ impl Class {
         let now = match dispatch::local() {
             Some(local) => {
                 plan.samples = local.next_sample();
-                if plan.samples == 0 { 0 } else { crate::clock::now(self.pool.spine) }
+                if plan.samples == 0 {
+                    0
+                } else {
+                    crate::clock::now(self.pool.spine)
+                }
             }
             None => crate::clock::now(self.pool.spine),
         };

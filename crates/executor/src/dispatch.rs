@@ -301,8 +301,7 @@ fn enqueue_special(slot: &'static ClassSlot, task: NonNull<Header>) {
     }
     let tag = header.extra().and_then(|extra| extra.tag);
     let ordered = header.priority != 0
-        || header.extra()
-            .is_some_and(|extra| extra.deadline != 0)
+        || header.extra().is_some_and(|extra| extra.deadline != 0)
             && slot.algorithm() == Algorithm::ProportionalShare;
     match tag {
         Some(tag) if !ordered => slot.spine().tags.push(slot, usize::from(tag), task),

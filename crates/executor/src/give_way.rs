@@ -36,16 +36,18 @@ pub fn checkpoint() -> Result<(), Interrupted> {
     let Some(local) = dispatch::local() else {
         return Ok(());
     };
-    // SAFETY: set while the task runs on this thread, which holds its life reference.
-    let Some(header) = (unsafe { local.task.get().as_ref() }) else {
-        return Ok(());
-    };
-    let cancelled = !header.is_bare() && header.state().load(Relaxed) & task::CANCELLED != 0;
-    if cancelled || local.spine.terminated.load(Relaxed) {
-        task::observe(header, task::CANCELLED);
+    // SAFETY: set while a task that has a state runs on this thread, which holds its life reference.
+    let header = unsafe { local.task.get().as_ref() };
+    if local.spine.terminated.load(Relaxed)
+        || header.is_some_and(|header| header.state().load(Relaxed) & task::CANCELLED != 0)
+    {
+        if let Some(header) = header {
+            task::observe(header, task::CANCELLED);
+        }
         return Err(Interrupted::Cancelled);
     }
-    if let Some(extra) = header.extra()
+    if let Some(header) = header
+        && let Some(extra) = header.extra()
         && extra.timeout != 0
         && crate::clock::now(local.spine).saturating_sub(local.task_started.get()) > extra.timeout
     {
@@ -54,13 +56,21 @@ pub fn checkpoint() -> Result<(), Interrupted> {
     }
     let signals = &local.spine.signals;
     if signals.is_revoked(local.worker) || signals.over_parallelism() {
-        give_way(local, header.slot.rank.load(Relaxed));
+        give_way(local);
     }
     Ok(())
 }
 
 #[cold]
-fn give_way(local: &Local, rank: u8) {
+fn give_way(local: &Local) {
+    let Some(slot) = local
+        .spine
+        .classes
+        .get(usize::from(local.slice_class.get()))
+    else {
+        return;
+    };
+    let rank = slot.rank.load(Relaxed);
     // SAFETY: the pool outlives its workers, and this is one.
     let pool = unsafe { &*local.pool };
     let signals = &pool.spine.signals;

@@ -237,7 +237,13 @@ pub(crate) struct Plan {
 }
 
 impl Header {
-    fn new(slot: &'static ClassSlot, vtable: &'static VTable, nature: Nature, now: u64, plan: Plan) -> Self {
+    fn new(
+        slot: &'static ClassSlot,
+        vtable: &'static VTable,
+        nature: Nature,
+        now: u64,
+        plan: Plan,
+    ) -> Self {
         Header {
             link: Link::new(),
             vtable,
@@ -261,6 +267,12 @@ impl Header {
         self.nature == Nature::Bare
     }
 
+    /// True for a closure without a handle whose waiting time is not measured: it may share a clock reading with others.
+    #[inline]
+    pub(crate) fn is_tiny_candidate(&self) -> bool {
+        self.is_bare() && self.samples.load(Relaxed) == 0
+    }
+
     /// What only tasks that are not bare have.
     #[inline]
     fn shared(&self) -> &Shared {
@@ -279,7 +291,11 @@ impl Header {
     /// What the task asks for beyond the usual.
     #[inline]
     pub(crate) fn extra(&self) -> Option<&Extra> {
-        if self.is_bare() { None } else { self.shared().extra.as_deref() }
+        if self.is_bare() {
+            None
+        } else {
+            self.shared().extra.as_deref()
+        }
     }
 
     /// Virtual run time of a future, ns.
@@ -471,8 +487,8 @@ pub(crate) unsafe fn run(
     // SAFETY: the life reference keeps it alive.
     let header = unsafe { task.as_ref() };
     if header.is_bare() {
-        // SAFETY: taken out of its queue, so it is this thread's alone.
-        let panicked = unsafe { (header.vtable.call)(task) };
+        // SAFETY: by contract.
+        let panicked = unsafe { call_bare(task) };
         let ran = if panicked {
             Ran::Panicked
         } else {
@@ -487,10 +503,12 @@ pub(crate) unsafe fn run(
             unsafe { drop_ref(task) };
             return (Ran::Skipped, now);
         }
-        match header
-            .state()
-            .compare_exchange(state, (state & !SCHEDULED) | RUNNING, AcqRel, Acquire)
-        {
+        match header.state().compare_exchange(
+            state,
+            (state & !SCHEDULED) | RUNNING,
+            AcqRel,
+            Acquire,
+        ) {
             Ok(_) => break,
             Err(now) => state = now,
         }
@@ -559,7 +577,7 @@ pub(crate) unsafe fn run(
                     return (Ran::Cancelled, ended);
                 }
                 match header
-            .state()
+                    .state()
                     .compare_exchange(state, state & !RUNNING, AcqRel, Acquire)
                 {
                     Ok(_) => {
@@ -571,6 +589,16 @@ pub(crate) unsafe fn run(
             }
         }
     }
+}
+
+/// Calls a bare closure and frees its task; true when it panicked.
+///
+/// # Safety
+/// The task is bare and was taken out of its queue.
+#[inline]
+pub(crate) unsafe fn call_bare(task: NonNull<Header>) -> bool {
+    // SAFETY: taken out of its queue, so it is this thread's alone.
+    unsafe { (task.as_ref().vtable.call)(task) }
 }
 
 /// Publishes the result and wakes the handle. The caller holds `RUNNING`, which ends here.
@@ -620,7 +648,10 @@ pub(crate) unsafe fn cancel(task: NonNull<Header>) -> bool {
         } else {
             state | CANCELLED | RUNNING
         };
-        match header.state().compare_exchange(state, next, AcqRel, Acquire) {
+        match header
+            .state()
+            .compare_exchange(state, next, AcqRel, Acquire)
+        {
             Ok(_) => break,
             Err(now) => state = now,
         }
@@ -746,7 +777,5 @@ unsafe fn wake(task: NonNull<Header>) {
 
 /// Notes that the running closure was told to end, and, with `CANCELLED`, that it was for that reason and not for the time.
 pub(crate) fn observe(header: &Header, cancelled: u64) {
-    if !header.is_bare() {
-        header.state().fetch_or(OBSERVED | cancelled, AcqRel);
-    }
+    header.state().fetch_or(OBSERVED | cancelled, AcqRel);
 }
