@@ -58,7 +58,11 @@ impl Local {
     pub(crate) fn next_sample(&self) -> u8 {
         let count = self.submitted.get().wrapping_add(1);
         self.submitted.set(count);
-        if count % SAMPLING == 0 { SAMPLING } else { 0 }
+        if count.is_multiple_of(SAMPLING) {
+            SAMPLING
+        } else {
+            0
+        }
     }
 }
 

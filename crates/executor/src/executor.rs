@@ -380,9 +380,9 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::BlocksWorker`] on one of its own workers; the executor then goes on.
-    pub fn shutdown(mut self, timeout: Duration) -> Result<ShutdownReport, (Self, Error)> {
+    pub fn shutdown(mut self, timeout: Duration) -> Result<ShutdownReport, Box<(Self, Error)>> {
         if self.is_own_thread() {
-            return Err((self, Error::BlocksWorker { call: "shutdown" }));
+            return Err(Box::new((self, Error::BlocksWorker { call: "shutdown" })));
         }
         Ok(self.end(timeout))
     }
@@ -485,7 +485,7 @@ impl Executor {
             let _ = supervisor.join();
         }
         let threads = std::mem::take(&mut *pool.threads.lock().unwrap_or_else(|e| e.into_inner()));
-        for (&index, _) in &threads {
+        for &index in threads.keys() {
             pool.spine.signals.wake_worker(group_of(index), index);
         }
         for (index, thread) in threads {

@@ -12,7 +12,7 @@ use crate::stack::Stack;
 use crate::stats::{ClassStats, Stats, WorkerStats};
 use crate::task::Header;
 use flyball_core::class::{ClassSpec, Group};
-use flyball_core::id::{ClassId, ClassSet, KindId, WorkerId};
+use flyball_core::id::{ClassId, KindId, WorkerId};
 use flyball_core::time::{Source, Timestamp};
 use flyball_policy::sched::place::{Placer, Strategy, TaskView, WorkerView, rebalance};
 use flyball_policy::sched::{Algorithm, ClassParams, Scheduler};
@@ -40,6 +40,8 @@ pub(crate) struct Pool {
     /// Workers wanted in each group.
     pub(crate) wanted: [AtomicUsize; 2],
     pub(crate) rebalances: AtomicU64,
+    /// Where keys ran last.
+    pub(crate) cores: LastCores,
     pub(crate) stop: AtomicBool,
     /// Signalled when a worker goes idle or ends while somebody waits for that.
     pub(crate) quiet: Condvar,
@@ -85,6 +87,11 @@ pub(crate) struct WorkerShared {
     pub(crate) clock: Mutex<Option<ThreadClock>>,
     /// CPU use over the last second or so, parts in 10,000.
     pub(crate) cpu: AtomicU32,
+    /// Mean time of a call or poll, ns; tasks ended a second; parts in 10,000 that failed: since the start, looked at once a
+    /// second.
+    pub(crate) mean_run_ns: AtomicU64,
+    pub(crate) throughput: AtomicU64,
+    pub(crate) error_rate: AtomicU32,
     /// Relative speed the worker should be given, parts in 10,000.
     pub(crate) weight: AtomicU32,
     pub(crate) pinned_to: Mutex<Option<u32>>,
@@ -108,6 +115,38 @@ pub(crate) mod command {
 
 pub(crate) fn group_index(group: Group) -> usize {
     usize::from(group == Group::Back)
+}
+
+/// The core that last ran each key, for the `locality` strategy: a table of fixed size in which a newer key may take an older
+/// one's place.
+pub(crate) struct LastCores(Box<[AtomicU64]>);
+
+const LAST_CORES: usize = 4096;
+
+impl LastCores {
+    fn new() -> Self {
+        LastCores((0..LAST_CORES).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// The place of a key and the part of it that tells keys of one place apart (48 bits).
+    fn place(&self, key: u64) -> (&AtomicU64, u64) {
+        // Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, 6.4).
+        let mixed = key.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (&self.0[(mixed >> 52) as usize], mixed << 16)
+    }
+
+    pub(crate) fn note(&self, key: u64, core: u32) {
+        let (place, tag) = self.place(key);
+        place.store(tag | u64::from(core.min(0xfffe) + 1), Relaxed);
+    }
+
+    fn last(&self, key: u64) -> Option<u16> {
+        let (place, tag) = self.place(key);
+        let noted = place.load(Relaxed);
+        (noted & !0xffff == tag)
+            .then(|| (noted & 0xffff) as u16)?
+            .checked_sub(1)
+    }
 }
 
 /// Class, kind and nature of a task in one word.
@@ -172,6 +211,9 @@ impl WorkerShared {
             command: AtomicU8::new(command::RUN),
             clock: Mutex::new(None),
             cpu: AtomicU32::new(0),
+            mean_run_ns: AtomicU64::new(0),
+            throughput: AtomicU64::new(0),
+            error_rate: AtomicU32::new(0),
             weight: AtomicU32::new(10_000),
             pinned_to: Mutex::new(None),
             stuck: AtomicBool::new(false),
@@ -211,6 +253,7 @@ impl Pool {
                 AtomicUsize::new(config.back_workers),
             ],
             rebalances: AtomicU64::new(0),
+            cores: LastCores::new(),
             stop: AtomicBool::new(false),
             quiet: Condvar::new(),
             quiet_lock: Mutex::new(()),
@@ -412,30 +455,15 @@ impl Pool {
             key,
             cpu: 1.0,
             memory: 0,
-            last_core: None,
+            last_core: key.and_then(|key| self.cores.last(key)),
         };
         let mut placer = self.placer.lock().unwrap_or_else(|e| e.into_inner());
         placer.place(&task, &views).map(|id| id.get())
     }
 
     fn view(&self, worker: &WorkerShared) -> WorkerView {
-        let (mut polls, mut run_ns, mut tasks, mut errors) = (0u64, 0u64, 0u64, 0u64);
-        for row in worker.stats.rows() {
-            for kind in row.kinds() {
-                polls += kind.polls.load(Relaxed);
-                run_ns += kind.run_ns.load(Relaxed);
-                tasks += kind.tasks.load(Relaxed);
-                errors += kind.panicked.load(Relaxed) + kind.timed_out.load(Relaxed);
-            }
-        }
-        let now = self.now().as_nanos();
-        let alive = now.saturating_sub(worker.started_at.load(Relaxed)).max(1) as f64 / 1e9;
         let cpu = f64::from(worker.cpu.load(Relaxed)) / 10_000.0;
-        let error_rate = if tasks == 0 {
-            0.0
-        } else {
-            errors as f64 / tasks as f64
-        };
+        let error_rate = f64::from(worker.error_rate.load(Relaxed)) / 10_000.0;
         WorkerView {
             id: WorkerId::new(worker.index as u16),
             weight: f64::from(worker.weight.load(Relaxed)) / 10_000.0,
@@ -443,12 +471,8 @@ impl Pool {
             running: u32::from(worker.task_since.load(Relaxed) != 0),
             tagged: self.spine.tags.len(worker.index),
             cpu,
-            mean_run_ns: if polls == 0 {
-                0.0
-            } else {
-                run_ns as f64 / polls as f64
-            },
-            throughput: tasks as f64 / alive,
+            mean_run_ns: worker.mean_run_ns.load(Relaxed) as f64,
+            throughput: worker.throughput.load(Relaxed) as f64,
             error_rate,
             health: if worker.stuck.load(Relaxed) {
                 0.0
@@ -678,10 +702,6 @@ impl Pool {
     /// Makes sure the clock is calibrated before the first task asks.
     pub(crate) fn warm_clock() -> Source {
         clock::best().clone()
-    }
-
-    pub(crate) fn all_classes(&self) -> ClassSet {
-        ClassSet::from_bits(self.mask(Group::Front) | self.mask(Group::Back))
     }
 }
 

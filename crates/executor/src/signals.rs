@@ -208,15 +208,6 @@ impl Signals {
             .any(|word| word.load(SeqCst) != 0)
     }
 
-    /// Workers of the group that are asleep and not yet claimed.
-    pub(crate) fn idle_count(&self, group: Group) -> u32 {
-        self.groups[index(group)]
-            .idle
-            .iter()
-            .map(|word| word.load(SeqCst).count_ones())
-            .sum()
-    }
-
     /// Wakes a worker of the group unless one is searching already, none is idle, or no token is left for it.
     #[inline]
     pub(crate) fn wake_one(&self, group: Group) -> bool {

@@ -6,11 +6,14 @@
 use crate::event::What;
 use crate::os;
 use crate::pool::{Pool, TaskWhat, group_index, state};
-use crate::spine::{group_of, workers_of};
+use crate::spine::workers_of;
+use crate::stats::Counts;
 use crate::threads;
+use crate::topology::{self, Topology};
 use flyball_core::class::Group;
-use flyball_policy::sched::place;
+use flyball_policy::sched::{heat, place};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 use std::time::Duration;
@@ -33,6 +36,7 @@ pub(crate) fn run(pool: &Arc<Pool>) {
     let mut next_batch = 0u64;
     let mut next_second = 0u64;
     let mut seen: HashMap<usize, Seen> = HashMap::new();
+    let mut no_heat = false;
     loop {
         let now = pool.now().as_nanos();
         if pool.stop.load(SeqCst) {
@@ -50,6 +54,8 @@ pub(crate) fn run(pool: &Arc<Pool>) {
         if now >= next_second {
             next_second = now + SECOND_NS;
             measure(pool, &mut seen, now);
+            summarise(pool, now);
+            follow_heat(pool, &mut no_heat);
             follow_parallelism(pool);
             rebalance_if_uneven(pool);
         }
@@ -74,11 +80,6 @@ pub(crate) fn run(pool: &Arc<Pool>) {
 fn is_busy(pool: &Pool) -> bool {
     pool.known_workers()
         .any(|worker| worker.state.load(SeqCst) == state::BUSY)
-}
-
-/// The position of a worker in its group, from 0.
-fn position(index: usize) -> usize {
-    index - workers_of(group_of(index)).start
 }
 
 fn missing(pool: &Pool) -> bool {
@@ -173,6 +174,70 @@ fn measure(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
             before.cpu = cpu;
             before.at = now;
         }
+    }
+}
+
+/// Sums up what each worker has done, for the placement strategies.
+fn summarise(pool: &Pool, now: u64) {
+    for worker in pool.known_workers() {
+        let mut counts = Counts::default();
+        for kind in worker.stats.rows().flat_map(|row| row.kinds()) {
+            counts.add(kind);
+        }
+        let alive = now.saturating_sub(worker.started_at.load(Relaxed)).max(1);
+        let errors = counts.panicked + counts.timed_out;
+        worker
+            .mean_run_ns
+            .store(counts.run_ns / counts.polls.max(1), Relaxed);
+        worker.throughput.store(
+            (u128::from(counts.tasks) * 1_000_000_000 / u128::from(alive)) as u64,
+            Relaxed,
+        );
+        worker
+            .error_rate
+            .store((errors * 10_000 / counts.tasks.max(1)) as u32, Relaxed);
+    }
+}
+
+/// Gives workers that are pinned to hot or slowed-down CPUs less weight.
+///
+/// Where the machine tells no temperatures and no frequency limits, that is an event, once, and every weight stays 1.
+fn follow_heat(pool: &Pool, known_unavailable: &mut bool) {
+    if pool.config.pin.is_none() || *known_unavailable {
+        return;
+    }
+    let readings = Topology::read(Path::new("/"), None)
+        .and_then(|topology| topology::heat::read(Path::new("/"), &topology));
+    let readings = match readings {
+        Ok(readings) => readings,
+        Err(unavailable) => {
+            *known_unavailable = true;
+            pool.events
+                .push(pool.now(), None, What::Unavailable, unavailable.to_string());
+            return;
+        }
+    };
+    for worker in pool.known_workers() {
+        let pinned_to = *worker.pinned_to.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(reading) = readings
+            .iter()
+            .find(|reading| Some(reading.cpu) == pinned_to)
+        else {
+            continue;
+        };
+        let celsius = |millicelsius: i64| millicelsius as f64 / 1000.0;
+        let weight = heat::weight(&heat::Heat {
+            temperature_c: reading.temperature.map(|t| celsius(t.millicelsius)),
+            critical_c: reading
+                .temperature
+                .and_then(|t| t.limit_millicelsius)
+                .map(celsius),
+            frequency_limit: reading
+                .allowed_khz
+                .zip(reading.hardware_khz)
+                .map(|(allowed, hardware)| (allowed as f64, hardware as f64)),
+        });
+        worker.weight.store((weight * 10_000.0) as u32, Relaxed);
     }
 }
 

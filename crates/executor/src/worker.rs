@@ -8,6 +8,7 @@
 //! once at each task's end, which is the start of the next.
 
 use crate::dispatch::{self, Local, NO_CLASS, Which};
+use crate::os;
 use crate::pool::{Pool, TaskWhat, UNNAMED, WorkerShared, command, state};
 use crate::signals::Signals;
 use crate::spine::ClassSlot;
@@ -252,6 +253,7 @@ impl Worker {
         };
         self.local.task.set(known);
         self.local.task_started.set(started);
+        let key = header.extra().and_then(|extra| extra.key);
         self.shared.task_what.store(
             TaskWhat::of(slot.index, kind, header.is_future()).0,
             Relaxed,
@@ -261,6 +263,11 @@ impl Worker {
         let (ran, ended) = unsafe { task::run(task, started, self.shared.index, &self.pool.clock) };
         self.local.task.set(std::ptr::null());
         self.now = ended.max(started);
+        if let Some(key) = key
+            && let Ok(core) = os::current_cpu()
+        {
+            self.pool.cores.note(key, core);
+        }
         let elapsed = self.now - started;
         let run = self.account_unread(slot, elapsed);
         let started = self.now - run;
@@ -430,7 +437,10 @@ impl Worker {
             .slice
             .as_ref()
             .map_or(0, |slice| slice.end.saturating_sub(self.now));
-        let fits = (slice_left / self.mean[usize::from(slot.index)].max(1)) as usize;
+        // A worker on a hot core takes less at once and leaves the rest to the others.
+        let weight = u64::from(self.shared.weight.load(Relaxed));
+        let fits =
+            (slice_left * weight / 10_000 / self.mean[usize::from(slot.index)].max(1)) as usize;
         // What is left in the ring when the interval is over stays; a batch is only taken into an empty ring.
         let room = if self.shared.ring.is_empty() {
             BATCH

@@ -79,9 +79,13 @@ impl Flyball {
     ///
     /// # Errors
     /// The runtime back when called on one of its own workers, which would wait for itself.
-    pub fn shutdown_blocking(self, timeout: Duration) -> Result<ShutdownReport, (Self, Error)> {
-        self.executor
-            .shutdown(timeout)
-            .map_err(|(executor, error)| (Flyball { executor }, error))
+    pub fn shutdown_blocking(
+        self,
+        timeout: Duration,
+    ) -> Result<ShutdownReport, Box<(Self, Error)>> {
+        self.executor.shutdown(timeout).map_err(|refused| {
+            let (executor, error) = *refused;
+            Box::new((Flyball { executor }, error))
+        })
     }
 }
