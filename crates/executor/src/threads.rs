@@ -133,58 +133,6 @@ fn settle_in(pool: &Pool, shared: &WorkerShared) {
             Err(unavailable) => report(Err(unavailable)),
         }
     }
-    *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) = None;
-    shared.cpu.store(0, SeqCst);
-    let reason = if pool.stop.load(SeqCst) {
-        "shutdown"
-    } else {
-        "told to"
-    };
-    pool.events
-        .push(pool.now(), Some(shared.index), What::Stopped, reason);
-    shared.state.store(state::STOPPED, SeqCst);
-    pool.notify_quiet();
-    pool.spine.rouse_supervisor();
-}
-
-/// Gives the calling thread its priority and its place on the machine; what cannot be had is an event, not an error.
-fn settle_in(pool: &Pool, shared: &WorkerShared) {
-    let report = |result: Result<(), Unavailable>| {
-        if let Err(unavailable) = result {
-            pool.events.push(
-                pool.now(),
-                Some(shared.index),
-                What::Unavailable,
-                unavailable.to_string(),
-            );
-        }
-    };
-    match shared.group {
-        Group::Front => report(os::set_slice(pool.config.front_slice)),
-        Group::Back => {
-            if pool.config.back_priority != BackPriority::Normal {
-                report(os::set_priority(pool.config.back_priority));
-            }
-        }
-    }
-    if let Some(layout) = pool.config.pin {
-        let allowed = os::allowed_cpus().ok();
-        match Topology::read(Path::new("/"), allowed.as_ref()) {
-            Ok(topology) => {
-                let position = shared.index - workers_of(shared.group).start;
-                let cpus = topology.layout(position + 1, layout);
-                if let Some(cpus) = cpus.last() {
-                    let pinned = os::pin(cpus);
-                    if pinned.is_ok() {
-                        *shared.pinned_to.lock().unwrap_or_else(|e| e.into_inner()) =
-                            cpus.iter().next();
-                    }
-                    report(pinned);
-                }
-            }
-            Err(unavailable) => report(Err(unavailable)),
-        }
-    }
     *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) = ThreadClock::of_current_thread().ok();
 }
 
