@@ -144,7 +144,7 @@ impl LastCores {
         let (place, tag) = self.place(key);
         let noted = place.load(Relaxed);
         (noted & !0xffff == tag)
-            .then(|| (noted & 0xffff) as u16)?
+            .then_some((noted & 0xffff) as u16)?
             .checked_sub(1)
     }
 }

@@ -28,7 +28,7 @@
 //! ready bits for the last time, the producer sets its ready bit before it reads ranks, so one of them sees the other.
 
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
-use crate::sync::{Condvar, Mutex, sc_fence};
+use crate::sync::{Condvar, Mutex, sc_fence, wait_timeout};
 use crossbeam_utils::CachePadded;
 use flyball_core::class::Group;
 use std::time::Duration;
@@ -404,10 +404,7 @@ impl Parker {
             }
         };
         // One wait: a spurious wake-up counts as the timeout, and the caller looks for work again.
-        let (guard, _) = self
-            .condvar
-            .wait_timeout(guard, timeout)
-            .unwrap_or_else(|e| e.into_inner());
+        let guard = wait_timeout(&self.mutex, &self.condvar, guard, timeout);
         let notified = self.state.swap(EMPTY, SeqCst) == NOTIFIED;
         drop(guard);
         notified

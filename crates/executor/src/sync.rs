@@ -17,3 +17,31 @@ pub(crate) fn sc_fence() {
     #[cfg(feature = "loom")]
     atomic::fence(atomic::Ordering::SeqCst);
 }
+
+/// Waits until notified or until the time has passed, whichever is first; a spurious wake-up counts as either.
+///
+/// loom's `wait_timeout` never times out. In the model the time passes at once, which covers every moment at which it could:
+/// the lock is free in between, so all that others may do meanwhile is explored.
+#[cfg(not(feature = "loom"))]
+pub(crate) fn wait_timeout<'a>(
+    _: &'a Mutex<()>,
+    condvar: &Condvar,
+    guard: std::sync::MutexGuard<'a, ()>,
+    timeout: std::time::Duration,
+) -> std::sync::MutexGuard<'a, ()> {
+    condvar
+        .wait_timeout(guard, timeout)
+        .unwrap_or_else(|e| e.into_inner())
+        .0
+}
+#[cfg(feature = "loom")]
+pub(crate) fn wait_timeout<'a>(
+    mutex: &'a Mutex<()>,
+    _: &Condvar,
+    guard: loom::sync::MutexGuard<'a, ()>,
+    _: std::time::Duration,
+) -> loom::sync::MutexGuard<'a, ()> {
+    drop(guard);
+    loom::thread::yield_now();
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}

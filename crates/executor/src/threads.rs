@@ -1,6 +1,6 @@
 //! Starting, stopping and joining worker threads.
 
-use crate::error::Error;
+use crate::error::{Error, message_of};
 use crate::event::What;
 use crate::os::{self, BackPriority, ThreadClock, Unavailable};
 use crate::pool::{Pool, WorkerShared, command, state};
@@ -8,6 +8,7 @@ use crate::spine::{group_of, workers_of};
 use crate::topology::Topology;
 use crate::worker::Worker;
 use flyball_core::class::Group;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
@@ -67,9 +68,12 @@ pub(crate) fn start(pool: &Arc<Pool>, index: usize) -> Result<(), Error> {
 
 fn body(pool: Arc<Pool>, shared: Arc<WorkerShared>) {
     settle_in(&pool, &shared);
-    if let Some(hook) = &pool.config.on_thread_start {
-        hook();
-    }
+    call_hook(
+        &pool,
+        &shared,
+        "on_thread_start",
+        pool.config.on_thread_start.as_deref(),
+    );
     pool.events.push(
         pool.now(),
         Some(shared.index),
@@ -77,9 +81,12 @@ fn body(pool: Arc<Pool>, shared: Arc<WorkerShared>) {
         format!("{:?} worker", shared.group),
     );
     Worker::new(pool.clone(), shared.clone(), false).run();
-    if let Some(hook) = &pool.config.on_thread_stop {
-        hook();
-    }
+    call_hook(
+        &pool,
+        &shared,
+        "on_thread_stop",
+        pool.config.on_thread_stop.as_deref(),
+    );
     *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) = None;
     shared.cpu.store(0, SeqCst);
     let reason = if pool.stop.load(SeqCst) {
@@ -92,6 +99,27 @@ fn body(pool: Arc<Pool>, shared: Arc<WorkerShared>) {
     shared.state.store(state::STOPPED, SeqCst);
     pool.notify_quiet();
     pool.spine.rouse_supervisor();
+}
+
+/// Calls a hook of the configuration; its panic is an event and does not end the worker.
+fn call_hook(
+    pool: &Pool,
+    shared: &WorkerShared,
+    name: &str,
+    hook: Option<&(dyn Fn() + Send + Sync)>,
+) {
+    let Some(hook) = hook else {
+        return;
+    };
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(hook)) {
+        let message = message_of(&*payload).unwrap_or_default();
+        pool.events.push(
+            pool.now(),
+            Some(shared.index),
+            What::Changed,
+            format!("{name} panicked: {message}"),
+        );
+    }
 }
 
 /// Gives the calling thread its priority and its place on the machine; what cannot be had is an event, not an error.
