@@ -262,6 +262,13 @@ impl Command {
         self
     }
 
+    /// What the class of a slot adds to what the command asks for itself.
+    pub(crate) fn of_class(mut self, niceness: i32, idle: bool) -> Command {
+        self.nice = (self.nice + niceness).clamp(-40, 39);
+        self.sched_idle |= idle;
+        self
+    }
+
     /// Runs it under SCHED_IDLE: only when no other thread wants the CPU. There is no way back for an unprivileged process.
     pub fn sched_idle(mut self, idle: bool) -> Command {
         self.sched_idle = idle;

@@ -178,9 +178,7 @@ impl Slots {
                 limit: queue.spec.queue_limit,
             });
         }
-        let command = command
-            .nice(queue.spec.niceness.into())
-            .sched_idle(queue.spec.name == IDLE);
+        let command = command.of_class(queue.spec.niceness.into(), queue.spec.name == IDLE);
         queue.waiting.push_back((command, Arc::clone(&shared)));
         state.ready.insert(class);
         drop(state);

@@ -1,0 +1,71 @@
+//! The `flyball` command.
+//!
+//! `main` makes the binary its own spawn server, reads the arguments and hands over; what a subcommand does stands in its module.
+//! Exit status: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
+
+mod args;
+mod input;
+mod quote;
+mod run;
+mod signals;
+mod template;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Subcommand};
+
+fn main() -> ExitCode {
+    flyball_process::init();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no error.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match cli.subcommand {
+        Subcommand::Run(options) => run::run(options),
+        Subcommand::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "flyball", &mut script);
+            print(&script)
+        }
+        Subcommand::Man => {
+            let mut pages = Vec::new();
+            match manual(&mut pages) {
+                Ok(()) => print(&pages),
+                Err(error) => complain(&format!("cannot write the manual: {error}"), 1),
+            }
+        }
+    }
+}
+
+/// The page of the command, then those of its subcommands.
+fn manual(out: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut command = Cli::command();
+    command.build();
+    clap_mangen::Man::new(command.clone()).render(out)?;
+    for subcommand in command
+        .get_subcommands()
+        .filter(|subcommand| subcommand.get_name() != "help")
+    {
+        clap_mangen::Man::new(subcommand.clone()).render(out)?;
+    }
+    Ok(())
+}
+
+/// A reader that goes away (`| head`) is no error.
+fn print(bytes: &[u8]) -> ExitCode {
+    let _ = std::io::stdout().write_all(bytes);
+    ExitCode::SUCCESS
+}
+
+/// Says what is wrong, in the form that all of the command's messages have.
+fn complain(text: &str, status: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "flyball: {text}");
+    ExitCode::from(status)
+}

@@ -1,0 +1,65 @@
+//! Signals, the terminal and the ends of pipes: the system calls of the command, and all of its `unsafe`.
+
+use std::io;
+use std::mem::MaybeUninit;
+
+/// Signals that ask the run to stop.
+const STOPPING: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
+/// Hands signals that ask to stop to `tell`, on a thread of its own, in place of ending the process. Call it before other threads
+/// start, so that they inherit the closed signals.
+pub(crate) fn watch(mut tell: impl FnMut(i32) -> bool + Send + 'static) -> io::Result<()> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set before it is used; the calls only read it.
+    let set = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        let mut set = set.assume_init();
+        for signal in STOPPING {
+            libc::sigaddset(&mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        set
+    };
+    std::thread::Builder::new()
+        .name("flyball-signals".to_owned())
+        .spawn(move || {
+            loop {
+                let mut signal = 0;
+                // SAFETY: both pointers are valid for the call.
+                if unsafe { libc::sigwait(&set, &mut signal) } == 0 && !tell(signal) {
+                    return;
+                }
+            }
+        })?;
+    Ok(())
+}
+
+/// The process group of this process.
+pub(crate) fn process_group() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { libc::getpgrp() as u32 }
+}
+
+/// Whether standard output is a pipe or socket that nobody reads any more.
+pub(crate) fn stdout_is_closed() -> bool {
+    let mut watched = libc::pollfd {
+        fd: 1,
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one entry, valid for the call, which does not wait.
+    unsafe { libc::poll(&mut watched, 1, 0) > 0 && watched.revents & libc::POLLERR != 0 }
+}
+
+/// Width of the terminal on standard error, in columns.
+pub(crate) fn terminal_width() -> Option<usize> {
+    // SAFETY: all-zero bytes are a valid `winsize`, which the call fills.
+    let size = unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        if libc::ioctl(2, libc::TIOCGWINSZ, &mut size) != 0 {
+            return None;
+        }
+        size
+    };
+    (size.ws_col > 0).then_some(size.ws_col.into())
+}
