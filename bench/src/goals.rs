@@ -153,8 +153,18 @@ const GOALS: &[Goal] = &[
         ..at_least("latency/", "backlog_of_left vs threads", 0.97, None)
     },
     // (Bare threads are what the CPU gives: they take the error of the calibration out of the figure.)
-    // CPU time is what the shares promise, second by second.
-    at_most("shares/", "worst_error_points", 1.0, None),
+    // CPU time is what the shares promise, second by second. Where neighbours take nearly everything from threads under
+    // SCHED_IDLE, a second holds a handful of tasks, and points of what was received would judge single tasks: there the
+    // measure is the machine.
+    at_most("shares/", "worst_error_points_of_machine", 1.0, None),
+    Goal {
+        lacks: &["busy"],
+        ..at_most("shares/", "worst_error_points", 1.0, None)
+    },
+    Goal {
+        contains: &["/normal-priority"],
+        ..at_most("shares/", "worst_error_points", 1.0, None)
+    },
     Goal {
         contains: &["/equal"],
         ..at_least("shares/", "jain", 0.99, None)

@@ -231,24 +231,26 @@ pub fn executor(quick: bool, rounds: usize) -> Vec<Entry> {
         if quick { 1 } else { rounds },
     );
 
-    let mut shares = |classes, weighted, company, rounds| {
+    let mut shares = |classes, weighted, company, normal_priority, rounds| {
+        let seconds = if quick { 2 } else { 10 };
         let load = ShareLoad {
             classes,
             weighted,
             company,
-            seconds: if quick { 2 } else { 10 },
+            normal_priority,
+            seconds,
         };
         plan.add_rounds(Case::Shares(load), FLYBALL, rounds);
     };
     if quick {
-        shares(8, false, 0, 1);
-        shares(8, true, 0, 1);
-        shares(2, true, 2, 1);
+        shares(8, false, 0, false, 1);
+        shares(8, true, 0, false, 1);
+        shares(8, true, 2, true, 1);
     } else {
-        for company in [0, 2] {
+        for (company, normal_priority) in [(0, false), (2, false), (2, true)] {
             for classes in [2, 8, 64] {
-                shares(classes, true, company, rounds);
-                shares(classes, false, company, rounds);
+                shares(classes, true, company, normal_priority, rounds);
+                shares(classes, false, company, normal_priority, rounds);
             }
         }
     }

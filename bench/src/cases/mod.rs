@@ -76,6 +76,8 @@ pub struct ShareLoad {
     /// Otherwise all classes have the same shares.
     pub weighted: bool,
     pub company: usize,
+    /// The back group's threads at normal priority instead of the default, SCHED_IDLE.
+    pub normal_priority: bool,
     pub seconds: usize,
 }
 
@@ -169,11 +171,16 @@ impl Case {
                 },
             ),
             Case::Shares(load) => format!(
-                "shares/{}-classes/{}{}",
+                "shares/{}-classes/{}{}{}",
                 load.classes,
                 if load.weighted { "weighted" } else { "equal" },
                 if load.company > 0 {
                     "/busy-neighbours"
+                } else {
+                    ""
+                },
+                if load.normal_priority {
+                    "/normal-priority"
                 } else {
                     ""
                 },

@@ -87,7 +87,7 @@ mod with_flyball {
                 }
             })
             .collect();
-        let (executor, classes) = classes_with(&shares)?;
+        let (executor, classes) = classes_with(&shares, load.normal_priority)?;
         // Leaked: the process ends with the sample, while the classes still have work.
         let _: &'static _ = Box::leak(Box::new(executor));
         // The first second, in which queues fill and virtual times meet, is not judged.

@@ -3,7 +3,7 @@
 use super::{Closures, Futures, THREADS, Tokio};
 use anyhow::Result;
 use flyball_core::class::{ClassSpec, Group};
-use flyball_executor::{Class, Config, Executor};
+use flyball_executor::{BackPriority, Class, Config, Executor};
 use std::future::Future;
 
 pub struct Pool {
@@ -46,8 +46,9 @@ impl Pool {
 }
 
 /// Starts an executor with a back class for each of these shares. There can be 64 classes with the built-in ones, so the
-/// last ones of many take the places of those.
-pub fn classes_with(shares: &[u32]) -> Result<(Executor, Vec<Class>)> {
+/// last ones of many take the places of those. `normal_priority` is for machines that are shared: under the default, busy
+/// neighbours leave the back group next to nothing to divide.
+pub fn classes_with(shares: &[u32], normal_priority: bool) -> Result<(Executor, Vec<Class>)> {
     let built_in = ClassSpec::built_in();
     let own = shares
         .len()
@@ -66,6 +67,9 @@ pub fn classes_with(shares: &[u32]) -> Result<(Executor, Vec<Class>)> {
                 .with_shares(shares)
         })
         .collect();
+    if normal_priority {
+        config.back_priority = BackPriority::Normal;
+    }
     let executor = Executor::start(config)?;
     let classes = names
         .iter()
