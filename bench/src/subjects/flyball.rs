@@ -14,9 +14,10 @@ pub struct Pool {
 }
 
 fn two_workers() -> Config {
-    let mut config = Config::default();
-    config.parallelism = THREADS;
-    config
+    Config {
+        parallelism: THREADS,
+        ..Config::default()
+    }
 }
 
 impl Pool {
