@@ -19,7 +19,7 @@ pub struct Config {
     pub strategy: Strategy,
     /// Workers that run at once, 1 to 128; 0 (default): the CPUs that affinity mask and quota allow.
     pub parallelism: usize,
-    /// Threads of the front group, 1 to 128; 0 (default): as many as `parallelism`.
+    /// Threads of the front group, 1 to 127; 0 (default): as many as `parallelism`.
     pub front_workers: usize,
     /// Threads of the back group, 1 to 128; 0 (default): one more than `parallelism`, so that a closure that gives way at a
     /// checkpoint finds a thread to give way to.
@@ -107,7 +107,7 @@ impl Config {
     /// Checks every value and puts in what zero stands for.
     pub(crate) fn resolve(mut self) -> Result<Self, Error> {
         let count = |key, value: usize, default: usize| match value {
-            0 => Ok(default.min(MAX_WORKERS_PER_GROUP)),
+            0 => Ok(default.min(MAX_WORKERS_PER_GROUP - 1)),
             1..=MAX_WORKERS_PER_GROUP => Ok(value),
             _ => Err(Error::Config {
                 key,
@@ -117,6 +117,13 @@ impl Config {
         };
         self.parallelism = count("parallelism", self.parallelism, os::available_parallelism())?;
         self.front_workers = count("front_workers", self.front_workers, self.parallelism)?;
+        if self.front_workers == MAX_WORKERS_PER_GROUP {
+            return Err(Error::Config {
+                key: "front_workers",
+                found: self.front_workers.to_string(),
+                expected: "0 to 127 (one place is the I/O thread's)",
+            });
+        }
         self.back_workers = count("back_workers", self.back_workers, self.parallelism + 1)?;
         let in_range = |key, ok: bool, found: String, expected| {
             if ok {

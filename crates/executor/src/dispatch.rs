@@ -15,6 +15,7 @@ use crate::pool::WorkerShared;
 use crate::queue::{Chain, Link};
 use crate::spine::{ClassSlot, Spine};
 use crate::task::Header;
+use flyball_core::class::Group;
 use flyball_core::time::Timestamp;
 use flyball_policy::sched::tasks::{BONUS_NS, FairClock};
 use flyball_policy::sched::{Algorithm, order};
@@ -44,6 +45,8 @@ pub(crate) struct Local {
     pub(crate) task: Cell<*const Header>,
     pub(crate) task_started: Cell<u64>,
     pub(crate) pool: *const crate::pool::Pool,
+    /// The thread drives tokio: see `io`.
+    pub(crate) io: bool,
     /// Closures submitted, for sampling.
     pub(crate) submitted: Cell<u8>,
 }
@@ -284,9 +287,20 @@ pub(crate) unsafe fn enqueue(task: NonNull<Header>) {
     }
     match local() {
         Some(local)
-            if local.slice_class.get() == slot.index && std::ptr::eq(local.spine, slot.spine()) =>
+            if local.slice_class.get() == slot.index
+                && std::ptr::eq(local.spine, slot.spine())
+                && (header.is_future() || !local.io) =>
         {
             push_local(local, slot, task, header.is_future());
+        }
+        Some(local)
+            if local.io
+                && local.slice_class.get() == NO_CLASS
+                && header.is_future()
+                && std::ptr::eq(local.spine, slot.spine())
+                && slot.group() == Group::Front =>
+        {
+            push_from_driver(local, slot, task);
         }
         _ => {
             slot.queue.push(task.cast::<Link>());
@@ -400,6 +414,31 @@ fn push_local(local: &Local, slot: &'static ClassSlot, task: NonNull<Header>, is
     }
     if spine.signals.any_idle(slot.group()) {
         spine.signals.wake_one(slot.group());
+    }
+}
+
+/// A future that tokio's driver woke on the I/O thread: kept there, for the poll that follows the driver's turn.
+fn push_from_driver(local: &Local, slot: &'static ClassSlot, task: NonNull<Header>) {
+    // SAFETY: as in `push_local`.
+    let (shared, pool) = unsafe { (&*local.shared, &*local.pool) };
+    if shared.ring.is_empty() {
+        shared.ring_class.store(slot.index, Relaxed);
+    }
+    let kept = if shared.ring_class.load(Relaxed) == slot.index {
+        shared.ring.push(task)
+    } else {
+        Err(task)
+    };
+    match kept {
+        Ok(1) => pool.wake_io(),
+        // More than one: others of the group may help.
+        Ok(_) => {
+            local.spine.signals.wake_one(Group::Front);
+        }
+        Err(task) => {
+            slot.queue.push(task.cast::<Link>());
+            slot.announce();
+        }
     }
 }
 

@@ -5,9 +5,9 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::event::{Event, What};
 use crate::pool::{Pool, TaskWhat, command, group_index, state};
-use crate::spine::{MAX_WORKERS_PER_GROUP, group_of, workers_of};
+use crate::spine::{IO_WORKER, MAX_WORKERS_PER_GROUP, group_of, workers_of};
 use crate::stats::Stats;
-use crate::{supervisor, threads};
+use crate::{io, supervisor, threads};
 use flyball_core::class::{ClassSpec, Group};
 use flyball_policy::sched::Algorithm;
 use flyball_policy::sched::place::Strategy;
@@ -21,7 +21,8 @@ use tokio::runtime::{Handle as Tokio, Runtime, RuntimeFlavor};
 /// A running pool of workers. It owns its threads: when it is dropped, what is queued is cancelled and they end.
 pub struct Executor {
     pool: Arc<Pool>,
-    runtime: Option<Runtime>,
+    /// The thread that drives the executor's own runtime, if it has one.
+    io: Mutex<Option<std::thread::JoinHandle<()>>>,
     supervisor: Mutex<Option<std::thread::JoinHandle<()>>>,
     down: bool,
 }
@@ -110,9 +111,7 @@ impl Executor {
                     (handle, None)
                 }
                 _ => {
-                    let runtime = tokio::runtime::Builder::new_multi_thread()
-                        .worker_threads(1)
-                        .thread_name(format!("{}-io", config.thread_name))
+                    let runtime = tokio::runtime::Builder::new_current_thread()
                         .enable_all()
                         .build()
                         .map_err(|source| Error::Os {
@@ -127,16 +126,19 @@ impl Executor {
         let pool = Pool::new(config, clock, tokio)?;
         let mut executor = Executor {
             pool,
-            runtime,
+            io: Mutex::new(None),
             supervisor: Mutex::new(None),
             down: false,
         };
-        executor.start_threads()?;
+        executor.start_threads(runtime)?;
         Ok(executor)
     }
 
-    fn start_threads(&mut self) -> Result<(), Error> {
+    fn start_threads(&mut self, runtime: Option<Runtime>) -> Result<(), Error> {
         let pool = &self.pool;
+        if let Some(runtime) = runtime {
+            *self.io.lock().unwrap_or_else(|e| e.into_inner()) = Some(io::start(pool, runtime)?);
+        }
         let first_front = workers_of(Group::Front).start;
         let first_back = workers_of(Group::Back).start;
         // One of each group now, so that an error shows; the rest in stages by the supervisor.
@@ -437,9 +439,6 @@ impl Executor {
             .iter()
             .map(|class| class.counts.tasks - class.counts.cancelled)
             .sum();
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
         let now = pool.now();
         pool.events.push(now, None, What::Shutdown, "ended");
         ShutdownReport {
@@ -483,6 +482,15 @@ impl Executor {
         {
             supervisor.thread().unpark();
             let _ = supervisor.join();
+        }
+        pool.wake_io();
+        if let Some(io) = self.io.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            let runs_a_task = pool.workers[IO_WORKER]
+                .get()
+                .is_some_and(|worker| worker.task_since.load(SeqCst) != 0);
+            if !runs_a_task && io.thread().id() != std::thread::current().id() {
+                let _ = io.join();
+            }
         }
         let threads = std::mem::take(&mut *pool.threads.lock().unwrap_or_else(|e| e.into_inner()));
         for &index in threads.keys() {

@@ -12,6 +12,7 @@
 //! | `dispatch` | where a runnable task goes, and who is woken |
 //! | `ring`, `stack`, `queue`, `signals` | the structures that threads meet in; model-checked in `tests/loom.rs` |
 //! | `worker` | the loop of a worker thread |
+//! | `io` | the thread that drives the executor's own tokio runtime |
 //! | `pool`, `spine` | what workers share; what outlives every task |
 //! | `supervisor`, `threads` | starting, watching and ending threads |
 //! | `stats`, `event` | what was counted, what happened |
@@ -44,6 +45,7 @@ mod event;
 mod executor;
 mod give_way;
 mod handle;
+mod io;
 mod os;
 mod pool;
 mod queue;

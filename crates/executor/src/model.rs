@@ -8,7 +8,6 @@ use crate::{ring, signals, stack};
 use std::ptr::{NonNull, without_provenance_mut};
 use std::time::Duration;
 
-pub use crate::sync::sc_fence;
 pub use flyball_core::class::Group;
 
 /// Entries that fit a ring in the model.
@@ -17,6 +16,11 @@ pub const RING_CAPACITY: usize = ring::CAPACITY;
 pub const STACK_CAPACITY: usize = stack::CAPACITY as usize;
 /// Rank of a worker that runs no class.
 pub const NO_RANK: u8 = signals::NO_RANK;
+
+/// See [`crate::sync::sc_fence`].
+pub fn sc_fence() {
+    crate::sync::sc_fence();
+}
 
 fn pointer(number: usize) -> NonNull<u8> {
     match NonNull::new(without_provenance_mut(number)) {
@@ -128,6 +132,12 @@ fn allocate(number: usize) -> NonNull<Link> {
 pub struct Taken(Vec<NonNull<Link>>);
 
 impl Taken {
+    /// The first `at` of them, and the others.
+    pub fn split(mut self, at: usize) -> (Taken, Taken) {
+        let others = self.0.split_off(at.min(self.0.len()));
+        (self, Taken(others))
+    }
+
     /// Their numbers; the entries are freed.
     pub fn into_numbers(self) -> Vec<usize> {
         self.0

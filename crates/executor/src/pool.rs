@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::event::{Events, What};
 use crate::os::{BackPriority, ThreadClock};
 use crate::ring::Ring;
-use crate::spine::{ClassSlot, MAX_WORKERS, Spine, group_of};
+use crate::spine::{ClassSlot, IO_WORKER, MAX_WORKERS, Spine, group_of};
 use crate::stack::Stack;
 use crate::stats::{ClassStats, Stats, WorkerStats};
 use crate::task::Header;
@@ -19,6 +19,7 @@ use flyball_policy::sched::{Algorithm, ClassParams, Scheduler};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
+use std::task::Waker;
 
 /// Kind of a task that names none.
 pub(crate) const UNNAMED: usize = 0;
@@ -40,6 +41,7 @@ pub(crate) struct Pool {
     /// Workers wanted in each group.
     pub(crate) wanted: [AtomicUsize; 2],
     pub(crate) rebalances: AtomicU64,
+    io_waker: Mutex<Option<Waker>>,
     /// Where keys ran last.
     pub(crate) cores: LastCores,
     pub(crate) stop: AtomicBool,
@@ -187,6 +189,7 @@ impl WorkerShared {
     pub(crate) fn can_be_robbed(&self) -> bool {
         match self.ring.len() + 2 * self.stack.len() {
             0 => false,
+            1 if self.index == IO_WORKER => self.overdue.load(Relaxed),
             1 => {
                 self.task_since.load(Relaxed) == 0
                     || !TaskWhat(self.task_what.load(Relaxed)).is_future()
@@ -253,6 +256,7 @@ impl Pool {
                 AtomicUsize::new(config.back_workers),
             ],
             rebalances: AtomicU64::new(0),
+            io_waker: Mutex::new(None),
             cores: LastCores::new(),
             stop: AtomicBool::new(false),
             quiet: Condvar::new(),
@@ -527,9 +531,11 @@ impl Pool {
         let worker = self.workers[index]
             .get_or_init(|| Arc::new(WorkerShared::new(index, self.config.max_kinds + 2)))
             .clone();
-        let group = group_of(index);
-        let position = index - crate::spine::workers_of(group).start + 1;
-        self.spine.started[group_index(group)].fetch_max(position, SeqCst);
+        if index != IO_WORKER {
+            let group = group_of(index);
+            let position = index - crate::spine::workers_of(group).start + 1;
+            self.spine.started[group_index(group)].fetch_max(position, SeqCst);
+        }
         worker
     }
 
@@ -538,10 +544,33 @@ impl Pool {
         self.workers.iter().filter_map(OnceLock::get)
     }
 
+    /// Workers of a group whose rings others may take from.
+    pub(crate) fn sharing_workers(&self, group: Group) -> impl Iterator<Item = usize> + use<> {
+        let io =
+            (group == Group::Front && self.workers[IO_WORKER].get().is_some()).then_some(IO_WORKER);
+        self.spine.started_workers(group).chain(io)
+    }
+
+    /// Keeps the waker of the I/O thread's turn.
+    pub(crate) fn set_io_waker(&self, waker: &Waker) {
+        let mut known = self.io_waker.lock().unwrap_or_else(|e| e.into_inner());
+        match &mut *known {
+            Some(known) => known.clone_from(waker),
+            None => *known = Some(waker.clone()),
+        }
+    }
+
+    /// Gets the I/O thread out of the driver.
+    pub(crate) fn wake_io(&self) {
+        if let Some(waker) = &*self.io_waker.lock().unwrap_or_else(|e| e.into_inner()) {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Classes of a group with work in some ring of the group.
     pub(crate) fn ring_classes(&self, group: Group) -> u64 {
         let mut classes = 0;
-        for index in self.spine.started_workers(group) {
+        for index in self.sharing_workers(group) {
             if let Some(worker) = self.workers[index].get()
                 && worker.can_be_robbed()
             {

@@ -22,6 +22,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::
 pub const MAX_WORKERS_PER_GROUP: usize = 128;
 pub(crate) const MAX_WORKERS: usize = 2 * MAX_WORKERS_PER_GROUP;
 
+/// The worker that drives the executor's own tokio runtime: the last front one, outside the range of those started.
+pub(crate) const IO_WORKER: usize = MAX_WORKERS_PER_GROUP - 1;
+
 /// Indexes of the workers of a group.
 pub(crate) fn workers_of(group: Group) -> Range<usize> {
     match group {

@@ -20,8 +20,8 @@ pub(crate) fn sc_fence() {
 
 /// Waits until notified or until the time has passed, whichever is first; a spurious wake-up counts as either.
 ///
-/// loom's `wait_timeout` never times out. In the model the time passes at once, which covers every moment at which it could:
-/// the lock is free in between, so all that others may do meanwhile is explored.
+/// loom's `wait_timeout` never times out. In the model the time passes as soon as the lock is had again: it is free in between,
+/// so whatever others may do before the time is over is explored.
 #[cfg(not(feature = "loom"))]
 pub(crate) fn wait_timeout<'a>(
     _: &'a Mutex<()>,
@@ -42,6 +42,5 @@ pub(crate) fn wait_timeout<'a>(
     _: std::time::Duration,
 ) -> loom::sync::MutexGuard<'a, ()> {
     drop(guard);
-    loom::thread::yield_now();
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::pool::Pool;
 use crate::spine::workers_of;
 use crate::stats::Stats;
-use crate::worker::Worker;
+use crate::worker::{Mode, Worker};
 use flyball_core::class::{ClassSpec, Group};
 use flyball_core::time::{Clock, ManualClock, Source, Timestamp};
 use flyball_policy::sched::Algorithm;
@@ -78,7 +78,7 @@ impl Testing {
         pool.set_manual_now(clock.now());
         let shared = pool.worker(workers_of(Group::Back).start);
         Ok(Testing {
-            worker: Worker::new(pool.clone(), shared, true),
+            worker: Worker::new(pool.clone(), shared, Mode::Manual),
             pool,
             clock,
             runtime,

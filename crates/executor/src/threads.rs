@@ -6,7 +6,7 @@ use crate::os::{self, BackPriority, ThreadClock, Unavailable};
 use crate::pool::{Pool, WorkerShared, command, state};
 use crate::spine::{group_of, workers_of};
 use crate::topology::Topology;
-use crate::worker::Worker;
+use crate::worker::{Mode, Worker};
 use flyball_core::class::Group;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -80,7 +80,7 @@ fn body(pool: Arc<Pool>, shared: Arc<WorkerShared>) {
         What::Started,
         format!("{:?} worker", shared.group),
     );
-    Worker::new(pool.clone(), shared.clone(), false).run();
+    Worker::new(pool.clone(), shared.clone(), Mode::Thread).run();
     call_hook(
         &pool,
         &shared,

@@ -22,7 +22,7 @@ use std::future::poll_fn;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 /// Most tasks taken from a class's queue at once.
@@ -49,6 +49,8 @@ const NAPS_BACK: u32 = 4;
 const TINY: u64 = 500;
 /// How many share one.
 const TINY_GROUP: u64 = 4;
+/// How long the I/O thread runs futures before it looks at the sockets again, ns: a default slice.
+const TURN: u64 = 100_000;
 /// The longest a worker sleeps while work is there that it may not run yet, ns.
 const WAIT_MAX: u64 = 5_000_000;
 
@@ -84,8 +86,18 @@ pub(crate) struct Worker {
     unread: u64,
     /// Mean run time by class, ns, for the size of batches.
     mean: Box<[u64]>,
-    /// The pool has no threads: `drain` runs it on the calling one.
-    manual: bool,
+    mode: Mode,
+}
+
+/// Where a worker runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// On a thread of its own.
+    Thread,
+    /// On the thread that drives tokio; see [`io`](crate::io).
+    Io,
+    /// On whatever thread calls `drain`; the pool has none.
+    Manual,
 }
 
 /// What a worker found when it asked for a slice.
@@ -98,7 +110,7 @@ enum Begin {
 }
 
 impl Worker {
-    pub(crate) fn new(pool: Arc<Pool>, shared: Arc<WorkerShared>, manual: bool) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, shared: Arc<WorkerShared>, mode: Mode) -> Self {
         let local = Box::new(Local {
             spine: pool.spine,
             worker: shared.index,
@@ -108,11 +120,16 @@ impl Worker {
             task: std::ptr::null::<Header>().into(),
             task_started: 0.into(),
             pool: Arc::as_ptr(&pool),
+            io: mode == Mode::Io,
             submitted: 0.into(),
         });
         Worker {
             now: pool.now().as_nanos(),
-            charged: if manual { 0 } else { thread_cpu_nanos() },
+            charged: if mode == Mode::Manual {
+                0
+            } else {
+                thread_cpu_nanos()
+            },
             mean: vec![1_000; flyball_core::class::MAX_CLASSES].into(),
             pool,
             shared,
@@ -127,7 +144,7 @@ impl Worker {
             spin_skips: 0,
             spin_backoff: 1,
             unread: 0,
-            manual,
+            mode,
         }
     }
 
@@ -159,6 +176,45 @@ impl Worker {
                 self.next()
             };
         }
+        self.retire();
+    }
+
+    /// What the thread that runs this worker is; for `dispatch::enter`.
+    pub(crate) fn local(&self) -> *const Local {
+        &*self.local
+    }
+
+    /// Runs what the driver woke, for at most a slice, on the I/O thread; `root` asks for another turn.
+    pub(crate) fn turn(&mut self, root: &Waker) {
+        self.now = self.pool.now().as_nanos();
+        self.shared.state.store(state::BUSY, SeqCst);
+        let slice_end = self.now + TURN;
+        while let Some(task) = self.next() {
+            if let Some(slice) = &mut self.slice {
+                slice.polled = true;
+            }
+            self.local.polling.set(true);
+            self.run_one(task);
+            self.local.polling.set(false);
+            if self.now > slice_end || !tokio::task::coop::has_budget_remaining() {
+                break;
+            }
+        }
+        self.settle();
+        self.release_token();
+        self.signals()
+            .publish_rank(self.shared.index, crate::signals::NO_RANK);
+        self.shared.task_since.store(0, Relaxed);
+        if !self.shared.ring.is_empty() {
+            root.wake_by_ref();
+            self.pool.pass_on_quickly(Group::Front);
+        }
+        self.shared.state.store(state::IDLE, SeqCst);
+        self.pool.notify_quiet();
+    }
+
+    /// Gives everything back at the end of the I/O thread.
+    pub(crate) fn leave(&mut self) {
         self.retire();
     }
 
@@ -398,8 +454,14 @@ impl Worker {
                     self.now = self.pool.now().as_nanos();
                 }
                 Begin::Nothing { until } => {
-                    if self.manual {
-                        return None;
+                    match self.mode {
+                        Mode::Thread => {}
+                        Mode::Manual => return None,
+                        Mode::Io => {
+                            // Not now: whoever may run it later takes it from the queue.
+                            self.flush_ring();
+                            return None;
+                        }
                     }
                     self.idle(until);
                     if self.pool.stop.load(SeqCst) {
@@ -413,6 +475,9 @@ impl Worker {
     /// Takes a task of the slice's class: tagged for this worker, ordered, from the ring, from the queue, from others.
     #[inline]
     fn take(&mut self, slot: &'static ClassSlot) -> Option<NonNull<Header>> {
+        if self.mode == Mode::Io {
+            return self.shared.ring.pop();
+        }
         if slot.tagged.load(Relaxed) != 0
             && let Some(task) = self.pool.spine.tags.take(self.shared.index, slot)
         {
@@ -486,9 +551,14 @@ impl Worker {
     /// Takes tasks of the class from the rings, or the tags, of others of the group.
     fn steal(&mut self, slot: &'static ClassSlot) -> Option<NonNull<Header>> {
         let workers = self.pool.spine.started_workers(self.group());
-        let count = workers.len();
-        for offset in 1..count {
-            let index = workers.start + (self.shared.index - workers.start + offset) % count;
+        let own = self.shared.index;
+        // In turn from the own place on, so that not everybody robs the first.
+        let (before, after): (Vec<usize>, Vec<usize>) = self
+            .pool
+            .sharing_workers(self.group())
+            .filter(|&index| index != own)
+            .partition(|&index| index < own);
+        for index in after.into_iter().chain(before) {
             let Some(victim) = self.pool.workers[index].get() else {
                 continue;
             };
@@ -554,11 +624,15 @@ impl Worker {
         } else {
             self.over_parallelism = false;
         }
-        let ready = signals.ready() | pool.ring_classes(group);
-        let allowed = if self.manual {
-            pool.mask(Group::Front) | pool.mask(Group::Back)
-        } else {
-            pool.mask(group)
+        let mut ready = signals.ready() | pool.ring_classes(group);
+        if !self.shared.ring.is_empty() {
+            ready |= 1 << self.shared.ring_class.load(Relaxed); // also what others may not take
+        }
+        let allowed = match self.mode {
+            Mode::Thread => pool.mask(group),
+            Mode::Manual => pool.mask(Group::Front) | pool.mask(Group::Back),
+            Mode::Io if self.shared.ring.is_empty() => 0,
+            Mode::Io => 1 << self.shared.ring_class.load(Relaxed),
         };
         if ready & allowed == 0 {
             return Begin::Nothing { until: 0 };
@@ -690,7 +764,7 @@ impl Worker {
 
     /// The thread's CPU time since the last reading, ns.
     fn read_cpu(&mut self) -> u64 {
-        let total = if self.manual {
+        let total = if self.mode == Mode::Manual {
             self.now
         } else {
             thread_cpu_nanos()
