@@ -104,16 +104,24 @@ impl Class {
         let size = self.pool.config.batch_size;
         let carrier = self.pool.config.context.as_deref();
         loop {
-            let Some(first) = work.next() else {
+            let batch: Vec<F> = work.by_ref().take(size).collect();
+            if batch.is_empty() {
                 return Ok(());
-            };
-            if let Err(reason) = self.admit(size) {
-                let left = std::iter::once(first).chain(work).collect();
-                return Err(Rejected { reason, work: left });
+            }
+            if self.admit(batch.len()).is_err() {
+                // Not all of them fit: as many as do.
+                let mut left = batch.into_iter().chain(work);
+                while let Some(work) = left.next() {
+                    if let Err(Rejected { reason, work }) = self.execute(work) {
+                        let work = std::iter::once(work).chain(left).collect();
+                        return Err(Rejected { reason, work });
+                    }
+                }
+                return Ok(());
             }
             let now = crate::clock::now(self.pool.spine);
             let mut chain: Option<Chain> = None;
-            for work in std::iter::once(first).chain(work.by_ref().take(size - 1)) {
+            for work in batch {
                 let task = match Luggage::pack(carrier) {
                     None => task::new_bare(self.info.slot, work, now, PLAIN),
                     Some(luggage) => {
@@ -194,7 +202,7 @@ impl Class {
         let slot = self.info.slot;
         let spine = self.pool.spine;
         if spine.closing.load(Relaxed)
-            && (dispatch::local().is_none() || spine.terminated.load(Relaxed))
+            && (spine.terminated.load(Relaxed) || !dispatch::is_worker_of(spine))
         {
             return Err(Rejection::ShuttingDown);
         }

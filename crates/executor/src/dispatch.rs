@@ -94,6 +94,11 @@ pub(crate) fn local<'a>() -> Option<&'a Local> {
     unsafe { LOCAL.get().as_ref() }
 }
 
+/// True on a worker of the pool that this spine serves.
+pub(crate) fn is_worker_of(spine: &Spine) -> bool {
+    local().is_some_and(|local| std::ptr::eq(local.spine, spine))
+}
+
 /// Tasks of a class that do not run in order of arrival.
 #[derive(Default)]
 pub(crate) struct Ordered {

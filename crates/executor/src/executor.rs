@@ -405,7 +405,7 @@ impl Executor {
     }
 
     fn is_own_thread(&self) -> bool {
-        crate::dispatch::local().is_some_and(|local| std::ptr::eq(local.spine, self.pool.spine))
+        crate::dispatch::is_worker_of(self.pool.spine)
     }
 
     fn end(&mut self, timeout: Duration) -> ShutdownReport {

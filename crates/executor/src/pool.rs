@@ -377,6 +377,7 @@ impl Pool {
         slot.group.store(group_index(spec.group) as u8, SeqCst);
         slot.rank.store(spec.priority + 1, SeqCst);
         slot.limit.store(spec.queue_limit, SeqCst);
+        slot.queue.forget_room();
         slot.latency_target.store(
             spec.latency_target.as_nanos().min(u128::from(u64::MAX)) as u64,
             SeqCst,

@@ -140,6 +140,12 @@ impl Queue {
         beyond
     }
 
+    /// Makes the next push look at the limit again, which may have changed.
+    pub(crate) fn forget_room(&self) {
+        let pushed = self.producers.pushed.load(Relaxed);
+        self.producers.room_until.store(pushed, Relaxed);
+    }
+
     /// Appends one entry and returns how many entries were ever appended, the new one included.
     ///
     /// The entry must be alive until it is taken and must not be in a queue.

@@ -166,7 +166,7 @@ pub(crate) fn scope<'env, R>(
     if !on_worker && tokio::runtime::Handle::try_current().is_ok() {
         return Err(Error::ForeignRuntime);
     }
-    if class.admit(1).is_err() && class.pool().spine.closing.load(Relaxed) {
+    if class.pool().spine.terminated.load(SeqCst) {
         return Err(Error::ShuttingDown);
     }
     let shared = Arc::new(Shared {
