@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A program with arguments, surroundings and bounds. Built up by methods that take and return it.
 ///
 /// Unless told otherwise a command has the working directory, environment and file mask that the program had when it started the
-/// spawn server, no standard input, the program's own standard output and error, a session of its own, and no timeout.
+/// spawn server, no standard input, the program's own standard output and error, a process group of its own, and no timeout.
 #[derive(Debug)]
 #[must_use = "a command does nothing until it is spawned"]
 pub struct Command {
@@ -52,11 +52,15 @@ enum Stdio {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Isolation {
-    /// A session of its own, without a terminal: Ctrl-C there does not reach it.
+    /// A process group of its own in the program's session: Ctrl-C at the terminal does not reach it, and reading the terminal
+    /// fails (SIGTTIN and SIGTTOU are ignored, so that it does not stop instead).
+    ///
+    /// The default, because niceness and SCHED_IDLE compare within a session only where the kernel groups by session
+    /// (`/proc/sys/kernel/sched_autogroup_enabled`).
     #[default]
-    Session,
-    /// A process group of its own in the program's session.
     Group,
+    /// A session of its own, without a terminal.
+    Session,
     /// The process group of this id; with the program's own, Ctrl-C reaches both, and the command may read the terminal.
     Join(u32),
 }

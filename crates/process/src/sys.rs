@@ -723,6 +723,13 @@ unsafe fn prepare_and_exec(launch: &Launch<'_>) -> (Step, c_int) {
     unsafe {
         let default: libc::sigaction = std::mem::zeroed();
         libc::sigaction(libc::SIGPIPE, &default, std::ptr::null_mut());
+        if plan.standing == Standing::Group {
+            // A background group that reads the terminal would be stopped, and nobody there to let it go on.
+            let mut ignore = default;
+            ignore.sa_sigaction = libc::SIG_IGN;
+            libc::sigaction(libc::SIGTTIN, &ignore, std::ptr::null_mut());
+            libc::sigaction(libc::SIGTTOU, &ignore, std::ptr::null_mut());
+        }
         libc::sigprocmask(libc::SIG_SETMASK, &launch.mask, std::ptr::null_mut());
     }
     // As execvp: go on where a candidate is not there, and remember that one was there but not allowed.

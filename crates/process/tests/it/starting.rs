@@ -201,8 +201,8 @@ fn a_child_can_be_awaited_without_a_runtime() {
 
 fn surroundings_are_set() {
     let server = server();
-    let script = "pwd; echo $FLYBALL_A-$HOME-${FLYBALL_SPAWN_SERVER-unset}; umask; ps -o pid=,sid=,ni= -p $$ 2>/dev/null || \
-                  cut -d' ' -f1,6,19 /proc/$$/stat";
+    let script = "pwd; echo $FLYBALL_A-$HOME-${FLYBALL_SPAWN_SERVER-unset}; umask; ps -o pid=,pgid=,ni= -p $$ 2>/dev/null || \
+                  cut -d' ' -f1,5,19 /proc/$$/stat";
     let command = shell(script)
         .current_dir("/")
         .env("FLYBALL_A", "x y")
@@ -220,7 +220,7 @@ fn surroundings_are_set() {
     assert_eq!(lines[1], "x y--unset");
     assert_eq!(lines[2], "0027");
     let fields: Vec<&str> = lines[3].split_whitespace().collect();
-    assert_eq!(fields[0], fields[1], "a session of its own");
+    assert_eq!(fields[0], fields[1], "a process group of its own");
     let own = std::fs::read_to_string("/proc/self/stat").unwrap();
     let own_nice: i32 = own
         .rsplit(')')
