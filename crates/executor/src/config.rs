@@ -30,6 +30,9 @@ pub struct Config {
     /// The kernel's time slice for front threads (EEVDF, Linux 6.12 and later), 0.1 to 100 ms. Short slices get the CPU sooner
     /// after waking when other programs are busy. Default: 0.1 ms.
     pub front_slice: Duration,
+    /// Nice value of the front group's threads, -20 to 0. Below 0 they go before busy programs of normal priority, and need
+    /// `CAP_SYS_NICE` or a fitting `RLIMIT_NICE`; without it they stay at 0 and an event says so. Default: 0.
+    pub front_nice: i8,
     /// Classes beside the five built in; one of the same name replaces the built-in one.
     pub classes: Vec<ClassSpec>,
     /// Threads are named this, a letter for the group, and a number. Default: `flyball`.
@@ -72,6 +75,7 @@ impl Default for Config {
             back_workers: 0,
             back_priority: BackPriority::Idle,
             front_slice: Duration::from_micros(100),
+            front_nice: 0,
             classes: Vec::new(),
             thread_name: "flyball".into(),
             stack_size: 0,
@@ -165,6 +169,12 @@ impl Config {
             (1..=256).contains(&self.max_kinds),
             self.max_kinds.to_string(),
             "1 to 256",
+        )?;
+        in_range(
+            "front_nice",
+            (-20..=0).contains(&self.front_nice),
+            self.front_nice.to_string(),
+            "-20 to 0",
         )?;
         if let BackPriority::Nice(nice) = self.back_priority {
             in_range(

@@ -40,6 +40,9 @@ pub(crate) fn start(
 fn run(pool: Arc<Pool>, runtime: Runtime) {
     // As for front workers; where it cannot be had, their event says so.
     let _ = os::set_slice(pool.config.front_slice);
+    if pool.config.front_nice != 0 {
+        let _ = os::set_priority(os::BackPriority::Nice(pool.config.front_nice));
+    }
     let shared = pool.worker(IO_WORKER);
     *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) =
         os::ThreadClock::of_current_thread().ok();

@@ -13,6 +13,7 @@
 //! | `ring`, `stack`, `queue`, `signals` | the structures that threads meet in; model-checked in `tests/loom.rs` |
 //! | `worker` | the loop of a worker thread |
 //! | `io` | the thread that drives the executor's own tokio runtime |
+//! | `ledger` | the scheduler behind its lock |
 //! | `pool`, `spine` | what workers share; what outlives every task |
 //! | `supervisor`, `threads` | starting, watching and ending threads |
 //! | `stats`, `event` | what was counted, what happened |
@@ -46,6 +47,7 @@ mod executor;
 mod give_way;
 mod handle;
 mod io;
+mod ledger;
 mod os;
 mod pool;
 mod queue;

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::dispatch;
 use crate::error::Error;
 use crate::event::{Events, What};
+use crate::ledger::Ledger;
 use crate::os::{BackPriority, ThreadClock};
 use crate::ring::Ring;
 use crate::spine::{ClassSlot, IO_WORKER, MAX_WORKERS, Spine, group_of};
@@ -28,7 +29,7 @@ pub(crate) struct Pool {
     pub(crate) spine: &'static Spine,
     pub(crate) config: Config,
     pub(crate) clock: Source,
-    pub(crate) scheduler: Mutex<Scheduler>,
+    pub(crate) ledger: Ledger,
     pub(crate) classes: RwLock<Vec<Arc<ClassInfo>>>,
     /// Classes of each group, a bit each.
     masks: [AtomicU64; 2],
@@ -239,7 +240,7 @@ impl Pool {
         let kinds = config.max_kinds + 2;
         let pool = Arc::new(Pool {
             spine,
-            scheduler: Mutex::new(Scheduler::new(config.algorithm, config.parallelism as u32)),
+            ledger: Ledger::new(Scheduler::new(config.algorithm, config.parallelism as u32)),
             classes: RwLock::new(Vec::new()),
             masks: [AtomicU64::new(0), AtomicU64::new(0)],
             workers: (0..MAX_WORKERS).map(|_| OnceLock::new()).collect(),
@@ -319,7 +320,8 @@ impl Pool {
         }
         let id = ClassId::try_new(classes.len()).ok_or(Error::TooManyClasses)?;
         let now = self.now();
-        self.lock_scheduler()
+        self.ledger
+            .open()
             .insert(now, id, ClassParams::from(&spec))
             .map_err(|error| Error::Schedule {
                 name: spec.name.clone(),
@@ -353,7 +355,8 @@ impl Pool {
             });
         }
         let now = self.now();
-        self.lock_scheduler()
+        self.ledger
+            .open()
             .update(now, info.id, ClassParams::from(&spec))
             .map_err(|error| Error::Schedule {
                 name: spec.name.clone(),
@@ -385,10 +388,6 @@ impl Pool {
         self.masks[group_index(spec.group)].fetch_or(1 << info.id.index(), SeqCst);
     }
 
-    pub(crate) fn lock_scheduler(&self) -> std::sync::MutexGuard<'_, Scheduler> {
-        self.scheduler.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
     fn publish_algorithm(&self, algorithm: Algorithm) {
         let number = match algorithm {
             Algorithm::RoundRobin => 0,
@@ -405,7 +404,7 @@ impl Pool {
     pub(crate) fn set_algorithm(&self, algorithm: Algorithm) {
         let now = self.now();
         let before = {
-            let mut scheduler = self.lock_scheduler();
+            let mut scheduler = self.ledger.open();
             let before = scheduler.algorithm();
             scheduler.set_algorithm(now, algorithm);
             before
@@ -599,7 +598,7 @@ impl Pool {
 
     pub(crate) fn set_parallelism(&self, workers: u32, reason: &str) {
         let before = self.spine.signals.parallelism();
-        self.lock_scheduler().set_parallelism(workers);
+        self.ledger.open().set_parallelism(workers);
         self.spine.signals.set_parallelism(workers);
         self.events.push(
             self.now(),
@@ -672,7 +671,7 @@ impl Pool {
             .read()
             .unwrap_or_else(|e| e.into_inner())
             .clone();
-        let scheduler = self.lock_scheduler();
+        let scheduler = self.ledger.open();
         let algorithm = scheduler.algorithm();
         let services: Vec<_> = classes
             .iter()

@@ -135,7 +135,12 @@ fn settle_in(pool: &Pool, shared: &WorkerShared) {
         }
     };
     match shared.group {
-        Group::Front => report(os::set_slice(pool.config.front_slice)),
+        Group::Front => {
+            report(os::set_slice(pool.config.front_slice));
+            if pool.config.front_nice != 0 {
+                report(os::set_priority(BackPriority::Nice(pool.config.front_nice)));
+            }
+        }
         Group::Back => {
             if pool.config.back_priority != BackPriority::Normal {
                 report(os::set_priority(pool.config.back_priority));

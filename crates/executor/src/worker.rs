@@ -8,6 +8,7 @@
 //! once at each task's end, which is the start of the next.
 
 use crate::dispatch::{self, Local, NO_CLASS, Which};
+use crate::ledger::Used;
 use crate::os;
 use crate::pool::{Pool, TaskWhat, UNNAMED, WorkerShared, command, state};
 use crate::signals::Signals;
@@ -15,9 +16,9 @@ use crate::spine::ClassSlot;
 use crate::stats::bump;
 use crate::task::{self, Header, Ran};
 use flyball_core::class::Group;
-use flyball_core::id::{ClassId, ClassSet};
+use flyball_core::id::ClassSet;
 use flyball_core::time::{Timestamp, thread_cpu_nanos};
-use flyball_policy::sched::{Grant, Pick, Scheduler};
+use flyball_policy::sched::{Grant, Pick};
 use std::future::poll_fn;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -34,9 +35,6 @@ const QUEUE_INTERVAL: u32 = 61;
 const SPIN: u64 = 20_000;
 /// It spins only while that pays: after each search in vain it sleeps at once twice as many times as before, up to this.
 const SPIN_SKIPS_MAX: u32 = 64;
-/// How often a front worker tries the scheduler's lock before it goes on without it. A back thread may hold it while the
-/// kernel has taken the CPU from that thread.
-const FRONT_TRIES: u32 = 200;
 /// What a wake-up costs, ns. A worker that found less work than that naps instead of asking to be woken again.
 const WAKE_COST: u64 = 5_000;
 /// Length of the first nap; each further one is twice as long.
@@ -643,22 +641,25 @@ impl Worker {
             }
             self.token = true;
         }
-        let used = self.read_cpu();
-        let now = Timestamp::from_nanos(self.now);
-        let picked = {
-            let Some(mut scheduler) = lock_scheduler(pool, group) else {
-                return self.begin_without_scheduler(ready & allowed, used);
-            };
-            if let Some(slice) = self.slice.take() {
-                Self::account(&self.shared, &slice, used);
-                charge(&mut scheduler, now, slice, used);
-            }
-            scheduler.pick(
-                now,
-                ClassSet::from_bits(ready),
-                ClassSet::from_bits(allowed),
-            )
+        if self.slice.is_none() {
+            // What was spent on looking for work is nobody's.
+            self.read_cpu();
+        }
+        let opened = match group {
+            Group::Front => pool.ledger.try_open(),
+            Group::Back => Some(pool.ledger.open()),
         };
+        let Some(mut scheduler) = opened else {
+            return self.begin_without_scheduler(ready & allowed);
+        };
+        let now = Timestamp::from_nanos(self.now);
+        scheduler.settle(now, self.close_slice());
+        let picked = scheduler.pick(
+            now,
+            ClassSet::from_bits(ready),
+            ClassSet::from_bits(allowed),
+        );
+        drop(scheduler);
         match picked {
             Pick::Run(grant) => {
                 let slot = &pool.spine.classes[grant.class.index()];
@@ -673,33 +674,12 @@ impl Worker {
         }
     }
 
-    /// The scheduler's lock is held by a thread that does not run: the highest class that is ready goes on for a slice, and
-    /// what it uses is charged when the lock can be had.
+    /// The scheduler's lock is held by a thread that does not run: the highest class that is ready goes on for a slice.
     #[cold]
-    fn begin_without_scheduler(&mut self, ready: u64, used: u64) -> Begin {
+    fn begin_without_scheduler(&mut self, ready: u64) -> Begin {
         let pool = Arc::clone(&self.pool);
-        match self.slice.take() {
-            // The grant stays out; it comes back with what it used so far added to what it will use.
-            Some(Slice {
-                grant: Some(grant),
-                slot,
-                ..
-            }) if ready & (1 << slot.index) != 0 => {
-                self.charged -= used;
-                let end = self.now.saturating_add(grant.slice_ns);
-                self.start_slice(slot, Some(grant), end, u64::MAX);
-                return Begin::Slice;
-            }
-            Some(slice) => {
-                Self::account(&self.shared, &slice, used);
-                charge(
-                    &mut pool.lock_scheduler(),
-                    Timestamp::from_nanos(self.now),
-                    slice,
-                    used,
-                );
-            }
-            None => {}
+        if let Some(used) = self.close_slice() {
+            pool.ledger.owe(used);
         }
         let best = ClassSet::from_bits(ready)
             .iter()
@@ -751,17 +731,6 @@ impl Worker {
         });
     }
 
-    fn account(shared: &WorkerShared, slice: &Slice, used: u64) {
-        let row = shared.stats.row(slice.slot.index);
-        bump(&row.cpu_ns, used);
-        bump(&row.slices, 1);
-        if slice.polled {
-            slice
-                .slot
-                .pass_virtual_time(used, 1 + slice.slot.waiting() + shared.held());
-        }
-    }
-
     /// The thread's CPU time since the last reading, ns.
     fn read_cpu(&mut self) -> u64 {
         let total = if self.mode == Mode::Manual {
@@ -774,22 +743,46 @@ impl Worker {
         used
     }
 
-    /// Ends the slice in progress and charges it.
-    fn settle(&mut self) {
-        let Some(slice) = self.slice.take() else {
-            return;
-        };
-        let used = self.read_cpu();
+    /// Ends the slice in progress, if there is one, and says what it used.
+    fn close_slice(&mut self) -> Option<Used> {
+        let slice = self.slice.take()?;
+        let cpu_ns = self.read_cpu();
+        let row = self.shared.stats.row(slice.slot.index);
+        bump(&row.cpu_ns, cpu_ns);
+        bump(&row.slices, 1);
         if self.now < slice.end
             && self.now > slice.started
             && self.signals().is_revoked(self.shared.index)
         {
-            bump(&self.shared.stats.row(slice.slot.index).preempted, 1);
+            bump(&row.preempted, 1);
         }
-        Self::account(&self.shared, &slice, used);
+        if slice.polled {
+            slice
+                .slot
+                .pass_virtual_time(cpu_ns, 1 + slice.slot.waiting() + self.shared.held());
+        }
         self.local.slice_class.set(NO_CLASS);
-        let now = Timestamp::from_nanos(self.now);
-        charge(&mut self.pool.lock_scheduler(), now, slice, used);
+        Some(Used {
+            grant: slice.grant,
+            slot: slice.slot,
+            cpu_ns,
+        })
+    }
+
+    /// Ends the slice in progress and charges it.
+    fn settle(&mut self) {
+        let Some(used) = self.close_slice() else {
+            return;
+        };
+        let ledger = &self.pool.ledger;
+        let opened = match self.group() {
+            Group::Front => ledger.try_open(),
+            Group::Back => Some(ledger.open()),
+        };
+        match opened {
+            Some(mut scheduler) => scheduler.settle(Timestamp::from_nanos(self.now), Some(used)),
+            None => ledger.owe(used),
+        }
     }
 
     /// Gives what is in the ring back to its class, unstarted and in order.
@@ -934,35 +927,6 @@ impl Worker {
             self.signals().stop_searching(self.group());
         }
         self.pool.pass_on(self.group());
-    }
-}
-
-/// The scheduler, or None when a front worker finds its lock held for too long.
-fn lock_scheduler(pool: &Pool, group: Group) -> Option<std::sync::MutexGuard<'_, Scheduler>> {
-    if group == Group::Back {
-        return Some(pool.lock_scheduler());
-    }
-    for _ in 0..FRONT_TRIES {
-        match pool.scheduler.try_lock() {
-            Ok(guard) => return Some(guard),
-            Err(std::sync::TryLockError::Poisoned(guard)) => return Some(guard.into_inner()),
-            Err(std::sync::TryLockError::WouldBlock) => std::hint::spin_loop(),
-        }
-    }
-    None
-}
-
-/// Charges a slice to its class; one that was begun without the scheduler gets its grant now.
-fn charge(scheduler: &mut Scheduler, now: Timestamp, slice: Slice, used: u64) {
-    let grant = slice.grant.or_else(|| {
-        let class = ClassSet::only(ClassId::new(slice.slot.index));
-        match scheduler.pick(now, class, class) {
-            Pick::Run(grant) => Some(grant),
-            _ => None, // at its ceiling or its limit on workers: it has had its part anyway
-        }
-    });
-    if let Some(grant) = grant {
-        scheduler.settle(now, grant, used);
     }
 }
 
