@@ -37,6 +37,11 @@ pub use flyball_executor::testing;
 #[cfg(feature = "process")]
 pub use flyball_process as process;
 
+// The guide's code is compiled and run with the tests.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../../../docs/guide.md")]
+mod guide {}
+
 use flyball_executor::Executor;
 use std::time::Duration;
 
