@@ -104,16 +104,11 @@ impl Class {
         let size = self.pool.config.batch_size;
         let carrier = self.pool.config.context.as_deref();
         loop {
-            let batch: Vec<F> = work.by_ref().take(size).collect();
-            if batch.is_empty() {
-                return Ok(());
-            }
-            if self.admit(batch.len()).is_err() {
-                // Not all of them fit: as many as do.
-                let mut left = batch.into_iter().chain(work);
-                while let Some(work) = left.next() {
-                    if let Err(Rejected { reason, work }) = self.execute(work) {
-                        let work = std::iter::once(work).chain(left).collect();
+            if self.admit(size).is_err() {
+                // Not all of a batch may fit: as many as do.
+                while let Some(work_left) = work.next() {
+                    if let Err(Rejected { reason, work: first }) = self.execute(work_left) {
+                        let work = std::iter::once(first).chain(work).collect();
                         return Err(Rejected { reason, work });
                     }
                 }
@@ -121,7 +116,9 @@ impl Class {
             }
             let now = crate::clock::now(self.pool.spine);
             let mut chain: Option<Chain> = None;
-            for work in batch {
+            let mut count = 0;
+            for work in work.by_ref().take(size) {
+                count += 1;
                 let task = match Luggage::pack(carrier) {
                     None => task::new_bare(self.info.slot, work, now, PLAIN),
                     Some(luggage) => {
@@ -133,10 +130,15 @@ impl Class {
                     None => chain = Some(Chain::of(task.cast())),
                 }
             }
-            if let Some(chain) = chain {
-                self.info.slot.queue.push_chain(chain);
-                self.info.slot.announce();
-                self.sweep_if_late();
+            let Some(chain) = chain else {
+                return Ok(());
+            };
+            self.note_submitted(count);
+            self.info.slot.queue.push_chain(chain);
+            self.info.slot.announce();
+            self.sweep_if_late();
+            if count < size {
+                return Ok(());
             }
         }
     }
@@ -210,10 +212,15 @@ impl Class {
         if slot.queue.is_beyond(slot.limit.load(Relaxed), count) {
             return Err(self.full());
         }
-        if spine.manual.load(Relaxed) {
-            slot.submitted.fetch_add(count as u64, Relaxed);
-        }
         Ok(())
+    }
+
+    /// Counts submissions for the testing kit.
+    #[inline]
+    fn note_submitted(&self, count: usize) {
+        if self.pool.spine.manual.load(Relaxed) {
+            self.info.slot.submitted.fetch_add(count as u64, Relaxed);
+        }
     }
 
     #[cold]
@@ -231,6 +238,7 @@ impl Class {
             // A tag needs a place to stand, which a bare task has not.
             return self.task().hand_over(Call(Some(work))).detach();
         }
+        self.note_submitted(1);
         let mut plan = PLAIN;
         let now = match dispatch::local() {
             Some(local) => {
@@ -435,6 +443,7 @@ impl TaskBuilder<'_> {
     #[inline]
     fn hand_over<B: Body>(self, body: B) -> Handle<B::Output> {
         let now = crate::clock::now(self.class.pool.spine);
+        self.class.note_submitted(1);
         let mut extra = self.extra;
         if !self.class.pool.pulls() {
             self.class.tag(&mut extra);

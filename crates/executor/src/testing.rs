@@ -114,6 +114,7 @@ impl Testing {
     /// Runs everything that can run now; returns the number of closures called and futures polled.
     pub fn drain(&mut self) -> usize {
         let runtime = &self.runtime;
+        let _tokio = runtime.enter();
         self.worker
             .drain(&mut |step| runtime.block_on(async { step() }))
     }
@@ -126,12 +127,18 @@ impl Testing {
         while !left.is_zero() {
             let this = left.min(step);
             left -= this;
-            self.clock.advance(this);
-            self.pool.set_manual_now(self.clock.now());
-            self.runtime.block_on(tokio::time::advance(this));
+            self.stall(this);
             steps += self.drain();
         }
         steps
+    }
+
+    /// Moves the clock while nothing runs, as if every worker were busy: deadlines may pass, and timers, of which tasks learn
+    /// when they run again.
+    pub fn stall(&mut self, by: Duration) {
+        self.clock.advance(by);
+        self.pool.set_manual_now(self.clock.now());
+        self.runtime.block_on(tokio::time::advance(by));
     }
 
     /// Tasks submitted to a class since the start; 0 for a class that there is not.
