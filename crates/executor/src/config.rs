@@ -49,8 +49,8 @@ pub struct Config {
     pub batch_size: usize,
     /// A task that runs longer is reported as stuck. Default: 60 s.
     pub stuck_after: Duration,
-    /// How long a shutdown lets accepted tasks run. Used when the executor is dropped without a call to `shutdown`: then
-    /// zero, everything is cancelled.
+    /// How long a shutdown waits, once it has cancelled what was left, for closures that still run. Those that do not end keep
+    /// their threads and are reported. Default: 5 s.
     pub force_after: Duration,
     /// Kinds that are counted by themselves; later ones are counted as `other`. 1 to 256. Default: 32.
     pub max_kinds: usize,
