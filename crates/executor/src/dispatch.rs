@@ -267,6 +267,16 @@ impl ClassSlot {
         }
     }
 
+    /// As [`ClassSlot::announce`], for a task that one worker is meant for: it is woken if it sleeps.
+    pub(crate) fn announce_to(&self, group: Group, worker: usize) {
+        let signals = &self.spine().signals;
+        // Before the wake-up: who is woken and sees no bit goes to sleep again, and nobody else was told.
+        let newly = signals.mark_ready(self.index);
+        if !signals.wake_worker(group, worker) && !signals.wake_one(group) && newly {
+            self.revoke_lower();
+        }
+    }
+
     /// Nobody was woken: workers of the group that run a lower rank end their slices at the next task boundary.
     #[cold]
     fn revoke_lower(&self) {

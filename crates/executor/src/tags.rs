@@ -53,12 +53,7 @@ impl Tags {
         tagged.classes.fetch_or(1 << slot.index, SeqCst);
         tagged.len.fetch_add(1, SeqCst);
         drop(lists);
-        let signals = &slot.spine().signals;
-        if signals.wake_worker(group_of(worker), worker) {
-            signals.mark_ready(slot.index);
-        } else {
-            slot.announce();
-        }
+        slot.announce_to(group_of(worker), worker);
     }
 
     /// Takes the oldest task of a class that is tagged for this worker.
