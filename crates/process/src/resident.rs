@@ -161,6 +161,14 @@ fn kill_strays(me: i32, keepers: &[i32]) {
 /// Waits for the keepers, then kills whatever is left.
 fn end(keepers: &mut Vec<i32>) {
     let me = std::process::id() as i32;
+    // One that was stopped would not see that the program has gone.
+    for pid in tree::children(me) {
+        if keepers.contains(&pid)
+            && let Ok(process) = sys::pidfd_open(pid)
+        {
+            let _ = sys::pidfd_signal(process.as_fd(), libc::SIGCONT);
+        }
+    }
     let limit = OsClock.now().saturating_add_nanos(KEEPERS_END_NS);
     while reap(keepers) {
         let now = OsClock.now();
