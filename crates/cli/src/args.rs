@@ -34,13 +34,19 @@ pub(crate) enum Subcommand {
 }
 
 const EXAMPLES: &str = "\
-Inputs come from `:::` (several: every combination), from --arg-file, or from the lines of standard input. In the command,
-  {} is the input, {.} without its extension, {/} its last part, {//} its folder, {/.} its last part without extension,
-  {#} the number of the command, {1} {2} … one of several inputs ({1/.} and the like too). Without a placeholder the input
-  is appended.
+Inputs come from `:::` (several: every combination), from --arg-file, or from
+the lines of standard input. In the command they are put in place of
+  {}         the input            {.}   without its extension
+  {/}        its last part        {//}  its folder
+  {/.}       its last part without extension
+  {1} {2} …  one of several inputs ({1/.} and the like too)
+  {#}        the number of the command
+Without a placeholder the input is appended. Without a command each input is
+one, run by $SHELL -c.
 
-A command of several words never meets a shell: inputs may hold spaces, quotes, `;` or `$(…)`. A command of one word with
-  shell syntax runs by $SHELL -c (sh where that is no POSIX shell), inputs quoted.
+A command of several words never meets a shell: inputs may hold spaces,
+quotes, `;` or `$(…)`. A command of one word with shell syntax runs by
+$SHELL -c (sh where that is no POSIX shell), inputs quoted.
 
 Examples:
   flyball run sha256sum {} ::: *.iso
@@ -49,13 +55,14 @@ Examples:
   flyball run -j 4 --timeout 1m --tag ping -c 1 ::: host1 host2
   flyball run -k echo {1}-{2} ::: a b ::: 1 2
 
-Exit status: 0 all done, 1 some failed, 2 wrong usage, 130 interrupted (Ctrl-C ends every process first; twice kills them).";
+Exit status: 0 all done, 1 some failed, 2 wrong usage, 130 interrupted
+(Ctrl-C ends every process first; twice kills them).";
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES, override_usage = "flyball run [OPTIONS] [--] COMMAND [{}]… [::: INPUT…]…")]
 pub(crate) struct Run {
     /// Commands at once: a number, a percentage of the CPUs, or `auto` (one for each CPU)
-    #[arg(short, long, value_name = "N|N%|auto", default_value = "auto", value_parser = parse_jobs)]
+    #[arg(short, long, value_name = "N|N%|auto", default_value = "auto", allow_negative_numbers = true, value_parser = parse_jobs)]
     pub(crate) jobs: Jobs,
     /// Scheduling class: critical, interactive, normal, batch (nice 10) or idle (only when nobody else wants the CPU)
     #[arg(long, value_name = "NAME", default_value = "normal")]
@@ -67,7 +74,7 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) tag: bool,
     /// End a command, and all it started, after this time: 500ms, 30s, 1h30m
-    #[arg(long, value_name = "DURATION", value_parser = parse_time)]
+    #[arg(long, value_name = "DURATION", allow_negative_numbers = true, value_parser = parse_timeout)]
     pub(crate) timeout: Option<Duration>,
     /// After a command was asked to end, kill it when this time has passed
     #[arg(long, value_name = "DURATION", value_parser = parse_time, default_value = "2s")]
@@ -128,6 +135,9 @@ pub(crate) enum Jobs {
     Count(u32),
     Percent(u32),
 }
+
+/// What `--kill-after` is unless set.
+pub(crate) const KILL_AFTER: Duration = Duration::from_secs(2);
 
 /// Each command takes a keeper and descriptors; more at once than this is a slip of the finger.
 const JOBS_MAX: u32 = 1000;
@@ -211,8 +221,16 @@ fn parse_halt(text: &str) -> Result<Halt, String> {
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
-    parse_duration(text)
-        .map_err(|error| format!("{error} (expected a duration such as 500ms, 30s or 1h30m)"))
+    parse_duration(text).map_err(|error| format!("{error}; for example 500ms, 30s or 1h30m"))
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_time(text)? {
+        Duration::ZERO => {
+            Err("no command ends in no time; leave --timeout out for none".to_owned())
+        }
+        timeout => Ok(timeout),
+    }
 }
 
 #[cfg(test)]
@@ -233,6 +251,28 @@ mod tests {
         for wrong in ["0", "-1", "x", "%", "0%", "100000"] {
             assert!(parse_jobs(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// TASK-11: a timeout of nothing would end a command or not, as chance has it.
+    #[test]
+    fn timeouts_are_more_than_nothing() {
+        assert_eq!(
+            parse_timeout("1500ms").unwrap(),
+            Duration::from_millis(1500)
+        );
+        for wrong in [
+            "0",
+            "0s",
+            "-1",
+            "-1s",
+            "1",
+            "inf",
+            "",
+            "99999999999999999999s",
+        ] {
+            assert!(parse_timeout(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_time("2s").unwrap(), KILL_AFTER);
     }
 
     #[test]

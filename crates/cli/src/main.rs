@@ -23,7 +23,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output and are no error.
-            let _ = error.print();
+            let printed = error.print();
+            if let (false, Err(failure)) = (error.use_stderr(), printed) {
+                return cannot_write(&failure);
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
@@ -58,10 +61,21 @@ fn manual(out: &mut Vec<u8>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A reader that goes away (`| head`) is no error.
 fn print(bytes: &[u8]) -> ExitCode {
-    let _ = std::io::stdout().write_all(bytes);
-    ExitCode::SUCCESS
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cannot_write(&error),
+    }
+}
+
+/// A reader that goes away (`| head`) is no error; a full disk is.
+fn cannot_write(error: &std::io::Error) -> ExitCode {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        ExitCode::SUCCESS
+    } else {
+        complain(&format!("cannot write output: {error}"), 1)
+    }
 }
 
 /// Says what is wrong, in the form that all of the command's messages have.

@@ -1,6 +1,6 @@
 //! Signals, the terminal and the ends of pipes: the system calls of the command, and all of its `unsafe`.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::mem::MaybeUninit;
 
 /// Signals that ask the run to stop.
@@ -49,6 +49,24 @@ pub(crate) fn stdout_is_closed() -> bool {
     };
     // SAFETY: one entry, valid for the call, which does not wait.
     unsafe { libc::poll(&mut watched, 1, 0) > 0 && watched.revents & libc::POLLERR != 0 }
+}
+
+/// Whether standard error is a terminal that knows how to clear a line and to colour. Emacs' shell and the like say `dumb`.
+pub(crate) fn can_redraw() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb")
+}
+
+/// Most descriptors that this process may have; `None` where that is not known or has no bound.
+pub(crate) fn descriptors_max() -> Option<u64> {
+    // SAFETY: all-zero bytes are a valid `rlimit`, which the call fills.
+    let limit = unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            return None;
+        }
+        limit
+    };
+    (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
 /// Width of the terminal on standard error, in columns.

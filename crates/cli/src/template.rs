@@ -139,6 +139,21 @@ impl Template {
         }
     }
 
+    /// The highest number in a placeholder such as `{2}`, from 1; `None` if there is none.
+    pub(crate) fn highest_input(&self) -> Option<usize> {
+        let number = |piece: &Piece| match piece {
+            Piece::Input(Some(index), _) => Some(index + 1),
+            _ => None,
+        };
+        match self {
+            Template::Words(words) => words.iter().flatten().filter_map(number).max(),
+            Template::Script { pieces, .. } => {
+                pieces.iter().filter_map(|(piece, _)| number(piece)).max()
+            }
+            Template::Lines { .. } => None,
+        }
+    }
+
     /// Puts the inputs of command `number` (from 1) in.
     pub(crate) fn fill(&self, values: &[OsString], number: u64) -> Ready {
         match self {

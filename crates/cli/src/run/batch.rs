@@ -34,6 +34,10 @@ const AHEAD: usize = 4;
 /// Exit status after a signal.
 const INTERRUPTED: u8 = 130;
 
+/// After commands were killed at once, how long their ends are waited for. Keepers give up after 5 s; one that does not answer at
+/// all was stopped by somebody, and goes with the spawn server.
+const LAST_WAIT_NS: u64 = 6_000_000_000;
+
 /// What the loop is told.
 pub(crate) enum Event {
     Input(Read),
@@ -74,6 +78,8 @@ pub(crate) struct Batch {
     exhausted: bool,
     stop: Stop,
     interrupted: bool,
+    /// When the run ends although commands have not, after a second signal.
+    last_wait: Option<Timestamp>,
     trouble: Option<String>,
     quiet_end: bool,
     summary: Summary,
@@ -92,10 +98,7 @@ impl Batch {
         let told = events.clone();
         signals::watch(move |_| told.send(Event::Signal).is_ok())
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
-        let failed = |error: Error| match std::error::Error::source(&error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        };
+        let failed = |error: Error| with_cause(&error);
         let mut options = Options::default();
         options.children_max = plan.jobs as usize;
         options.idle_keepers_max = plan.jobs as usize;
@@ -103,13 +106,13 @@ impl Batch {
         let slots = Slots::new(&server, plan.jobs, Algorithm::Cfs);
         let class = slots.insert(plan.class.clone()).map_err(failed)?;
         let printer = Printer::new(plan.options.keep_order)
-            .map_err(|error| format!("cannot write: {error}"))?;
+            .map_err(|error| format!("cannot open standard output: {error}"))?;
         let now = OsClock.now();
         let terminal = std::io::stderr().is_terminal();
         let streams_to_terminal = plan.jobs == 1 && terminal;
         let mode = match (
             plan.options.quiet || plan.options.no_progress || plan.once,
-            terminal,
+            signals::can_redraw(),
         ) {
             (true, _) => Mode::Nowhere,
             // What a command writes straight to the terminal would run into the bar.
@@ -131,6 +134,7 @@ impl Batch {
             exhausted: false,
             stop: Stop::No,
             interrupted: false,
+            last_wait: None,
             trouble: None,
             quiet_end: false,
             summary: Summary::new(),
@@ -148,10 +152,13 @@ impl Batch {
                 break;
             }
             let now = OsClock.now();
+            if self.last_wait.is_some_and(|limit| limit <= now) {
+                break;
+            }
             self.show(now);
             let next_start =
                 (self.next_start > now && self.wants_more()).then_some(self.next_start);
-            let event = match [next_start, self.progress.due()]
+            let event = match [next_start, self.progress.due(), self.last_wait]
                 .into_iter()
                 .flatten()
                 .min()
@@ -256,7 +263,7 @@ impl Batch {
                 self.running.insert(number, Running { child, values });
             }
             Err(error) => {
-                self.trouble.get_or_insert(error.to_string());
+                self.trouble.get_or_insert(with_cause(&error));
                 self.summary.not_run += 1;
                 self.halt(Stop::Soon);
             }
@@ -291,6 +298,19 @@ impl Batch {
             .map(flyball_process::Output::dropped)
             .sum::<u64>();
         self.summary.dropped(dropped);
+        // What is missing for another reason than the bound is an error: the output is not whole.
+        if let Some(error) = [&stdout, &stderr]
+            .into_iter()
+            .flatten()
+            .find_map(flyball_process::Output::error)
+        {
+            let folder = std::env::temp_dir();
+            self.trouble.get_or_insert(format!(
+                "output was lost, it could not be kept in {}: {error}",
+                folder.display()
+            ));
+            self.halt(Stop::Soon);
+        }
         let held = Held::new(label, stdout, stderr);
         if !held.is_empty() {
             self.progress.clear();
@@ -357,6 +377,13 @@ impl Batch {
             }
             self.halt(Stop::Now);
         } else {
+            // A third signal does not wait.
+            let wait = if self.last_wait.is_some() {
+                0
+            } else {
+                LAST_WAIT_NS
+            };
+            self.last_wait = Some(OsClock.now().saturating_add_nanos(wait));
             self.halt(Stop::AtOnce);
         }
     }
@@ -430,5 +457,13 @@ impl Batch {
         } else {
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// An error and what was behind it.
+pub(super) fn with_cause(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }

@@ -21,15 +21,19 @@ use std::sync::mpsc::{Sender, channel};
 use flyball_core::class::ClassSpec;
 
 use crate::args::{Color, Run};
-use crate::complain;
 use crate::input::{Next, Source};
+use crate::signals;
 use crate::template::Template;
+use crate::{cannot_write, complain};
 use batch::{Batch, Event};
 
 const SEPARATOR: &str = ":::";
 
 /// Bytes of inputs for one command under `-X`; what xargs takes too.
 const COMMAND_BYTES: usize = 128 * 1024;
+
+/// Descriptors that a run needs beside one for each command at once: its streams, sockets and files for outputs.
+const OWN_DESCRIPTORS: u64 = 20;
 
 /// What `run` was asked for, checked.
 pub(crate) struct Plan {
@@ -99,6 +103,18 @@ fn plan(options: Run, events: &Sender<Event>) -> Result<(Plan, Source), String> 
         return Err("the name of the command is empty".to_owned());
     }
     let template = Template::parse(&command, std::env::var_os("SHELL"))?;
+    // Under -n the last command may have fewer inputs than the others, and gets nothing for the rest.
+    let most = match (lists.len(), options.max_args, options.xargs) {
+        (2.., _, _) => lists.len(),
+        (_, Some(count), _) => count as usize,
+        (_, None, true) => usize::MAX,
+        (_, None, false) => 1,
+    };
+    if let Some(asked) = template.highest_input().filter(|asked| *asked > most) {
+        return Err(format!(
+            "the command asks for input {{{asked}}}, but each command has {most}"
+        ));
+    }
     let end = if options.null { 0 } else { b'\n' };
     let source = if let Some(path) = &options.arg_file {
         let file = File::open(path)
@@ -127,7 +143,7 @@ fn plan(options: Run, events: &Sender<Event>) -> Result<(Plan, Source), String> 
         Color::Always => true,
         Color::Never => false,
         Color::Auto => {
-            std::io::stderr().is_terminal()
+            signals::can_redraw()
                 && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         }
     };
@@ -137,7 +153,18 @@ fn plan(options: Run, events: &Sender<Event>) -> Result<(Plan, Source), String> 
         (None, true) => (usize::MAX, COMMAND_BYTES),
         (None, false) => (1, usize::MAX),
     };
-    let jobs = options.jobs.on(cpus);
+    let mut jobs = options.jobs.on(cpus);
+    if let Some(room) = signals::descriptors_max().map(|most| most.saturating_sub(OWN_DESCRIPTORS))
+        && u64::from(jobs) > room
+    {
+        jobs = (room as u32).max(1);
+        if !options.quiet {
+            let _ = writeln!(
+                std::io::stderr(),
+                "flyball: {jobs} at once, no more: the limit of open files (ulimit -n) leaves no room"
+            );
+        }
+    }
     Ok((
         Plan {
             options,
@@ -162,8 +189,9 @@ fn dry_run(plan: &Plan, mut source: Source, inbox: &std::sync::mpsc::Receiver<Ev
         match source.next(plan.each, plan.bytes) {
             Next::Values(values) => {
                 number += 1;
-                if writeln!(out, "{}", plan.template.fill(&values, number).display()).is_err() {
-                    return ExitCode::SUCCESS;
+                let ready = plan.template.fill(&values, number);
+                if let Err(error) = writeln!(out, "{}", ready.display()) {
+                    return cannot_write(&error);
                 }
             }
             Next::Later => match inbox.recv() {
@@ -177,7 +205,10 @@ fn dry_run(plan: &Plan, mut source: Source, inbox: &std::sync::mpsc::Receiver<Ev
             Next::End => break,
         }
     }
-    if out.flush().is_ok() && number == 0 && !plan.options.quiet {
+    if let Err(error) = out.flush() {
+        return cannot_write(&error);
+    }
+    if number == 0 && !plan.options.quiet {
         return complain("no inputs, nothing to run", 0);
     }
     ExitCode::SUCCESS

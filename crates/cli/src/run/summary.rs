@@ -8,8 +8,9 @@ use std::time::Duration;
 use flyball_core::units::{format_duration, format_size};
 use flyball_process::{Error, Exit};
 
+use super::batch::with_cause;
 use super::{Plan, SEPARATOR};
-use crate::args::Jobs;
+use crate::args::{Jobs, KILL_AFTER};
 use crate::quote;
 use crate::template::Values;
 
@@ -21,6 +22,9 @@ const RERUN_BYTES_MAX: usize = 16 * 1024;
 
 /// Characters of a command in the list of failures.
 const SHOWN_CHARS_MAX: usize = 200;
+
+/// Characters of the command that took most memory: it stands in the first line, which should stay one.
+const PEAK_CHARS_MAX: usize = 60;
 
 struct Failure {
     number: u64,
@@ -86,7 +90,7 @@ impl Summary {
                     .as_ref()
                     .is_none_or(|(peak, _)| exit.peak_memory > *peak)
                 {
-                    self.peak = Some((exit.peak_memory, shorten(display())));
+                    self.peak = Some((exit.peak_memory, shorten(display(), PEAK_CHARS_MAX)));
                 }
                 if exit.success() {
                     self.succeeded += 1;
@@ -103,13 +107,13 @@ impl Summary {
                 }
             }
             Err(Error::Spawn { reason, .. }) => reason.to_string(),
-            Err(error) => error.to_string(),
+            Err(error) => with_cause(error),
         };
         self.failed += 1;
         if self.listed.len() < LISTED_MAX {
             self.listed.push(Failure {
                 number,
-                command: shorten(display()),
+                command: shorten(display(), SHOWN_CHARS_MAX),
                 reason,
             });
         }
@@ -153,6 +157,12 @@ impl Summary {
         if let Some(timeout) = options.timeout {
             option("--timeout", Some(format_duration(timeout)));
         }
+        if options.kill_after != KILL_AFTER {
+            option("--kill-after", Some(format_duration(options.kill_after)));
+        }
+        if let Some(delay) = options.delay {
+            option("--delay", Some(format_duration(delay)));
+        }
         if let Some(nice) = options.nice {
             option("--nice", Some(nice.to_string()));
         }
@@ -183,8 +193,8 @@ impl Summary {
             let mut again: Vec<&(u64, Values)> = self.again.iter().collect();
             again.sort_by_key(|(number, _)| *number);
             for value in again.into_iter().flat_map(|(_, values)| values) {
-                // It would be read as a separator.
-                if value == SEPARATOR {
+                // It would be read as a separator, or end at the NUL.
+                if value == SEPARATOR || value.as_bytes().contains(&0) {
                     return None;
                 }
                 words.push(value.clone());
@@ -262,9 +272,10 @@ impl Summary {
         }
         match self.rerun(plan) {
             Some(rerun) => writeln!(out, "  again, only what failed: {rerun}")?,
-            None if self.failed > 0 => {
-                writeln!(out, "  too many failed for a command that reruns them")?
-            }
+            None if self.failed > 0 => writeln!(
+                out,
+                "  no command to paste that reruns them: their inputs do not fit a command line"
+            )?,
             None => {}
         }
         Ok(())
@@ -303,9 +314,9 @@ impl Summary {
 }
 
 /// One line, not too long.
-fn shorten(text: String) -> String {
+fn shorten(text: String, most: usize) -> String {
     let text = text.replace('\n', "\\n");
-    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+    match text.char_indices().nth(most) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text,
     }

@@ -4,6 +4,7 @@
 
 mod basics;
 mod bounds;
+mod hostile;
 mod names;
 mod stopping;
 
