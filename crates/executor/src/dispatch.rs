@@ -47,6 +47,8 @@ pub(crate) struct Local {
     pub(crate) pool: *const crate::pool::Pool,
     /// The thread drives tokio: see `io`.
     pub(crate) io: bool,
+    /// The thread runs what may block and has lent its token: see `give_way::blocking`.
+    pub(crate) token_lent: Cell<bool>,
     /// Closures submitted, for sampling.
     pub(crate) submitted: Cell<u8>,
 }

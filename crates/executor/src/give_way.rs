@@ -55,7 +55,7 @@ pub fn checkpoint() -> Result<(), Interrupted> {
         return Err(Interrupted::TimedOut);
     }
     let signals = &local.spine.signals;
-    if signals.is_revoked(local.worker) || signals.over_parallelism() {
+    if (signals.is_revoked(local.worker) || signals.over_parallelism()) && !local.token_lent.get() {
         give_way(local);
     }
     Ok(())
@@ -116,18 +116,22 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
     let Some(local) = dispatch::local() else {
         return f();
     };
+    if local.token_lent.replace(true) {
+        return f(); // inside another such call, or inside a scope that is waited for in one
+    }
     /// Takes the token back, also when `f` panics.
-    struct Token<'a>(&'a Pool, Group);
+    struct Token<'a>(&'a Pool, &'a Local, Group);
     impl Drop for Token<'_> {
         fn drop(&mut self) {
-            self.0.spine.signals.force_token(self.1);
+            self.0.spine.signals.force_token(self.2);
+            self.1.token_lent.set(false);
         }
     }
     // SAFETY: the pool outlives its workers, and this is one.
     let pool = unsafe { &*local.pool };
     let group = crate::spine::group_of(local.worker);
     pool.spine.signals.release_token(group);
-    let _token = Token(pool, group);
+    let _token = Token(pool, local, group);
     pool.pass_on(group);
     pool.pass_on(Group::Back);
     f()

@@ -106,6 +106,15 @@ impl<T> Handle<T> {
         }
     }
 
+    /// True when no thread will run the task unless it is told to; see `testing`.
+    fn is_on_manual_clock(&self) -> bool {
+        match self.inner {
+            // SAFETY: the handle holds a reference.
+            Inner::Task { task, .. } => unsafe { task.as_ref() }.slot.spine().manual.load(Relaxed),
+            _ => false,
+        }
+    }
+
     /// True when the task has ended, or was refused.
     pub fn is_finished(&self) -> bool {
         matches!(self.status(), Status::Ended | Status::Rejected)
@@ -143,9 +152,9 @@ impl<T> Handle<T> {
     ///
     /// # Errors
     /// What the task ended with; [`TaskError::JoinOnWorker`] at once on a worker thread, where blocking could keep the very task
-    /// from running: the handle is unchanged and can be awaited.
+    /// from running: the handle is unchanged and can be awaited. Also on a manual clock, where only `drain` runs tasks.
     pub fn join(&mut self) -> Result<T, TaskError> {
-        if dispatch::local().is_some() && !self.is_finished() {
+        if !self.is_finished() && (dispatch::local().is_some() || self.is_on_manual_clock()) {
             return Err(TaskError::JoinOnWorker);
         }
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));

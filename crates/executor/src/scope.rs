@@ -13,7 +13,7 @@ use crate::class::Class;
 use crate::dispatch;
 use crate::error::{Error, message_of};
 use crate::give_way;
-use std::any::Any;
+use crate::task::drop_quietly;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -44,7 +44,8 @@ struct Shared {
 #[derive(Default)]
 struct Failures {
     panicked: usize,
-    first: Option<Box<dyn Any + Send>>,
+    /// The first one's message.
+    first: Option<String>,
     cancelled: usize,
 }
 
@@ -63,11 +64,15 @@ impl Shared {
         if ended.is_err() || !run {
             let mut failures = self.failures.lock().unwrap_or_else(|e| e.into_inner());
             failures.cancelled += usize::from(!run);
-            if let Err(payload) = ended {
+            if let Err(payload) = &ended {
                 failures.panicked += 1;
-                failures.first.get_or_insert(payload);
+                failures.first.get_or_insert_with(|| {
+                    message_of(&**payload).unwrap_or_else(|| "a value that is no text".into())
+                });
             }
         }
+        // The payload's own drop may panic, which must not keep the closure from being counted.
+        drop_quietly(|| drop(ended));
         if self.open.fetch_sub(1, SeqCst) == 1 {
             self.notify();
         }
@@ -81,24 +86,29 @@ impl Shared {
 
     /// Returns when every closure has ended. With `help` the calling thread runs those that nobody has started.
     fn wait(&self, help: bool) {
-        loop {
+        while help && self.take_one(true) {}
+        while self.open.load(SeqCst) != 0 {
+            // Asleep it needs no token; running closures of the scope it does, as any worker.
+            give_way::blocking(|| self.sleep(help));
             while help && self.take_one(true) {}
-            let mut guard = self.changed_lock.lock().unwrap_or_else(|e| e.into_inner());
-            self.helper_asleep.store(help, SeqCst);
-            let list_is_empty = || {
-                self.list
-                    .lock()
-                    .unwrap_or_else(|e| e.into_inner())
-                    .is_empty()
-            };
-            while self.open.load(SeqCst) != 0 && (!help || list_is_empty()) {
-                guard = self.changed.wait(guard).unwrap_or_else(|e| e.into_inner());
-            }
-            self.helper_asleep.store(false, SeqCst);
-            if self.open.load(SeqCst) == 0 {
-                return;
-            }
         }
+    }
+
+    /// Sleeps until every closure has ended, or, for a helper, until there is one to run.
+    fn sleep(&self, help: bool) {
+        let mut guard = self.changed_lock.lock().unwrap_or_else(|e| e.into_inner());
+        self.helper_asleep.store(help, SeqCst);
+        let list_is_empty = || {
+            self.list
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .is_empty()
+        };
+        while self.open.load(SeqCst) != 0 && (!help || list_is_empty()) {
+            guard = self.changed.wait(guard).unwrap_or_else(|e| e.into_inner());
+        }
+        drop(guard);
+        self.helper_asleep.store(false, SeqCst);
     }
 }
 
@@ -145,16 +155,12 @@ impl<'scope> Scope<'scope, '_> {
     }
 }
 
+/// Waits for the closures also when the scope's function panics; true where the waiting thread helps.
 struct JoinOnDrop<'a>(&'a Shared, bool);
 
 impl Drop for JoinOnDrop<'_> {
     fn drop(&mut self) {
-        if self.1 {
-            // The waiting thread needs no token; whoever has its closures may.
-            give_way::blocking(|| self.0.wait(true));
-        } else {
-            self.0.wait(false);
-        }
+        self.0.wait(self.1);
     }
 }
 
@@ -184,15 +190,17 @@ pub(crate) fn scope<'env, R>(
         env: PhantomData,
     };
     let result = {
-        let _join = JoinOnDrop(&shared, on_worker);
+        // On a manual clock there are no workers to wait for.
+        let help = on_worker || class.pool().spine.manual.load(Relaxed);
+        let _join = JoinOnDrop(&shared, help);
         catch_unwind(AssertUnwindSafe(|| f(&scope)))
     };
     let value = result.unwrap_or_else(|payload| resume_unwind(payload));
     let failures = std::mem::take(&mut *shared.failures.lock().unwrap_or_else(|e| e.into_inner()));
-    if let Some(payload) = failures.first {
+    if let Some(first) = failures.first {
         return Err(Error::ScopePanicked {
             count: failures.panicked,
-            first: message_of(&*payload).unwrap_or_else(|| "a value that is no text".into()),
+            first,
         });
     }
     if failures.cancelled > 0 {

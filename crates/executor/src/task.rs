@@ -430,7 +430,7 @@ fn replace<B, T>(stage: &mut Stage<B, T>, new: Stage<B, T>) {
 }
 
 /// Runs a drop and swallows its panic: a panic in one task's drop harms nobody else.
-fn drop_quietly(drop: impl FnOnce()) {
+pub(crate) fn drop_quietly(drop: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(drop)) {
         // A payload may itself panic when it is dropped; such a one is leaked.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| std::mem::drop(payload))) {

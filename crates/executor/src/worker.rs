@@ -124,6 +124,7 @@ impl Worker {
             task_started: 0.into(),
             pool: Arc::as_ptr(&pool),
             io: mode == Mode::Io,
+            token_lent: false.into(),
             submitted: 0.into(),
         });
         Worker {
