@@ -57,8 +57,6 @@ struct GroupState {
     searching: AtomicU32,
     /// One bit a worker: asleep or about to be, and not yet claimed.
     idle: Box<[AtomicU64]>,
-    /// Wake two where one would do; see [`Signals::hedge`].
-    hedged: AtomicBool,
 }
 
 struct Slot {
@@ -82,7 +80,6 @@ impl Signals {
                 idle: (0..workers.div_ceil(64))
                     .map(|_| AtomicU64::new(0))
                     .collect(),
-                hedged: AtomicBool::new(false),
             })
         };
         Signals {
@@ -230,23 +227,7 @@ impl Signals {
         if group == Group::Back && !self.has_room() {
             return false;
         }
-        let woken = self.claim_and_unpark(group);
-        if woken && self.groups[index(group)].hedged.load(Relaxed) {
-            self.claim_and_unpark(group);
-        }
-        woken
-    }
-
-    /// Says whether wake-ups of the group wake a second worker as well.
-    ///
-    /// Where other programs keep the CPUs busy, the kernel lets a woken thread wait for up to a tick (4 ms at 250 Hz) behind
-    /// the program that runs on its CPU, once or twice in a hundred times. The second worker, on another CPU, most likely does
-    /// not have to; whichever comes first has the task.
-    pub(crate) fn hedge(&self, group: Group, on: bool) {
-        let hedged = &self.groups[index(group)].hedged;
-        if hedged.load(Relaxed) != on {
-            hedged.store(on, Relaxed);
-        }
+        self.claim_and_unpark(group)
     }
 
     #[cold]

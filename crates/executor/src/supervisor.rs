@@ -54,8 +54,6 @@ pub(crate) fn run(pool: &Arc<Pool>) {
         if now >= next_second {
             next_second = now + SECOND_NS;
             measure(pool, &mut seen, now);
-            // Asked for again by the next wake-up that is slow.
-            pool.spine.signals.hedge(Group::Front, false);
             summarise(pool, now);
             follow_heat(pool, &mut no_heat);
             follow_parallelism(pool);

@@ -49,9 +49,6 @@ const TINY: u64 = 500;
 const TINY_GROUP: u64 = 4;
 /// How long the I/O thread runs futures before it looks at the sockets again, ns: a default slice.
 const TURN: u64 = 100_000;
-/// A front worker that began its first task after a wake-up this much after the task's arrival, ns, was kept from the CPU:
-/// see [`Signals::hedge`].
-const SLOW_WAKE: u64 = 300_000;
 /// The longest a worker sleeps while work is there that it may not run yet, ns.
 const WAIT_MAX: u64 = 5_000_000;
 
@@ -83,8 +80,6 @@ pub(crate) struct Worker {
     /// Times to sleep without a search, and how many were last decided.
     spin_skips: u32,
     spin_backoff: u32,
-    /// No task has run since the worker slept.
-    fresh: bool,
     /// Tiny closures of the slice's class that ran since `now` was read.
     unread: u64,
     /// Mean run time by class, ns, for the size of batches.
@@ -147,7 +142,6 @@ impl Worker {
             naps: 0,
             spin_skips: 0,
             spin_backoff: 1,
-            fresh: false,
             unread: 0,
             mode,
         }
@@ -343,12 +337,6 @@ impl Worker {
         bump(&figures.run_ns, run);
         if samples != 0 {
             let wait = started.saturating_sub(enqueued);
-            if std::mem::replace(&mut self.fresh, false)
-                && wait > SLOW_WAKE
-                && self.group() == Group::Front
-            {
-                self.signals().hedge(Group::Front, true);
-            }
             bump(&figures.wait_ns, wait * samples);
             row.wait.record_many(wait, samples);
         }
@@ -881,7 +869,6 @@ impl Worker {
             }
             self.pool.has_work(group)
         });
-        self.fresh = true;
         self.shared.state.store(state::BUSY, SeqCst);
         self.now = self.pool.now().as_nanos();
         self.shared.heartbeat.store(self.now, Relaxed);
