@@ -41,6 +41,7 @@ the lines of standard input. In the command they are put in place of
   {/.}       its last part without extension
   {1} {2} …  one of several inputs ({1/.} and the like too)
   {#}        the number of the command
+
 Without a placeholder the input is appended. Without a command each input is
 one, run by $SHELL -c.
 

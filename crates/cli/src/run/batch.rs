@@ -439,7 +439,8 @@ impl Batch {
             let _ = writeln!(err, "flyball: {trouble}");
         }
         if self.plan.options.json {
-            let _ = writeln!(err, "{}", self.summary.json(&self.plan, wall));
+            let trouble = self.trouble.as_deref();
+            let _ = writeln!(err, "{}", self.summary.json(&self.plan, wall, trouble));
         } else if !self.plan.options.quiet && !self.quiet_end {
             if self.number == 0 && !self.interrupted && self.trouble.is_none() {
                 let _ = writeln!(err, "flyball: no inputs, nothing to run");

@@ -281,8 +281,8 @@ impl Summary {
         Ok(())
     }
 
-    /// For machines.
-    pub(crate) fn json(&self, plan: &Plan, wall: Duration) -> String {
+    /// For machines. `trouble`: what ended the run early.
+    pub(crate) fn json(&self, plan: &Plan, wall: Duration, trouble: Option<&str>) -> String {
         let failures: Vec<_> = self
             .listed
             .iter()
@@ -308,6 +308,7 @@ impl Summary {
             "jobs": plan.jobs,
             "failures": failures,
             "rerun": self.rerun(plan),
+            "error": trouble,
         })
         .to_string()
     }

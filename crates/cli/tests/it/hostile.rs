@@ -39,6 +39,17 @@ fn lost_output_is_an_error() {
     assert!(ran.err.contains("output was lost"), "{}", ran.err);
 }
 
+/// TASK-12: what ended a run early stands in the JSON too.
+#[test]
+fn json_says_what_was_wrong() {
+    let ran = run(["--json", "/nonexistent/program", ":::", "a"]);
+    assert_eq!(ran.code, 1);
+    let line = ran.err.lines().last().expect("a summary");
+    let summary: serde_json::Value = serde_json::from_str(line).expect("it is JSON");
+    let error = summary["error"].as_str().expect("a text");
+    assert!(error.contains("no such program"), "{error}");
+}
+
 /// TASK-12: fewer descriptors than jobs mean fewer at once, not failures.
 #[test]
 fn few_descriptors_bound_the_jobs() {
