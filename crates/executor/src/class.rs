@@ -68,7 +68,7 @@ impl Class {
         if let Some(luggage) = Luggage::pack(self.pool.config.context.as_deref()) {
             return self.execute_carried(luggage, work);
         }
-        match self.admit(1) {
+        match self.admit() {
             Ok(()) => {
                 self.submit_bare(work);
                 Ok(())
@@ -83,7 +83,7 @@ impl Class {
         luggage: Luggage,
         work: F,
     ) -> Result<(), Rejected<F>> {
-        match self.admit(1) {
+        match self.admit() {
             Ok(()) => {
                 self.submit_bare(move || luggage.within(work));
                 Ok(())
@@ -104,12 +104,17 @@ impl Class {
         let size = self.pool.config.batch_size;
         let carrier = self.pool.config.context.as_deref();
         loop {
-            if self.admit(size).is_err() {
+            if self.may_queue(size).is_err() {
                 // Not all of a batch may fit: as many as do.
-                while let Some(work_left) = work.next() {
-                    if let Err(Rejected { reason, work: first }) = self.execute(work_left) {
-                        let work = std::iter::once(first).chain(work).collect();
-                        return Err(Rejected { reason, work });
+                while let Some(next) = work.next() {
+                    if let Err(refused) = self.execute(next) {
+                        let first = std::iter::once(refused.work);
+                        let left: Vec<F> = first.chain(work).collect();
+                        self.note_refused(&refused.reason, left.len() - 1);
+                        return Err(Rejected {
+                            reason: refused.reason,
+                            work: left,
+                        });
                     }
                 }
                 return Ok(());
@@ -198,9 +203,19 @@ impl Class {
         scope::scope(self, f)
     }
 
+    /// Says whether a task may be queued, and counts it if it is refused.
+    #[inline]
+    fn admit(&self) -> Result<(), Rejection> {
+        let answer = self.may_queue(1);
+        if let Err(reason) = &answer {
+            self.note_refused(reason, 1);
+        }
+        answer
+    }
+
     /// Says whether `count` more tasks may be queued.
     #[inline]
-    pub(crate) fn admit(&self, count: usize) -> Result<(), Rejection> {
+    fn may_queue(&self, count: usize) -> Result<(), Rejection> {
         let slot = self.info.slot;
         let spine = self.pool.spine;
         if spine.closing.load(Relaxed)
@@ -209,10 +224,28 @@ impl Class {
             return Err(Rejection::ShuttingDown);
         }
         // The limit is on what waits in the class's queue; each worker's ring may hold 256 more.
-        if slot.queue.is_beyond(slot.limit.load(Relaxed), count) {
-            return Err(self.full());
+        let limit = slot.limit.load(Relaxed);
+        if slot.queue.is_beyond(limit, count)
+            || slot.has_others() && slot.waiting().saturating_add(count) > limit
+        {
+            return Err(self.full(limit));
         }
         Ok(())
+    }
+
+    #[cold]
+    fn note_refused(&self, reason: &Rejection, count: usize) {
+        if matches!(reason, Rejection::QueueFull { .. }) {
+            self.info.slot.refused.fetch_add(count as u64, Relaxed);
+        }
+    }
+
+    #[cold]
+    fn full(&self, limit: usize) -> Rejection {
+        Rejection::QueueFull {
+            class: self.info.name.clone(),
+            limit,
+        }
     }
 
     /// Counts submissions for the testing kit.
@@ -220,15 +253,6 @@ impl Class {
     fn note_submitted(&self, count: usize) {
         if self.pool.spine.manual.load(Relaxed) {
             self.info.slot.submitted.fetch_add(count as u64, Relaxed);
-        }
-    }
-
-    #[cold]
-    fn full(&self) -> Rejection {
-        self.info.slot.refused.fetch_add(1, Relaxed);
-        Rejection::QueueFull {
-            class: self.info.name.clone(),
-            limit: self.info.slot.limit.load(Relaxed),
         }
     }
 
@@ -398,7 +422,7 @@ impl TaskBuilder<'_> {
 
     #[inline]
     fn admit(&self) -> Result<(), Rejection> {
-        self.class.admit(1)?;
+        self.class.admit()?;
         match &self.extra {
             Some(extra) if extra.deadline != 0 => self.admit_deadline(extra.deadline),
             _ => Ok(()),

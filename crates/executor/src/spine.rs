@@ -131,6 +131,12 @@ impl ClassSlot {
         }
     }
 
+    /// True when tasks wait outside the queue: with an order of their own, or tagged for a worker.
+    #[inline]
+    pub(crate) fn has_others(&self) -> bool {
+        self.ordered_len.load(Relaxed) != 0 || self.tagged.load(Relaxed) != 0
+    }
+
     /// Tasks that wait in the class's queue, those with an order of their own included.
     #[inline]
     pub(crate) fn waiting(&self) -> usize {
