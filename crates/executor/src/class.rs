@@ -456,9 +456,7 @@ impl TaskBuilder<'_> {
             .map(|extra| std::mem::take(&mut extra.timeout))
         {
             Some(timeout) if timeout != 0 => {
-                let _tokio = self.class.pool.tokio.enter();
-                let future = tokio::time::timeout(Duration::from_nanos(timeout), future);
-                self.hand_over(Timed { future })
+                self.hand_over(Timed::new(future, Duration::from_nanos(timeout)))
             }
             _ => self.hand_over(Async(future)),
         }

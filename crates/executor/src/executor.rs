@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::event::{Event, What};
 use crate::pool::{Pool, TaskWhat, command, group_index, state};
-use crate::spine::{IO_WORKER, MAX_WORKERS_PER_GROUP, group_of, workers_of};
+use crate::spine::{IO_WORKER, MAX_WORKERS, MAX_WORKERS_PER_GROUP, group_of, workers_of};
 use crate::stats::Stats;
 use crate::{io, supervisor, threads};
 use flyball_core::class::{ClassSpec, Group};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::*;
 use std::time::Duration;
-use tokio::runtime::{Handle as Tokio, Runtime, RuntimeFlavor};
+use tokio::runtime::{Handle as Tokio, RuntimeFlavor};
 
 /// A running pool of workers. It owns its threads: when it is dropped, what is queued is cancelled and they end.
 pub struct Executor {
@@ -118,7 +118,7 @@ impl Executor {
                             what: "start the tokio runtime",
                             source,
                         })?;
-                    (runtime.handle().clone(), Some(runtime))
+                    (runtime.handle().clone(), Some(io::OwnRuntime::new(runtime)))
                 }
             },
         };
@@ -134,7 +134,7 @@ impl Executor {
         Ok(executor)
     }
 
-    fn start_threads(&mut self, runtime: Option<Runtime>) -> Result<(), Error> {
+    fn start_threads(&mut self, runtime: Option<io::OwnRuntime>) -> Result<(), Error> {
         let pool = &self.pool;
         if let Some(runtime) = runtime {
             *self.io.lock().unwrap_or_else(|e| e.into_inner()) = Some(io::start(pool, runtime)?);
@@ -220,9 +220,16 @@ impl Executor {
     /// Sets how many threads a group has. Those too many finish their task and end; what was meant for them goes to others.
     ///
     /// # Errors
-    /// `workers` is not 1 to 128.
+    /// `workers` is not 1 to 128, in the front group 1 to 127.
     pub fn scale(&self, group: Group, workers: usize) -> Result<(), Error> {
         check_count("workers", workers)?;
+        if group == Group::Front && workers == MAX_WORKERS_PER_GROUP {
+            return Err(Error::Config {
+                key: "workers",
+                found: workers.to_string(),
+                expected: "1 to 127 (one place is the I/O thread's)",
+            });
+        }
         let before = self.pool.wanted[group_index(group)].swap(workers, SeqCst);
         self.pool.events.push(
             self.pool.now(),
@@ -257,11 +264,9 @@ impl Executor {
     }
 
     fn known(&self, id: u16) -> Result<(), Error> {
-        if threads::is_alive(
-            &self.pool,
-            usize::from(id).min(2 * MAX_WORKERS_PER_GROUP - 1),
-        ) && usize::from(id) < 2 * MAX_WORKERS_PER_GROUP
-        {
+        let index = usize::from(id);
+        // The thread that drives tokio is a worker nobody stops.
+        if index < MAX_WORKERS && index != IO_WORKER && threads::is_alive(&self.pool, index) {
             Ok(())
         } else {
             Err(Error::UnknownWorker(id))
@@ -425,8 +430,9 @@ impl Executor {
             cancelled += pool.spine.sweep();
             no_task_runs(&pool)
         });
-        cancelled += pool.spine.sweep();
+        // In this order: a worker that gives its ring up sweeps for itself once it sees the flag.
         pool.stop.store(true, SeqCst);
+        cancelled += pool.spine.sweep();
         let left_running = self
             .workers()
             .into_iter()
@@ -520,12 +526,19 @@ fn check_count(key: &'static str, workers: usize) -> Result<(), Error> {
     }
 }
 
-/// Nothing queued, nothing running, no future waiting.
+/// Nothing queued, nothing running, no future waiting, and all of that at the same moment: a worker that was found idle may
+/// have been given what another one, found idle after it, submitted before.
 fn is_drained(pool: &Pool) -> bool {
-    pool.spine.registry.len() == 0
-        && pool.spine.classes.iter().all(|slot| slot.waiting() == 0)
-        && no_task_runs(pool)
-        && pool.spine.classes.iter().all(|slot| slot.waiting() == 0)
+    let wakes = || -> u64 {
+        pool.known_workers()
+            .map(|worker| worker.wakes.load(SeqCst))
+            .sum()
+    };
+    let nothing_waits = || {
+        pool.spine.registry.len() == 0 && pool.spine.classes.iter().all(|slot| slot.waiting() == 0)
+    };
+    let before = wakes();
+    nothing_waits() && no_task_runs(pool) && nothing_waits() && wakes() == before
 }
 
 fn no_task_runs(pool: &Pool) -> bool {

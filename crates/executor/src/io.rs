@@ -22,10 +22,27 @@ use std::sync::atomic::Ordering::*;
 use std::task::Poll;
 use tokio::runtime::Runtime;
 
+/// The executor's own runtime, which may be dropped inside another runtime, when a start fails there.
+pub(crate) struct OwnRuntime(Option<Runtime>);
+
+impl OwnRuntime {
+    pub(crate) fn new(runtime: Runtime) -> Self {
+        OwnRuntime(Some(runtime))
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Starts the thread; it ends, and the runtime with it, when the pool's stop flag is set and [`Pool::wake_io`] called.
 pub(crate) fn start(
     pool: &Arc<Pool>,
-    runtime: Runtime,
+    runtime: OwnRuntime,
 ) -> Result<std::thread::JoinHandle<()>, Error> {
     let owner = pool.clone();
     std::thread::Builder::new()
@@ -37,7 +54,10 @@ pub(crate) fn start(
         })
 }
 
-fn run(pool: Arc<Pool>, runtime: Runtime) {
+fn run(pool: Arc<Pool>, own: OwnRuntime) {
+    let Some(runtime) = &own.0 else {
+        return;
+    };
     // As for front workers; where it cannot be had, their event says so.
     let _ = os::set_slice(pool.config.front_slice);
     if pool.config.front_nice != 0 {
@@ -67,5 +87,4 @@ fn run(pool: Arc<Pool>, runtime: Runtime) {
     *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) = None;
     shared.state.store(state::STOPPED, SeqCst);
     pool.notify_quiet();
-    runtime.shutdown_background();
 }

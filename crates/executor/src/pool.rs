@@ -80,6 +80,8 @@ pub(crate) struct WorkerShared {
     pub(crate) ring_class: AtomicU8,
     pub(crate) stats: WorkerStats,
     pub(crate) state: AtomicU8,
+    /// Times that the worker became busy: one that is idle and has the same number as before has been idle all the time.
+    pub(crate) wakes: AtomicU64,
     /// When the present task started, ns; 0 while none runs.
     pub(crate) task_since: AtomicU64,
     /// Class and kind of the present task.
@@ -178,6 +180,12 @@ impl WorkerShared {
         self.ring.len() + self.stack.len()
     }
 
+    /// Notes that the worker is busy from now on.
+    pub(crate) fn wake_up(&self) {
+        self.wakes.fetch_add(1, SeqCst);
+        self.state.store(state::BUSY, SeqCst);
+    }
+
     /// True when the worker takes new work.
     pub(crate) fn accepts(&self) -> bool {
         matches!(self.state.load(Relaxed), state::IDLE | state::BUSY)
@@ -209,6 +217,7 @@ impl WorkerShared {
             ring_class: AtomicU8::new(dispatch::NO_CLASS),
             stats: WorkerStats::new(kinds),
             state: AtomicU8::new(state::STOPPED),
+            wakes: AtomicU64::new(0),
             task_since: AtomicU64::new(0),
             task_what: AtomicU32::new(0),
             heartbeat: AtomicU64::new(0),
@@ -691,6 +700,18 @@ impl Pool {
                     }
                     if worker.ring_class.load(Relaxed) == index {
                         in_rings += worker.held();
+                    }
+                }
+                for (kind, count) in class
+                    .slot
+                    .ended_elsewhere
+                    .lock()
+                    .unwrap_or_else(|e| e.into_inner())
+                    .iter()
+                {
+                    // A kind may be younger than the list of names.
+                    if let Some(name) = names.get(usize::from(kind.get())) {
+                        stats.add_cancelled(name, *count);
                     }
                 }
                 stats.queued = class.slot.waiting() + in_rings;

@@ -13,6 +13,7 @@ use crate::signals::Signals;
 use crate::tags::Tags;
 use crate::task::{self, Header};
 use flyball_core::class::{Group, MAX_CLASSES};
+use flyball_core::id::KindId;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -90,6 +91,8 @@ pub(crate) struct ClassSlot {
     pub(crate) limit: AtomicUsize,
     /// Tasks refused because the queue was full.
     pub(crate) refused: AtomicU64,
+    /// Tasks that were cancelled while no worker had them, by kind: futures that waited, and what a shutdown swept.
+    pub(crate) ended_elsewhere: Mutex<Vec<(KindId, u64)>>,
     /// Tasks submitted; counted on a manual clock only.
     pub(crate) submitted: AtomicU64,
 }
@@ -112,6 +115,7 @@ impl ClassSlot {
             rank: AtomicU8::new(0),
             limit: AtomicUsize::new(usize::MAX),
             refused: AtomicU64::new(0),
+            ended_elsewhere: Mutex::default(),
             submitted: AtomicU64::new(0),
         }
     }
@@ -128,6 +132,18 @@ impl ClassSlot {
             Group::Front
         } else {
             Group::Back
+        }
+    }
+
+    /// Counts a task that was cancelled while no worker had it.
+    pub(crate) fn note_ended_elsewhere(&self, kind: KindId) {
+        let mut ended = self
+            .ended_elsewhere
+            .lock()
+            .unwrap_or_else(|e| e.into_inner());
+        match ended.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, count)) => *count += 1,
+            None => ended.push((kind, 1)),
         }
     }
 
@@ -190,6 +206,10 @@ impl Spine {
             *slot.ordered.lock().unwrap_or_else(|e| e.into_inner()) = Ordered::default();
             slot.served_until.store(0, SeqCst);
             slot.refused.store(0, SeqCst);
+            slot.ended_elsewhere
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .clear();
             slot.submitted.store(0, SeqCst);
         }
         for started in &self.started {

@@ -110,7 +110,7 @@ pub struct Counts {
     pub wait_ns: u64,
     /// Tasks that panicked.
     pub panicked: u64,
-    /// Tasks that a worker found or left cancelled.
+    /// Tasks that were cancelled, by their handle or by shutdown.
     pub cancelled: u64,
     /// Tasks that ran past their timeout.
     pub timed_out: u64,
@@ -194,6 +194,24 @@ impl ClassStats {
         }
     }
 
+    fn merge(&mut self, kind: &str, counts: &Counts) {
+        self.counts.merge(counts);
+        match self.kinds.iter_mut().find(|(known, _)| known == kind) {
+            Some((_, sum)) => sum.merge(counts),
+            None => self.kinds.push((kind.to_owned(), counts.clone())),
+        }
+    }
+
+    /// Adds tasks of a kind that were cancelled while no worker had them.
+    pub(crate) fn add_cancelled(&mut self, kind: &str, count: u64) {
+        let counts = Counts {
+            tasks: count,
+            cancelled: count,
+            ..Counts::default()
+        };
+        self.merge(kind, &counts);
+    }
+
     /// Adds one worker's row; `names` are the kinds'.
     pub(crate) fn add(&mut self, row: &ClassRow, names: &[String]) {
         for (kind, name) in row.kinds().iter().zip(names) {
@@ -202,11 +220,7 @@ impl ClassStats {
             if counts.polls == 0 && counts.tasks == 0 {
                 continue;
             }
-            self.counts.merge(&counts);
-            match self.kinds.iter_mut().find(|(known, _)| known == name) {
-                Some((_, sum)) => sum.merge(&counts),
-                None => self.kinds.push((name.clone(), counts)),
-            }
+            self.merge(name, &counts);
         }
         self.cpu_ns += row.cpu_ns.load(Relaxed);
         self.slices += row.slices.load(Relaxed);

@@ -69,7 +69,8 @@ pub(crate) fn run(pool: &Arc<Pool>) {
             std::thread::park_timeout(TICK);
         } else {
             pool.spine.supervisor_asleep.store(true, SeqCst);
-            if !is_busy(pool) && !pool.stop.load(SeqCst) {
+            // Whoever ends after this look sees the flag above, and rouses.
+            if !is_busy(pool) && !missing(pool) && !pool.stop.load(SeqCst) {
                 std::thread::park();
             }
             pool.spine.supervisor_asleep.store(false, SeqCst);

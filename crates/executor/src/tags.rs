@@ -110,10 +110,16 @@ impl Tags {
         let mut moved = 0;
         for slot in slots {
             while moved < count {
-                let Some(task) = self.take(from, slot) else {
+                // Counted all the time: a shutdown must not find nothing waiting.
+                slot.tagged.fetch_add(1, SeqCst);
+                let task = self.take(from, slot);
+                if let Some(task) = task {
+                    self.push(slot, to, task);
+                }
+                slot.tagged.fetch_sub(1, SeqCst);
+                if task.is_none() {
                     break;
-                };
-                self.push(slot, to, task);
+                }
                 moved += 1;
             }
         }

@@ -34,6 +34,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::*};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+use std::time::Duration;
 
 pub(crate) const SCHEDULED: u64 = 1;
 pub(crate) const RUNNING: u64 = 2;
@@ -194,20 +195,45 @@ impl<F: Future<Output = T> + Send + 'static, T: Send + 'static> Body for Async<F
     }
 }
 
-/// A future with a bound on its time, as a body.
+/// A future with a bound on its time, as a body. The time is counted from the first poll.
 pub(crate) struct Timed<F> {
-    pub(crate) future: tokio::time::Timeout<F>,
+    state: TimedState<F>,
+}
+
+enum TimedState<F> {
+    New { future: Option<F>, limit: Duration },
+    Running(tokio::time::Timeout<F>),
+}
+
+impl<F> Timed<F> {
+    pub(crate) fn new(future: F, limit: Duration) -> Self {
+        Timed {
+            state: TimedState::New {
+                future: Some(future),
+                limit,
+            },
+        }
+    }
 }
 
 impl<F: Future<Output = T> + Send + 'static, T: Send + 'static> Body for Timed<F> {
     type Output = T;
     const IS_FUTURE: bool = true;
     fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
-        // SAFETY: structural pinning of the only field.
-        let future = unsafe { self.map_unchecked_mut(|this| &mut this.future) };
-        future
-            .poll(cx)
-            .map(|done| done.map_err(|_| Failure::TimedOut))
+        // SAFETY: the future is moved only out of `New`, before it was pinned; inside `Running` it stays where it is.
+        let state = unsafe { &mut self.get_unchecked_mut().state };
+        if let TimedState::New { future, limit } = state
+            && let Some(future) = future.take()
+        {
+            *state = TimedState::Running(tokio::time::timeout(*limit, future));
+        }
+        match state {
+            // SAFETY: as above.
+            TimedState::Running(timeout) => unsafe { Pin::new_unchecked(timeout) }
+                .poll(cx)
+                .map(|done| done.map_err(|_| Failure::TimedOut)),
+            TimedState::New { .. } => unreachable!("only a panic of the timer leaves it so"),
+        }
     }
 }
 
@@ -659,6 +685,9 @@ pub(crate) unsafe fn cancel(task: NonNull<Header>) -> bool {
     if state & RUNNING != 0 {
         return state & CANCELLED == 0;
     }
+    if state & SCHEDULED == 0 {
+        header.slot.note_ended_elsewhere(header.kind);
+    } // else by the worker that finds it in its queue
     // SAFETY: `RUNNING` is ours. A queued task's life reference stays with its queue; a waiting future's is ours now.
     unsafe {
         (header.vtable.fail)(task, Failure::Cancelled);
@@ -674,6 +703,7 @@ pub(crate) unsafe fn cancel(task: NonNull<Header>) -> bool {
 pub(crate) unsafe fn cancel_taken(task: NonNull<Header>) -> bool {
     // SAFETY: by contract; `SCHEDULED` is still set, so `cancel` leaves the life reference to us.
     unsafe {
+        task.as_ref().slot.note_ended_elsewhere(task.as_ref().kind);
         if task.as_ref().is_bare() {
             (task.as_ref().vtable.dealloc)(task);
             return true;

@@ -164,7 +164,7 @@ impl Worker {
         let _entered = dispatch::enter(unsafe { &*local });
         self.signals().start_searching(self.group());
         self.searching = true;
-        self.shared.state.store(state::BUSY, SeqCst);
+        self.shared.wake_up();
         let mut next = self.next();
         while let Some(task) = next {
             // SAFETY: the worker holds the life reference of what it took.
@@ -186,7 +186,7 @@ impl Worker {
     /// Runs what the driver woke, for at most a slice, on the I/O thread; `root` asks for another turn.
     pub(crate) fn turn(&mut self, root: &Waker) {
         self.now = self.pool.now().as_nanos();
-        self.shared.state.store(state::BUSY, SeqCst);
+        self.shared.wake_up();
         let slice_end = self.now + TURN;
         while let Some(task) = self.next() {
             if let Some(slice) = &mut self.slice {
@@ -292,6 +292,11 @@ impl Worker {
             && self.unread + 1 < TINY_GROUP
             && self.mean[usize::from(slot.index)] < TINY
         {
+            // Shown like any task: it may turn out to be the one that never returns.
+            self.shared
+                .task_what
+                .store(TaskWhat::of(slot.index, kind, false).0, Relaxed);
+            self.shared.task_since.store(self.now.max(1), Relaxed);
             // SAFETY: as above; it was taken out of its queue.
             if unsafe { task::call_bare(task) } {
                 bump(&self.shared.stats.row(slot.index).kind(kind).panicked, 1);
@@ -333,6 +338,11 @@ impl Worker {
             bump(&figures.tasks, 1);
             return;
         }
+        if ran == Ran::DeadlineMissed {
+            bump(&figures.deadline_missed, 1);
+            bump(&figures.tasks, 1);
+            return;
+        }
         bump(&figures.polls, 1);
         bump(&figures.run_ns, run);
         if samples != 0 {
@@ -354,7 +364,6 @@ impl Worker {
                     Ran::Panicked => bump(&figures.panicked, 1),
                     Ran::Cancelled => bump(&figures.cancelled, 1),
                     Ran::TimedOut => bump(&figures.timed_out, 1),
-                    Ran::DeadlineMissed => bump(&figures.deadline_missed, 1),
                     _ => {}
                 }
             }
@@ -440,6 +449,9 @@ impl Worker {
             self.shared.heartbeat.store(self.now, Relaxed);
             if self.shared.command.load(Relaxed) != command::RUN {
                 return None;
+            }
+            if self.pool.spine.terminated.load(Relaxed) {
+                self.give_up_ring();
             }
             match self.begin() {
                 Begin::Slice => {
@@ -802,6 +814,16 @@ impl Worker {
         slot.announce();
     }
 
+    /// The time of a shutdown is over: nothing that waits here starts any more.
+    #[cold]
+    fn give_up_ring(&mut self) {
+        self.flush_ring();
+        // Until the flag is set, whoever ends the pool sweeps the queues, and once more after that.
+        if self.pool.stop.load(SeqCst) {
+            self.pool.spine.sweep();
+        }
+    }
+
     fn found_work(&mut self) {
         if std::mem::replace(&mut self.searching, false)
             && self.signals().stop_searching(self.group())
@@ -869,7 +891,7 @@ impl Worker {
             }
             self.pool.has_work(group)
         });
-        self.shared.state.store(state::BUSY, SeqCst);
+        self.shared.wake_up();
         self.now = self.pool.now().as_nanos();
         self.shared.heartbeat.store(self.now, Relaxed);
     }
@@ -921,6 +943,9 @@ impl Worker {
             .spine
             .tags
             .untag(self.shared.index, &self.pool.spine.classes);
+        if self.pool.stop.load(SeqCst) {
+            self.pool.spine.sweep();
+        }
         self.signals()
             .publish_rank(self.shared.index, crate::signals::NO_RANK);
         self.release_token();
