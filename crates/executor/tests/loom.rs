@@ -231,7 +231,7 @@ mod queue {
             for producer in producers {
                 producer.join().unwrap();
             }
-            while queue.len() != 0 {
+            while !queue.is_empty() {
                 let more = queue.take(2).into_numbers();
                 assert!(!more.is_empty(), "counted and linked, and not to be had");
                 taken.extend(more);
@@ -282,7 +282,7 @@ mod queue {
                 thread::spawn(move || queue.take(1).into_numbers())
             };
             let was_pushed = pushed.load(SeqCst);
-            let was_empty = queue.len() == 0;
+            let was_empty = queue.is_empty();
             let taken = consumer.join().unwrap();
             assert!(
                 !(was_pushed && was_empty && taken.is_empty()),
