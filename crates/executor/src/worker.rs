@@ -489,7 +489,10 @@ impl Worker {
         if self.mode == Mode::Io {
             return self.shared.ring.pop();
         }
+        self.since_queue += 1;
+        // Every other time, so that tagged work that refills itself does not shut out the rest.
         if slot.tagged.load(Relaxed) != 0
+            && self.since_queue % 2 == 1
             && let Some(task) = self.pool.spine.tags.take(self.shared.index, slot)
         {
             return Some(task);
@@ -497,7 +500,6 @@ impl Worker {
         if let Some(task) = slot.take_ordered(Which::BeforeArrivals) {
             return Some(task);
         }
-        self.since_queue += 1;
         if self.since_queue < QUEUE_INTERVAL
             && let Some(task) = self.shared.stack.pop().or_else(|| self.shared.ring.pop())
         {
@@ -543,6 +545,11 @@ impl Worker {
                 self.pool.pass_on_quickly(self.group());
             }
             return Some(first);
+        }
+        // What arrives from now on is younger than now: ordered tasks go before it, though rings never run dry.
+        slot.served_until.fetch_max(self.now, Relaxed);
+        if let Some(task) = self.pool.spine.tags.take(self.shared.index, slot) {
+            return Some(task);
         }
         // The interval is over and the queue is empty: now the oldest of the worker's own.
         if let Some(task) = self.shared.ring.pop().or_else(|| self.shared.stack.steal()) {
@@ -773,6 +780,11 @@ impl Worker {
             slice
                 .slot
                 .pass_virtual_time(cpu_ns, 1 + slice.slot.waiting() + self.shared.held());
+        } else if slice.slot.ordered_late.load(Relaxed) != u64::MAX {
+            // Closures have no virtual time of their own: while they run, the futures that are held back catch up.
+            slice
+                .slot
+                .pass_virtual_time(cpu_ns, slice.slot.ordered_len.load(Relaxed).max(1));
         }
         self.local.slice_class.set(NO_CLASS);
         Some(Used {
