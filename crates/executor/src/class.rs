@@ -120,28 +120,27 @@ impl Class {
                 return Ok(());
             }
             let now = crate::clock::now(self.pool.spine);
-            let mut chain: Option<Chain> = None;
-            let mut count = 0;
+            // Handed over when it is dropped, also when the iterator panics.
+            let mut batch = Batch {
+                class: self,
+                chain: None,
+                count: 0,
+            };
             for work in work.by_ref().take(size) {
-                count += 1;
                 let task = match Luggage::pack(carrier) {
                     None => task::new_bare(self.info.slot, work, now, PLAIN),
                     Some(luggage) => {
                         task::new_bare(self.info.slot, move || luggage.within(work), now, PLAIN)
                     }
                 };
-                match &mut chain {
+                batch.count += 1;
+                match &mut batch.chain {
                     Some(chain) => chain.append(task.cast()),
-                    None => chain = Some(Chain::of(task.cast())),
+                    chain => *chain = Some(Chain::of(task.cast())),
                 }
             }
-            let Some(chain) = chain else {
-                return Ok(());
-            };
-            self.note_submitted(count);
-            self.info.slot.queue.push_chain(chain);
-            self.info.slot.announce();
-            self.sweep_if_late();
+            let count = batch.count;
+            drop(batch);
             if count < size {
                 return Ok(());
             }
@@ -294,6 +293,24 @@ impl Class {
         let key = extra.as_ref().and_then(|extra| extra.key);
         if let Some(worker) = self.pool.place(self.info.slot.group(), key) {
             extra.get_or_insert_default().tag = Some(worker);
+        }
+    }
+}
+
+/// Closures of a batch that are not queued yet.
+struct Batch<'a> {
+    class: &'a Class,
+    chain: Option<Chain>,
+    count: usize,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if let Some(chain) = self.chain.take() {
+            self.class.note_submitted(self.count);
+            self.class.info.slot.queue.push_chain(chain);
+            self.class.info.slot.announce();
+            self.class.sweep_if_late();
         }
     }
 }
