@@ -374,9 +374,9 @@ pub(crate) unsafe fn enqueue_at(task: NonNull<Header>, now: u64) {
     header.enqueued.store(now, Relaxed);
     header.samples.store(1, Relaxed);
     if spine.terminated.load(Relaxed) {
-        // Nothing runs any more; whoever ends the pool cancels what waits, also this one.
+        // Nothing runs any more; whoever ends the pool cancels what waits, also this one, which the registry knows. Not here:
+        // the caller of a waker may hold a lock that the future's drop takes, or be the drop of another such future.
         slot.queue.push(task.cast::<Link>());
-        slot.sweep();
         return;
     }
     if spine.fair_futures.load(Relaxed) && hold_back(slot, task) {
@@ -447,7 +447,13 @@ fn push_from_driver(local: &Local, slot: &'static ClassSlot, task: NonNull<Heade
         Err(task)
     };
     match kept {
-        Ok(1) => pool.wake_io(),
+        Ok(1) => {
+            pool.wake_io();
+            // A task of tokio's own may block this thread: the supervisor sees to it that the future is taken from here.
+            if local.spine.supervisor_asleep.load(Relaxed) {
+                local.spine.rouse_supervisor();
+            }
+        }
         // More than one: others of the group may help.
         Ok(_) => {
             local.spine.signals.wake_one(Group::Front);

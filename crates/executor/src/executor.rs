@@ -238,7 +238,8 @@ impl Executor {
             format!("{group:?}: {before} → {workers}, set by hand"),
         );
         for index in workers_of(group).skip(workers) {
-            if threads::is_alive(&self.pool, index) {
+            // The I/O thread has the last number of the front group and is not one of those that are scaled.
+            if index != IO_WORKER && threads::is_alive(&self.pool, index) {
                 threads::stop(&self.pool, index, "scaled down");
             }
         }
@@ -419,17 +420,18 @@ impl Executor {
         let started = pool.now();
         pool.events.push(started, None, What::Shutdown, "begun");
         pool.spine.closing.store(true, SeqCst);
-        self.wait_quiet(timeout, || is_drained(&pool));
+        self.wait_quiet(timeout, || (), || is_drained(&pool));
         pool.spine.terminated.store(true, SeqCst);
         let mut cancelled = pool.spine.sweep();
         for worker in pool.known_workers() {
             pool.spine.signals.revoke(worker.index);
         }
         let force_after = pool.config.force_after;
-        self.wait_quiet(force_after, || {
-            cancelled += pool.spine.sweep();
-            no_task_runs(&pool)
-        });
+        self.wait_quiet(
+            force_after,
+            || cancelled += pool.spine.sweep(),
+            || no_task_runs(&pool),
+        );
         // In this order: a worker that gives its ring up sweeps for itself once it sees the flag.
         pool.stop.store(true, SeqCst);
         cancelled += pool.spine.sweep();
@@ -455,25 +457,30 @@ impl Executor {
         }
     }
 
-    /// Waits until `done` or the timeout.
-    fn wait_quiet(&self, timeout: Duration, mut done: impl FnMut() -> bool) {
+    /// Waits until `done` or the timeout. `before` is called without a lock before each look: it may drop what users put in.
+    fn wait_quiet(
+        &self,
+        timeout: Duration,
+        mut before: impl FnMut(),
+        mut done: impl FnMut() -> bool,
+    ) {
         let pool = &self.pool;
         let until = pool.now().saturating_add(timeout);
         pool.quiet_waiters.fetch_add(1, SeqCst);
-        let mut guard = pool.quiet_lock.lock().unwrap_or_else(|e| e.into_inner());
-        while !done() {
+        loop {
+            before();
+            let guard = pool.quiet_lock.lock().unwrap_or_else(|e| e.into_inner());
+            if done() {
+                break;
+            }
             let left = until.duration_since(pool.now());
             if left.is_zero() {
                 break;
             }
             // Futures that end on a foreign thread (cancelled ones) signal nothing: look again at each tick.
-            guard = pool
-                .quiet
-                .wait_timeout(guard, left.min(supervisor::TICK))
-                .unwrap_or_else(|e| e.into_inner())
-                .0;
+            let waited = pool.quiet.wait_timeout(guard, left.min(supervisor::TICK));
+            drop(waited);
         }
-        drop(guard);
         pool.quiet_waiters.fetch_sub(1, SeqCst);
     }
 

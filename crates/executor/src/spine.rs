@@ -222,10 +222,18 @@ impl Spine {
     /// Cancels every task that is queued or waits; returns how many.
     pub(crate) fn sweep(&'static self) -> usize {
         let mut cancelled = 0;
-        for slot in &self.classes {
-            cancelled += slot.sweep();
+        loop {
+            let mut now = 0;
+            for slot in &self.classes {
+                now += slot.sweep();
+            }
+            now += self.registry.cancel_all();
+            if now == 0 {
+                return cancelled;
+            }
+            // What was dropped may have woken others, whose remains stand in the queues now.
+            cancelled += now;
         }
-        cancelled + self.registry.cancel_all()
     }
 
     /// Workers of a group that may exist.

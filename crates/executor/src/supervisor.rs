@@ -6,7 +6,7 @@
 use crate::event::What;
 use crate::os;
 use crate::pool::{Pool, TaskWhat, group_index, state};
-use crate::spine::workers_of;
+use crate::spine::{IO_WORKER, workers_of};
 use crate::stats::Counts;
 use crate::threads;
 use crate::topology::{self, Topology};
@@ -27,6 +27,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 struct Seen {
     task_since: u64,
+    /// The I/O thread had something in its ring and ran no task.
+    held: bool,
     cpu: u64,
     at: u64,
 }
@@ -44,7 +46,8 @@ pub(crate) fn run(pool: &Arc<Pool>) {
         }
         let starting = now >= next_batch && start_missing(pool);
         if starting {
-            next_batch = now + pool.config.start_delay.as_nanos() as u64;
+            let delay = pool.config.start_delay.as_nanos();
+            next_batch = now.saturating_add(delay.min(u128::from(u64::MAX)) as u64);
         }
         let busy = is_busy(pool);
         if busy {
@@ -79,8 +82,10 @@ pub(crate) fn run(pool: &Arc<Pool>) {
 }
 
 fn is_busy(pool: &Pool) -> bool {
-    pool.known_workers()
-        .any(|worker| worker.state.load(SeqCst) == state::BUSY)
+    pool.known_workers().any(|worker| {
+        worker.state.load(SeqCst) == state::BUSY
+            || worker.index == IO_WORKER && !worker.ring.is_empty()
+    })
 }
 
 fn missing(pool: &Pool) -> bool {
@@ -117,13 +122,18 @@ fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
         let since = worker.task_since.load(Relaxed);
         let before = seen.entry(worker.index).or_insert(Seen {
             task_since: 0,
+            held: false,
             cpu: 0,
             at: 0,
         });
         let same = since != 0 && before.task_since == since;
         before.task_since = since;
-        worker.overdue.store(same, Relaxed);
-        if same && worker.held() != 0 {
+        // A task of tokio's own that blocks the thread of its driver is no task of a class.
+        let held = worker.index == IO_WORKER && since == 0 && worker.held() != 0;
+        let overdue = same || held && std::mem::replace(&mut before.held, held);
+        before.held = held;
+        worker.overdue.store(overdue, Relaxed);
+        if overdue && worker.held() != 0 {
             pool.pass_on(worker.group);
         }
         let stuck = same && now.saturating_sub(since) > pool.config.stuck_after.as_nanos() as u64;
