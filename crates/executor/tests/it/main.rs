@@ -12,6 +12,7 @@ mod order;
 mod outcomes;
 mod panics;
 mod preemption;
+mod regressions;
 mod scopes;
 mod shutdown;
 mod size;
