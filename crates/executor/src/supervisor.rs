@@ -11,6 +11,7 @@ use crate::stats::Counts;
 use crate::threads;
 use crate::topology::{self, Topology};
 use flyball_core::class::Group;
+use flyball_core::id::ClassSet;
 use flyball_policy::sched::{heat, place};
 use std::collections::HashMap;
 use std::path::Path;
@@ -133,6 +134,9 @@ fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
         let overdue = same || held && std::mem::replace(&mut before.held, held);
         before.held = held;
         worker.overdue.store(overdue, Relaxed);
+        if same {
+            revoke_for_higher(pool, worker.index, worker.group);
+        }
         if overdue && worker.held() != 0 {
             pool.pass_on(worker.group);
         }
@@ -163,6 +167,21 @@ fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
                     .push(at, Some(worker.index), What::Recovered, "its task ended");
             }
         }
+    }
+}
+
+/// Takes back the slice of a long task while a higher rank waits: whoever queued that may have found its class marked ready
+/// already, from before the slice began, and told nobody.
+fn revoke_for_higher(pool: &Pool, worker: usize, group: Group) {
+    let signals = &pool.spine.signals;
+    let highest = ClassSet::from_bits(signals.ready() & pool.mask(group))
+        .iter()
+        .map(|class| &pool.spine.classes[class.index()])
+        .filter(|slot| slot.waiting() != 0)
+        .map(|slot| slot.rank.load(Relaxed))
+        .max();
+    if let Some(rank) = highest {
+        signals.revoke_below(worker..worker + 1, rank);
     }
 }
 

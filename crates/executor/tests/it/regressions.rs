@@ -388,3 +388,30 @@ fn the_longest_durations_are_accepted() {
     let report = executor.shutdown(Duration::MAX).unwrap();
     assert!(report.left_running.is_empty());
 }
+
+/// CPU-6: a long closure gives way to a higher rank whose class was known to have work when the closure began, under fair shares.
+#[test]
+fn a_checkpoint_gives_way_to_what_waited_before_it_began() {
+    let executor = start(Config {
+        algorithm: flyball_executor::Algorithm::RoundRobin,
+        parallelism: 1,
+        back_workers: 2,
+        ..small()
+    });
+    let (batch, normal) = (
+        executor.class("batch").unwrap(),
+        executor.class("normal").unwrap(),
+    );
+    for _ in 0..20 {
+        let gate = hold(&normal);
+        let stop = flag();
+        let seen = stop.clone();
+        let mut long = batch
+            .run(move || while !seen.load(SeqCst) && flyball_executor::checkpoint().is_ok() {});
+        let mut short = normal.run(move || stop.store(true, SeqCst));
+        gate.open();
+        short.join().unwrap();
+        long.join().unwrap();
+    }
+    end(executor);
+}
