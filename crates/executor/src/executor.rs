@@ -422,19 +422,15 @@ impl Executor {
         pool.spine.closing.store(true, SeqCst);
         self.wait_quiet(timeout, || (), || is_drained(&pool));
         pool.spine.terminated.store(true, SeqCst);
-        let mut cancelled = pool.spine.sweep();
+        pool.spine.sweep();
         for worker in pool.known_workers() {
             pool.spine.signals.revoke(worker.index);
         }
         let force_after = pool.config.force_after;
-        self.wait_quiet(
-            force_after,
-            || cancelled += pool.spine.sweep(),
-            || no_task_runs(&pool),
-        );
+        self.wait_quiet(force_after, || pool.spine.sweep(), || no_task_runs(&pool));
         // In this order: a worker that gives its ring up sweeps for itself once it sees the flag.
         pool.stop.store(true, SeqCst);
-        cancelled += pool.spine.sweep();
+        pool.spine.sweep();
         let left_running = self
             .workers()
             .into_iter()
@@ -451,7 +447,7 @@ impl Executor {
         pool.events.push(now, None, What::Shutdown, "ended");
         ShutdownReport {
             ended,
-            cancelled,
+            cancelled: pool.spine.swept.load(SeqCst),
             left_running,
             took: now.duration_since(started),
         }

@@ -63,6 +63,8 @@ pub(crate) struct Spine {
     pub(crate) manual: AtomicBool,
     pub(crate) manual_now: AtomicU64,
     pub(crate) tags: Tags,
+    /// Tasks that were cancelled because the pool ended, by whoever did it.
+    pub(crate) swept: AtomicUsize,
 }
 
 /// What making a task of a class runnable needs.
@@ -183,6 +185,7 @@ impl Spine {
                     manual: AtomicBool::new(false),
                     manual_now: AtomicU64::new(0),
                     tags: Tags::new(),
+                    swept: AtomicUsize::new(0),
                 }));
                 for slot in &spine.classes {
                     slot.spine.store(std::ptr::from_ref(spine) as usize, SeqCst);
@@ -194,6 +197,7 @@ impl Spine {
         spine.closing.store(false, SeqCst);
         spine.terminated.store(false, SeqCst);
         spine.manual.store(false, SeqCst);
+        spine.swept.store(0, SeqCst);
         spine
     }
 
@@ -219,20 +223,16 @@ impl Spine {
         FREE.lock().unwrap_or_else(|e| e.into_inner()).push(self);
     }
 
-    /// Cancels every task that is queued or waits; returns how many.
-    pub(crate) fn sweep(&'static self) -> usize {
-        let mut cancelled = 0;
+    /// Cancels every task that is queued or waits.
+    pub(crate) fn sweep(&'static self) {
         loop {
-            let mut now = 0;
-            for slot in &self.classes {
-                now += slot.sweep();
-            }
-            now += self.registry.cancel_all();
-            if now == 0 {
-                return cancelled;
+            let queued: usize = self.classes.iter().map(ClassSlot::sweep).sum();
+            let waiting = self.registry.cancel_all();
+            self.swept.fetch_add(waiting, SeqCst);
+            if queued + waiting == 0 {
+                return;
             }
             // What was dropped may have woken others, whose remains stand in the queues now.
-            cancelled += now;
         }
     }
 
@@ -278,7 +278,9 @@ impl ClassSlot {
                 cancelled += usize::from(unsafe { task::cancel_taken(task) });
             }
         }
-        self.spine()
+        let spine = self.spine();
+        spine.swept.fetch_add(cancelled, SeqCst);
+        spine
             .signals
             .unmark_ready(self.index, || self.waiting() == 0);
         cancelled
