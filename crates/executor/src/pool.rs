@@ -388,6 +388,8 @@ impl Pool {
         let slot = info.slot;
         slot.group.store(group_index(spec.group) as u8, SeqCst);
         slot.rank.store(spec.priority + 1, SeqCst);
+        slot.restricted
+            .store(spec.concurrency.is_some() || spec.ceiling < 1.0, SeqCst);
         slot.limit.store(spec.queue_limit, SeqCst);
         slot.queue.forget_room();
         slot.latency_target.store(
@@ -744,6 +746,7 @@ impl Pool {
     }
 
     /// Moves the manual clock that stamps arrivals.
+    #[cfg(feature = "testing")]
     pub(crate) fn set_manual_now(&self, now: Timestamp) {
         self.spine.manual_now.store(now.as_nanos(), SeqCst);
         self.spine.manual.store(true, SeqCst);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: **never runnable work, an idle worker that may run it, and no wake-up on its way.** A wake-up is on its way
 //! when a worker is searching (it looks at everything before it sleeps), or was claimed by a waker and not yet run. One
-//! exception is stated where it is made (`worker::defer`): a single task that is woken from inside a poll waits for the end
+//! exception is stated where it is made (`dispatch::push_local`): a single task that is woken from inside a poll waits for the end
 //! of that poll, at most until the supervisor's next tick.
 //!
 //! How the two sides cannot miss each other. Every step below is sequentially consistent:

@@ -89,6 +89,8 @@ pub(crate) struct ClassSlot {
     pub(crate) virtual_now: AtomicU64,
     pub(crate) group: AtomicU8,
     pub(crate) rank: AtomicU8,
+    /// It has a ceiling or a limit on concurrency, so that only the scheduler can say whether it may run.
+    pub(crate) restricted: AtomicBool,
     /// Entries the queue accepts.
     pub(crate) limit: AtomicUsize,
     /// Tasks refused because the queue was full.
@@ -115,6 +117,7 @@ impl ClassSlot {
             virtual_now: AtomicU64::new(0),
             group: AtomicU8::new(0),
             rank: AtomicU8::new(0),
+            restricted: AtomicBool::new(false),
             limit: AtomicUsize::new(usize::MAX),
             refused: AtomicU64::new(0),
             ended_elsewhere: Mutex::default(),

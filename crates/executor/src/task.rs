@@ -388,10 +388,14 @@ pub(crate) fn new_bare<F: FnOnce() + Send + 'static>(
     let vtable = const {
         &VTable {
             call: |task| {
-                // SAFETY: the caller took the task out of its queue; nobody else knows it.
-                let task = unsafe { Box::from_raw(task.cast::<Bare<F>>().as_ptr()) };
-                // Moved out, and the memory freed before the call: what the closure submits may use it again.
-                let Bare { work, .. } = *task;
+                // Moved out in a scope of its own, so that the memory is free before the call: what the closure submits may
+                // use it again.
+                let work = {
+                    // SAFETY: the caller took the task out of its queue; nobody else knows it.
+                    let task = unsafe { Box::from_raw(task.cast::<Bare<F>>().as_ptr()) };
+                    let Bare { work, .. } = *task;
+                    work
+                };
                 match catch_unwind(AssertUnwindSafe(work)) {
                     Ok(()) => false,
                     Err(payload) => {

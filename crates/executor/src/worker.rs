@@ -254,6 +254,7 @@ impl Worker {
     }
 
     /// Runs everything that can run now on the calling thread (executor without threads); returns how many steps that took.
+    #[cfg(feature = "testing")]
     pub(crate) fn drain(&mut self, enter: &mut dyn FnMut(&mut dyn FnMut())) -> usize {
         self.now = self.pool.now().as_nanos();
         self.charged = self.now;
@@ -704,6 +705,7 @@ impl Worker {
         let best = ClassSet::from_bits(ready)
             .iter()
             .map(|class| &pool.spine.classes[class.index()])
+            .filter(|slot| !slot.restricted.load(Relaxed))
             .max_by_key(|slot| slot.rank.load(Relaxed));
         match best {
             Some(slot) => {
@@ -711,7 +713,10 @@ impl Worker {
                 self.start_slice(slot, None, end, u64::MAX);
                 Begin::Slice
             }
-            None => Begin::Nothing { until: 0 },
+            // Only classes that the scheduler must be asked for: soon again.
+            None => Begin::Nothing {
+                until: self.now.max(1),
+            },
         }
     }
 

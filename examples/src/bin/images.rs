@@ -159,7 +159,7 @@ fn main() -> Result<()> {
         measure_on_tokio(in_class, during, cpus)?,
     );
     fly.shutdown_blocking(Duration::from_secs(30))
-        .map_err(|(_, error)| error)?;
+        .map_err(|refused| refused.1)?;
     Ok(())
 }
 

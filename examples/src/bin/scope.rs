@@ -31,6 +31,6 @@ fn main() -> anyhow::Result<()> {
         sums.len()
     );
     fly.shutdown_blocking(Duration::from_secs(30))
-        .map_err(|(_, error)| error)?;
+        .map_err(|refused| refused.1)?;
     Ok(())
 }
