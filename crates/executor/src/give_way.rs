@@ -95,7 +95,10 @@ fn give_way(local: &Local) {
         false
     };
     if must_wait {
-        wait_for_token(pool, group, || !higher_waits() && signals.has_room());
+        // There is always room for the front group.
+        wait_for_token(pool, group, || {
+            !higher_waits() && (group == Group::Front || signals.has_room())
+        });
     }
 }
 

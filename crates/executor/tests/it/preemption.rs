@@ -43,6 +43,82 @@ fn front_work_runs_beside_closures_that_never_yield() {
     }
 }
 
+/// Scheduling policy and nice value of the calling thread, as the kernel shows them; see proc(5).
+fn policy_and_nice() -> (u32, i32) {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    // The second field may hold anything but ends with the last parenthesis; the next is the third.
+    let fields: Vec<&str> = stat[stat.rfind(')').unwrap() + 2..]
+        .split_ascii_whitespace()
+        .collect();
+    (
+        fields[41 - 3].parse().unwrap(),
+        fields[19 - 3].parse().unwrap(),
+    )
+}
+
+/// CPU-6: the kernel knows the back threads: `SCHED_IDLE` by default, else the nice value, else as they were. The front threads
+/// are left alone.
+#[test]
+fn the_kernel_knows_the_back_threads() {
+    const SCHED_OTHER: u32 = 0;
+    const SCHED_IDLE: u32 = 5;
+    let (own, nice) = policy_and_nice();
+    for (back_priority, expected) in [
+        (BackPriority::Idle, (SCHED_IDLE, nice)),
+        (BackPriority::Nice(19), (SCHED_OTHER, 19)),
+        (BackPriority::Normal, (own, nice)),
+    ] {
+        let executor = start(Config {
+            back_priority,
+            ..single()
+        });
+        let back = executor.class("normal").unwrap();
+        let front = executor.class("critical").unwrap();
+        assert_eq!(back.run(policy_and_nice).join().unwrap(), expected);
+        assert_eq!(front.run(policy_and_nice).join().unwrap(), (own, nice));
+        end(executor);
+    }
+    assert_eq!(Config::default().back_priority, BackPriority::Idle);
+}
+
+/// CPU-6: in the front group, too: a long closure that looks at its checkpoints gives way, though the back group is full.
+#[test]
+fn a_front_closure_gives_way_beside_a_full_back_group() {
+    let executor = start(small());
+    let (batch, interactive, critical) = (
+        executor.class("batch").unwrap(),
+        executor.class("interactive").unwrap(),
+        executor.class("critical").unwrap(),
+    );
+    let gates = hold_many(&batch, 2);
+    let stop = flag();
+    let (inside, is_inside) = channel();
+    let longs: Vec<_> = (0..2)
+        .map(|_| {
+            let (stop, inside) = (stop.clone(), inside.clone());
+            interactive.run(move || {
+                inside.send(()).unwrap();
+                while !stop.load(SeqCst) && checkpoint().is_ok() {}
+            })
+        })
+        .collect();
+    receive(&is_inside);
+    receive(&is_inside);
+    executor.scale(flyball_executor::Group::Front, 3).unwrap();
+    critical
+        .run(move || stop.store(true, SeqCst))
+        .join()
+        .unwrap();
+    for mut long in longs {
+        long.join().unwrap();
+    }
+    for gate in gates {
+        gate.open();
+    }
+    eventually("all tokens are back", || executor.stats().running == 0);
+    end(executor);
+}
+
 /// CPU-6: a checkpoint hands the place of a long closure to a parked thread when a higher rank waits, under every algorithm;
 /// the closure ends only when that has run.
 #[test]

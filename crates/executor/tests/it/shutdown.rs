@@ -296,6 +296,66 @@ fn dropping_the_executor_cancels() {
     assert_eq!(stopped.load(SeqCst), 2);
 }
 
+/// CPU-18: an executor that is dropped on one of its own workers waits for nobody to end that one.
+#[test]
+fn an_executor_is_dropped_on_its_own_worker() {
+    let stopped = Arc::new(AtomicUsize::new(0));
+    let counter = stopped.clone();
+    let executor = start(Config {
+        force_after: Duration::from_millis(5),
+        on_thread_stop: Some(Arc::new(move || {
+            counter.fetch_add(1, SeqCst);
+        })),
+        ..single()
+    });
+    let normal = executor.class("normal").unwrap();
+    let mut waiting = normal.spawn(std::future::pending::<()>());
+    let mut last = normal.run(move || drop(executor));
+    last.join().unwrap();
+    assert!(matches!(waiting.join(), Err(TaskError::Cancelled)));
+    eventually("its threads end", || stopped.load(SeqCst) == 2);
+}
+
+/// CPU-1, CPU-18: executors use each other: what one accepts from another's workers it runs, waits for and refuses like anything
+/// from outside.
+#[test]
+fn executors_use_each_other() {
+    let (outer, inner) = (start(small()), start(small()));
+    let (class, other) = (
+        outer.class("normal").unwrap(),
+        inner.class("normal").unwrap(),
+    );
+    let there = other.clone();
+    let mut future = class.spawn(async move {
+        let closure = there.run(|| 1).await.unwrap();
+        let future = there.spawn(async { 2 }).await.unwrap();
+        closure + future
+    });
+    assert_eq!(future.join().unwrap(), 3);
+    let there = other.clone();
+    let mut scoped = class.run(move || {
+        let mut value = 0;
+        there.scope(|scope| scope.run(|| value = 4)).unwrap();
+        for _ in 0..100 {
+            there.execute(|| ()).unwrap();
+        }
+        assert!(matches!(
+            there.run(|| ()).join(),
+            Ok(()) | Err(TaskError::JoinOnWorker)
+        ));
+        value
+    });
+    assert_eq!(scoped.join().unwrap(), 4);
+    let there = other.clone();
+    let mut ending = class.run(move || {
+        end(inner);
+        there.execute(|| ()).is_err()
+    });
+    assert!(ending.join().unwrap());
+    end(outer);
+    assert!(other.execute(|| ()).is_err());
+}
+
 /// CPU-18: producers that go on while the executor ends: each task ran, or was refused, or was cancelled with its captures
 /// dropped; none is left.
 #[test]

@@ -1,7 +1,7 @@
 //! Numbers of workers, and workers that come and go.
 
 use crate::*;
-use flyball_executor::{Class, Error, Group, MAX_EVENTS, What, WorkerState};
+use flyball_executor::{Class, Error, Group, Layout, MAX_EVENTS, What, WorkerState};
 use std::sync::Barrier;
 
 /// Workers of a group that take work.
@@ -326,6 +326,55 @@ fn a_stuck_worker_is_reported() {
         reported(What::Recovered).is_some()
     });
     end(executor);
+}
+
+/// CPU-14: pinned workers say where, and run there; where the machine refuses, an event says so.
+#[test]
+fn workers_are_pinned() {
+    for layout in [Layout::Spread, Layout::Pack] {
+        let executor = start(Config {
+            pin: Some(layout),
+            ..small()
+        });
+        eventually("all are there", || {
+            present(&executor, Group::Back) == 3 && present(&executor, Group::Front) == 2
+        });
+        let allowed = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let allowed = allowed_cpus(&allowed);
+        for worker in executor
+            .workers()
+            .iter()
+            .filter(|worker| is_numbered(worker.id))
+        {
+            match worker.pinned_to {
+                Some(cpu) => assert!(allowed.contains(&cpu), "{cpu} of {allowed:?}"),
+                None => assert!(executor.events().iter().any(|event| {
+                    event.what == What::Unavailable && event.worker == Some(worker.id)
+                })),
+            }
+        }
+        let normal = executor.class("normal").unwrap();
+        let status = normal.run(|| std::fs::read_to_string("/proc/thread-self/status").unwrap());
+        let mut status = status;
+        let pinned = allowed_cpus(&status.join().unwrap());
+        assert!(pinned.len() == 1 || pinned == allowed, "{pinned:?}");
+        end(executor);
+    }
+}
+
+/// The CPUs that a thread may run on, from its status file.
+fn allowed_cpus(status: &str) -> Vec<u32> {
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .unwrap();
+    list.trim()
+        .split(',')
+        .flat_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            first.parse::<u32>().unwrap()..=last.parse().unwrap()
+        })
+        .collect()
 }
 
 /// CPU-18: events are numbered, carry time and reason, and are bounded.
