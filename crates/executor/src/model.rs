@@ -5,6 +5,7 @@
 
 use crate::queue::{self, Chain, Link};
 use crate::{ring, signals, stack};
+use loom::cell::UnsafeCell;
 use std::ptr::{NonNull, without_provenance_mut};
 use std::time::Duration;
 
@@ -113,19 +114,21 @@ impl Stack {
     }
 }
 
-/// An entry of a queue.
+/// An entry of a queue. loom watches the number, too: whoever reads it must know of its writing.
 #[repr(C)]
 struct Entry {
     link: Link,
-    number: usize,
+    number: UnsafeCell<usize>,
 }
 
 fn allocate(number: usize) -> NonNull<Link> {
-    NonNull::from(Box::leak(Box::new(Entry {
+    let entry = Box::new(Entry {
         link: Link::new(),
-        number,
-    })))
-    .cast()
+        number: UnsafeCell::new(0),
+    });
+    // SAFETY: nobody else knows the entry yet.
+    entry.number.with_mut(|place| unsafe { *place = number });
+    NonNull::from(Box::leak(entry)).cast()
 }
 
 /// Entries that were taken from a queue.
@@ -144,7 +147,9 @@ impl Taken {
             .into_iter()
             .map(|link| {
                 // SAFETY: made by `allocate`, and taken from the queue once.
-                unsafe { Box::from_raw(link.cast::<Entry>().as_ptr()) }.number
+                let entry = unsafe { Box::from_raw(link.cast::<Entry>().as_ptr()) };
+                // SAFETY: as above; nobody writes it any more.
+                entry.number.with(|number| unsafe { *number })
             })
             .collect()
     }

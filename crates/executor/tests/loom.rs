@@ -52,8 +52,9 @@ mod ring {
 
     /// A full ring whose owner takes one and adds one, in the slot that became free, while `thieves` steal.
     ///
-    /// With `tail` published by a relaxed store instead of the swap in `push`, loom finds a thief that reads an empty slot;
-    /// with `pop` taking by a plain store of `head` instead of the compare-and-swap, an entry that two have.
+    /// With `tail` published by a relaxed store in place of the swap in `push`, loom finds a thief that reads an empty slot; with
+    /// `pop` or `steal` moving `head` by a plain store in place of the compare-and-swap, an entry that two have. A relaxed load
+    /// of `head` in `push` it cannot judge: loom never lets a load return what is stored later.
     fn owner_and(thieves: usize, preemptions: usize) {
         check(preemptions, move || {
             let ring = Arc::new(Ring::default());
@@ -130,7 +131,8 @@ mod stack {
 
     /// The owner pops what it pushed while thieves take from the other end, down to the last entry.
     ///
-    /// Without the fence between lowering `bottom` and reading `top` in `pop` loom finds an entry that two have.
+    /// Without the fence (the sequential consistency) between lowering `bottom` and reading `top` in `pop`, or between the two
+    /// loads in `steal`, loom finds an entry that two have; also where `pop` takes the last one without a compare-and-swap.
     fn owner_and(thieves: usize, entries: usize, preemptions: usize) {
         check(preemptions, move || {
             let stack = Arc::new(Stack::default());
@@ -282,7 +284,9 @@ mod queue {
                 thread::spawn(move || queue.take(1).into_numbers())
             };
             let was_pushed = pushed.load(SeqCst);
-            let was_empty = queue.is_empty();
+            let counted = queue.len();
+            assert!(counted <= 1, "taken before it was counted");
+            let was_empty = counted == 0;
             let taken = consumer.join().unwrap();
             assert!(
                 !(was_pushed && was_empty && taken.is_empty()),
