@@ -245,7 +245,8 @@ mod queue {
         });
     }
 
-    /// CPU-12: two consumers, one of which gives back what it took: each entry has one taker in the end.
+    /// CPU-12: two consumers, one of which gives back what it took: each entry has one taker in the end, and is counted as long
+    /// as it can be taken.
     #[test]
     fn what_is_given_back_is_taken_once() {
         check(3, || {
@@ -255,10 +256,15 @@ mod queue {
                 let queue = queue.clone();
                 thread::spawn(move || queue.take(2).into_numbers())
             };
+            let observer = {
+                let queue = queue.clone();
+                thread::spawn(move || queue.len())
+            };
             let (kept, back) = queue.take(2).split(1);
             queue.give_back(back);
             let mine = kept.into_numbers();
             let others = other.join().unwrap();
+            assert!(observer.join().unwrap() <= 3, "taken before it was counted");
             let left = queue.take(3).into_numbers();
             assert_eq!(queue.len(), 0);
             assert_each_once(3, [mine, others, left]);
@@ -298,10 +304,12 @@ mod queue {
         });
     }
 
-    /// Two producers that mark the class ready against a consumer that empties the queue and unmarks it.
+    /// Two producers that mark the class ready, which it is from before, against a consumer that finds the queue empty and unmarks
+    /// it.
     fn marking(ask_again: bool) {
         check(3, move || {
             let shared = Arc::new((Queue::default(), Signals::new(1, 1)));
+            shared.1.mark_ready(3);
             let producers: Vec<_> = (1..=2)
                 .map(|number| {
                     let shared = shared.clone();
