@@ -1,0 +1,1 @@
+//! Stacks of running threads, and reports of blocked tokio workers.

@@ -1,0 +1,1 @@
+//! What the machine does: CPU, memory and pressure as the kernel counts them.
