@@ -6,7 +6,8 @@
 //! sum overflowed.
 //!
 //! What takes the time as an argument can be tested under [`ManualClock`]; nothing outside this module may ask the
-//! operating system. Absent on purpose: calendar time, time zones, timers.
+//! operating system. Calendar time is a number of
+//! nanoseconds, for display only. Absent on purpose: time zones, timers.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -19,7 +20,7 @@ mod os;
 mod tsc;
 
 #[cfg(feature = "std")]
-pub use os::{OsClock, process_cpu_nanos, thread_cpu_nanos};
+pub use os::{OsClock, process_cpu_nanos, thread_cpu_nanos, unix_nanos};
 #[cfg(feature = "std")]
 pub use tsc::TscClock;
 

@@ -1,4 +1,4 @@
-//! Clocks of the kernel: monotonic time and the CPU time of the thread and the process.
+//! Clocks of the kernel: monotonic time, calendar time, and the CPU time of the thread and the process.
 //!
 //! The unsafe code is the system call only; its invariant is that the structure it fills lives on the stack.
 
@@ -26,6 +26,12 @@ pub fn thread_cpu_nanos() -> u64 {
 /// Returns the CPU time that all threads of the process have used, in nanoseconds, those that ended included.
 pub fn process_cpu_nanos() -> u64 {
     read(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// Returns the nanoseconds since 1970-01-01T00:00:00Z by the system's calendar clock, which people may set: for showing when
+/// something happened, never for measuring how long it took.
+pub fn unix_nanos() -> u64 {
+    read(libc::CLOCK_REALTIME)
 }
 
 #[inline]
