@@ -1,0 +1,176 @@
+//! What happened, as a stream that many may follow: a bounded ring with running numbers.
+//!
+//! A reader asks for what came after the number it has seen. One that was too slow is told how much it missed; nobody ever
+//! waits for a reader. Invariant: numbers are dense, so what was missed can be counted.
+
+use crate::view::{EventView, Time};
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// Most events kept.
+pub const MAX_EVENTS: usize = 1024;
+
+/// Kinds of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A worker started, stopped, was stuck, replaced, …
+    Worker,
+    /// A decision was made.
+    Decision,
+    /// The configuration changed.
+    Config,
+    /// A sample was taken; sent only while somebody follows.
+    Sample,
+}
+
+impl EventKind {
+    /// All kinds.
+    pub const ALL: [EventKind; 4] = [
+        EventKind::Worker,
+        EventKind::Decision,
+        EventKind::Config,
+        EventKind::Sample,
+    ];
+
+    /// Its name in streams.
+    pub fn name(self) -> &'static str {
+        match self {
+            EventKind::Worker => "worker",
+            EventKind::Decision => "decision",
+            EventKind::Config => "config",
+            EventKind::Sample => "sample",
+        }
+    }
+}
+
+/// What a reader gets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Events that were dropped before it came.
+    pub missed: u64,
+    /// What happened since, oldest first.
+    pub events: Vec<EventView>,
+}
+
+/// The stream.
+#[derive(Debug)]
+pub struct Events {
+    ring: Mutex<Ring>,
+    last: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    last: u64,
+    events: VecDeque<EventView>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Events {
+            ring: Mutex::default(),
+            last: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Events {
+    /// Adds one; the oldest goes when there are [`MAX_EVENTS`].
+    pub fn push(&self, kind: EventKind, timestamp: Time, data: serde_json::Value) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.events.len() == MAX_EVENTS {
+            ring.events.pop_front();
+        }
+        ring.last += 1;
+        let id = ring.last;
+        ring.events.push_back(EventView {
+            id,
+            timestamp,
+            kind: kind.name().to_owned(),
+            data,
+        });
+        self.last.send_replace(id);
+    }
+
+    /// Whether anybody follows.
+    pub fn is_followed(&self) -> bool {
+        self.last.receiver_count() != 0
+    }
+
+    /// A receiver of the newest event's number, to wait on; while it lives, samples are sent too.
+    pub fn follow(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
+    }
+
+    /// The newest event's number, 0 before the first.
+    pub fn last(&self) -> u64 {
+        *self.last.borrow()
+    }
+
+    /// What came after `seen`, at most `limit` events. A number from the future (of an earlier run) counts as the newest.
+    pub fn since(&self, seen: u64, limit: usize) -> Batch {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = ring.last + 1 - ring.events.len() as u64;
+        let wanted = seen.saturating_add(1);
+        let skip = wanted.saturating_sub(first).min(ring.events.len() as u64) as usize;
+        Batch {
+            missed: first.saturating_sub(wanted),
+            events: ring.events.iter().skip(skip).take(limit).cloned().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(count: u64) -> Events {
+        let events = Events::default();
+        for number in 0..count {
+            events.push(
+                EventKind::Worker,
+                Time::from_unix_nanos(number),
+                number.into(),
+            );
+        }
+        events
+    }
+
+    fn ids(batch: &Batch) -> Vec<u64> {
+        batch.events.iter().map(|event| event.id).collect()
+    }
+
+    /// API-1: the stream resumes after a number, is bounded, and tells a slow reader how much it missed.
+    #[test]
+    fn readers_resume_and_learn_what_they_missed() {
+        let events = filled(MAX_EVENTS as u64 + 10);
+        let all = events.since(0, usize::MAX);
+        assert_eq!((all.missed, all.events.len()), (10, MAX_EVENTS));
+        let last = events.last();
+        let some = events.since(last - 3, 2);
+        assert_eq!((some.missed, ids(&some)), (0, vec![last - 2, last - 1]));
+        for seen in [last, last + 1, u64::MAX] {
+            assert_eq!(
+                events.since(seen, 10),
+                Batch {
+                    missed: 0,
+                    events: vec![]
+                }
+            );
+        }
+        assert_eq!(Events::default().since(0, 10).events, vec![]);
+    }
+
+    #[test]
+    fn a_follower_is_woken() {
+        let events = filled(1);
+        assert!(!events.is_followed());
+        let mut follower = events.follow();
+        assert!(events.is_followed());
+        events.push(EventKind::Config, Time::from_unix_nanos(5), ().into());
+        assert!(follower.has_changed().is_ok_and(|changed| changed));
+        assert_eq!(*follower.borrow_and_update(), 2);
+    }
+}

@@ -1,0 +1,24 @@
+//! What people and programs are shown: plain data, the same for API, command line and library.
+//!
+//! A figure that is not known is `None`, never zero. Units are in the names where they are not obvious. These types hold no
+//! judgement: it is made where the figure is made.
+
+mod control;
+mod cpu;
+mod time;
+mod work;
+
+pub use control::{
+    DecisionView, EventView, EvidenceView, KnobView, LimitView, PartHealth, PinView, StatusView,
+    Utilisation,
+};
+pub use cpu::{
+    CoreView, CpuHealth, CpuProfile, CpuStatus, HealthState, PartFlag, PressureView, UsageEvent,
+    UsageEventKind, UsageStats,
+};
+pub use time::Time;
+pub use work::{
+    BalancerStats, BalancerWorkerLoad, ClassView, LatencyView, QueueView, RunningTask,
+    SchedulerClass, SchedulerStats, TaskTotals, WorkerEventView, WorkerLoad, WorkerStateView,
+    WorkerView,
+};
