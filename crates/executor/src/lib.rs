@@ -11,7 +11,7 @@
 //! | `task` | one allocation: header, body, result; the states of a task |
 //! | `dispatch` | where a runnable task goes, and who is woken |
 //! | `ring`, `stack`, `queue`, `signals` | the structures that threads meet in; model-checked in `tests/loom.rs` |
-//! | `worker` | the loop of a worker thread |
+//! | `worker` | the loop of a worker thread; `worker::park`: when it has nothing to run |
 //! | `io` | the thread that drives the executor's own tokio runtime |
 //! | `ledger` | the scheduler behind its lock |
 //! | `pool`, `spine` | what workers share; what outlives every task |
