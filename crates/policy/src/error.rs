@@ -40,6 +40,22 @@ pub enum Error {
         /// The range.
         expected: &'static str,
     },
+    /// A limit of keys is out of its range.
+    #[error("{field} of a key's limits must be {expected}")]
+    KeyLimit {
+        /// The field.
+        field: &'static str,
+        /// The range.
+        expected: &'static str,
+    },
+    /// No more keys can have limits of their own.
+    #[error(
+        "no further key can have limits of its own: at most {most} may, and only while the table of keys has room"
+    )]
+    TooManyKeyLimits {
+        /// The most keys with their own limits.
+        most: usize,
+    },
     /// No algorithm has this name.
     #[error("unknown algorithm {given:?}: expected one of {known}")]
     UnknownAlgorithm {

@@ -17,10 +17,11 @@
 //! | `bucket`, `front` | ceilings; when the front group waits for the back group |
 //! | [`order`] | tasks inside a class |
 //! | [`tasks`] | futures of a class that are polled again and again |
+//! | [`keys`] | tasks of a class that name a key, keys in turn |
 //! | [`place`] | tasks over workers, rebalancing |
 //! | [`heat`] | hot and slowed cores get less work |
 //!
-//! Absent on purpose: queues, tasks, threads.
+//! Absent on purpose: queues (but those of keys), threads.
 
 mod algorithm;
 mod bucket;
@@ -28,6 +29,7 @@ mod cfs;
 mod class;
 mod front;
 pub mod heat;
+pub mod keys;
 pub mod order;
 mod params;
 pub mod place;
