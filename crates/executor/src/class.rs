@@ -176,7 +176,7 @@ impl Class {
         work.into_iter().map(|work| self.run(work)).collect()
     }
 
-    /// Describes a task before it is submitted: kind, priority, deadline, timeout, key.
+    /// Describes a task before it is submitted: kind, priority, deadline, timeout, keys.
     #[inline]
     pub fn task(&self) -> TaskBuilder<'_> {
         TaskBuilder {
@@ -290,7 +290,7 @@ impl Class {
 
     #[cold]
     fn tag(&self, extra: &mut Option<Box<Extra>>) {
-        let key = extra.as_ref().and_then(|extra| extra.key);
+        let key = extra.as_ref().and_then(|extra| extra.affinity);
         if let Some(worker) = self.pool.place(self.info.slot.group(), key) {
             extra.get_or_insert_default().tag = Some(worker);
         }
@@ -361,8 +361,8 @@ impl TaskBuilder<'_> {
     }
 
     /// Names what it works on, for the placement strategies that keep a key on one worker.
-    pub fn key(mut self, key: u64) -> Self {
-        self.extra.get_or_insert_default().key = Some(key);
+    pub fn affinity_key(mut self, key: u64) -> Self {
+        self.extra.get_or_insert_default().affinity = Some(key);
         self
     }
 

@@ -52,7 +52,7 @@ pub(crate) struct Extra {
     /// May run that long, ns; 0 means without end.
     pub(crate) timeout: u64,
     /// What was submitted with it, for placement.
-    pub(crate) key: Option<u64>,
+    pub(crate) affinity: Option<u64>,
     /// The worker it is tagged for.
     pub(crate) tag: Option<u16>,
 }

@@ -303,7 +303,7 @@ impl Worker {
         };
         self.local.task.set(known);
         self.local.task_started.set(started);
-        let key = header.extra().and_then(|extra| extra.key);
+        let key = header.extra().and_then(|extra| extra.affinity);
         self.shared.task_what.store(
             TaskWhat::of(slot.index, kind, header.is_future()).0,
             Relaxed,

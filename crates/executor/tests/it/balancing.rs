@@ -22,15 +22,15 @@ fn every_strategy_runs_everything() {
         let mut handles = Vec::new();
         for class in executor.classes() {
             for n in 0..60 {
-                handles.push(class.task().key(n % 7).run(count()));
+                handles.push(class.task().affinity_key(n % 7).run(count()));
                 handles.push(class.run(count()));
                 let work = count();
-                handles.push(class.task().key(n % 3).spawn(async move {
+                handles.push(class.task().affinity_key(n % 3).spawn(async move {
                     tokio::task::yield_now().await;
                     work();
                 }));
                 class.execute(count()).unwrap();
-                handles.push(class.task().priority(5).key(n).run(count()));
+                handles.push(class.task().priority(5).affinity_key(n).run(count()));
             }
             class.execute_many((0..25).map(|_| count())).unwrap();
         }
@@ -54,7 +54,7 @@ fn a_busy_workers_tags_are_run_by_others() {
         let normal = executor.class("normal").unwrap();
         let gate = hold(&normal);
         let mut handles: Vec<_> = (0..150)
-            .map(|n| normal.task().key(n % 2).run(move || n))
+            .map(|n| normal.task().affinity_key(n % 2).run(move || n))
             .collect();
         for (n, handle) in handles.iter_mut().enumerate() {
             assert_eq!(handle.join().unwrap(), n as u64, "{strategy}");
@@ -189,7 +189,7 @@ fn rebalancing_evens_lists_out() {
         let ran = ran.clone();
         normal
             .task()
-            .key(5)
+            .affinity_key(5)
             .run(move || {
                 ran.fetch_add(1, SeqCst);
             })

@@ -41,7 +41,7 @@ fn cycle(round: usize) {
     for class in executor.classes() {
         for n in 0..50 {
             class.execute(|| ()).unwrap();
-            handles.push(class.task().key(n).kind("work").run(move || n));
+            handles.push(class.task().affinity_key(n).kind("work").run(move || n));
             handles.push(class.spawn(async move {
                 tokio::time::sleep(Duration::from_micros(10)).await;
                 n

@@ -42,7 +42,7 @@ fn part(executor_classes: Vec<Class>, seed: u64, operations: usize, drops: Drops
         let task = class
             .task()
             .priority(rng.below(7) as i8 - 3)
-            .key(rng.below(5))
+            .affinity_key(rng.below(5))
             .kind(["a", "b", "c"][rng.below(3) as usize]);
         let handle = match rng.below(12) {
             0..=2 => class.run(work),

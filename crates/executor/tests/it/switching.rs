@@ -67,7 +67,8 @@ fn nothing_is_lost_by_switching() {
                         _ => {
                             let key = (n % 11) as u64;
                             let priority = (n % 7) as i8 - 3;
-                            handles.push(class.task().key(key).priority(priority).run(work));
+                            handles
+                                .push(class.task().affinity_key(key).priority(priority).run(work));
                         }
                     }
                 }
