@@ -55,7 +55,7 @@ impl Ewma {
 ///
 /// Whole half-lives halve; the rest is a Taylor series of e^(−x·ln 2) with x < 1, whose terms after the twelfth are
 /// below 10^-11.
-pub(crate) fn half_power(elapsed_ns: u64, half_life_ns: u64) -> f64 {
+pub fn half_power(elapsed_ns: u64, half_life_ns: u64) -> f64 {
     let half_life_ns = half_life_ns.max(1);
     let whole = elapsed_ns / half_life_ns;
     if whole >= 1_000 {

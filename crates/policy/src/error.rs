@@ -72,4 +72,20 @@ pub enum Error {
         /// The names that exist.
         known: &'static str,
     },
+    /// A knob cannot be added.
+    #[error("knob {name:?} cannot be added: {fault}")]
+    Knob {
+        /// Its name, cut if it is too long.
+        name: String,
+        /// What is wrong.
+        fault: &'static str,
+    },
+    /// A setting of the pool controller is out of its range.
+    #[error("{field} of the worker pool must be {expected}")]
+    Pool {
+        /// The setting.
+        field: &'static str,
+        /// The range.
+        expected: &'static str,
+    },
 }

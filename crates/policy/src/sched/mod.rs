@@ -20,6 +20,8 @@
 //! | [`keys`] | tasks of a class that name a key, keys in turn |
 //! | [`place`] | tasks over workers, rebalancing |
 //! | [`heat`] | hot and slowed cores get less work |
+//! | [`health`] | how healthy a worker is |
+//! | [`pool`] | how many workers there should be |
 //!
 //! Absent on purpose: queues (but those of keys), threads.
 
@@ -28,11 +30,13 @@ mod bucket;
 mod cfs;
 mod class;
 mod front;
+pub mod health;
 pub mod heat;
 pub mod keys;
 pub mod order;
 mod params;
 pub mod place;
+pub mod pool;
 mod priority;
 mod proportional_share;
 mod registry;

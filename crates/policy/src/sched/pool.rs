@@ -1,0 +1,678 @@
+//! The classic pool controller: how many workers there should be, from the load.
+//!
+//! ```text
+//! demand = mean number of busy workers + work that waits / 5 s        (in workers, over the last 5 s)
+//! load   = demand / healthy workers
+//! up     : load above target, or the queue growing, for scale_up_delay
+//! down   : load under half of target for scale_down_delay, or a worker idle past max_idle_time
+//! ```
+//!
+//! Work that waits is the number of queued tasks × their mean run time, so that a thousand tasks of 10 µs are not mistaken for a thousand of 10 s.
+//!
+//! # What keeps it from swinging
+//!
+//! - **Dead zone.** Between half of target and target nothing happens. A change aims at 0.8 of target ([`AIM`]), up as well as down, and a
+//!   reduction is made only as far as the highest load of the whole delay stays below that with fewer workers. 1.1 / 0.9 = 1.22 < 1 / 0.8: so load that scatters
+//!   by ±10 % cannot bring back what it took away. With few workers this outweighs the rule of the half: of two workers at 0.34 none is
+//!   retired, as one alone would be at 0.68, next to a target of 0.7.
+//! - **Delays.** Every reading of a delay must say the same, the load over 5 s and, on the way up, also that since the last reading: a burst that is over
+//!   does nothing, however long the mean remembers it. After a change the measurement starts anew; what ran before says nothing about the new size.
+//! - **Patience.** An increase soon after a reduction says that the reduction was wrong (tasks that are long against the window scatter by more than 10 %). The
+//!   next one then needs twice the delay, up to eight times; a reduction that proves right brings the delay back.
+//! - **No integral.** Nothing accumulates while the pool is at a bound or pinned, so nothing has to unwind.
+//!
+//! # By ratio, not by one
+//!
+//! The pool goes at once to the size that the demand asks for, at most to twice or half of what it was. By one, ten times the load would need
+//! minutes and 18 decisions; without the bound, a queue that piled up for a moment would call for a hundred workers where the next look needs four.
+//! When only the queue speaks (load is below target, yet more comes in than goes out), its growth in workers' worth is added, one worker at least.
+//!
+//! # Capacity
+//!
+//! A worker whose health is below 0.5 counts as no capacity ([`health`](super::health)), and the pool grows by as many to make up for it. Parallelism caps what
+//! *runs* at once, not the size: workers beyond it help when others block. So CPU-bound load beyond the parallelism goes to the
+//! greatest size, as the rule says; the reason then says that parallelism is what limits.
+//!
+//! Absent on purpose: which worker retires (the least healthy; the shell knows), starting them in stages, sizing by throughput.
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use flyball_core::time::Timestamp;
+
+use crate::Error;
+use crate::control::{Controller, Evidence, KnobId, Proposal, Rank, Span};
+
+#[cfg(test)]
+mod tests;
+
+/// The time over which load is measured.
+pub const LOAD_WINDOW: Duration = Duration::from_secs(5);
+/// The part of target that a change aims at; below 0.9 / 1.1, so that scatter of ±10 % does not undo it.
+pub const AIM: f64 = 0.8;
+/// How many readings [`Classic::history`] keeps: ten minutes of one a second.
+pub const HISTORY: usize = 600;
+
+/// The part of target below which there are too many workers.
+const LOW: f64 = 0.5;
+/// The longest time between two looks.
+const PERIOD_MAX: Duration = Duration::from_secs(1);
+/// The shortest: with less, one task more or less is most of the load.
+const PERIOD_MIN: Duration = Duration::from_millis(100);
+/// How many readings a delay has, if the bounds of the period allow.
+const READINGS_A_DELAY: u32 = 5;
+/// Readings in the window, if it is called as often as [`PERIOD_MIN`] says; more often, the oldest go.
+const READINGS_MAX: usize = 64;
+/// The greatest change in one step.
+const STEP_RATIO: u32 = 2;
+/// A queue grows when it ends at least this much longer than it was, and by a task a worker.
+const GROWTH: f64 = 1.25;
+/// The longest a reduction is put off, in delays.
+const PATIENCE_MAX: u32 = 8;
+
+/// The settings of the pool controller.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct PoolConfig {
+    /// The fewest workers, 1 or more.
+    pub min: u32,
+    /// The most workers, `min` or more.
+    pub max: u32,
+    /// The load that workers should have at most, above 0 and up to 1.
+    pub target_load: f64,
+    /// How long there must be too few before there are more; also the least time between an increase and what was decided before it.
+    pub scale_up_delay: Duration,
+    /// How long there must be too many before there are fewer; also the least time between a reduction and what was decided before it.
+    pub scale_down_delay: Duration,
+    /// How long a worker may be idle before it retires, if the others can do without it.
+    pub max_idle_time: Duration,
+}
+
+impl PoolConfig {
+    /// Returns the defaults for a machine: 2 workers to 2 for each CPU, load 0.7, delays of 5 s and 30 s, 60 s of idleness.
+    pub fn for_cpus(cpus: u32) -> Self {
+        Self {
+            min: 2,
+            max: cpus.max(1).saturating_mul(2),
+            target_load: 0.7,
+            scale_up_delay: Duration::from_secs(5),
+            scale_down_delay: Duration::from_secs(30),
+            max_idle_time: Duration::from_secs(60),
+        }
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pool`] names the first setting that is out of its range.
+    pub fn check(&self) -> Result<(), Error> {
+        let (field, expected) = if self.min == 0 {
+            ("min", "1 or more")
+        } else if self.max < self.min {
+            ("max", "at least min")
+        } else if !(self.target_load > 0.0 && self.target_load <= 1.0) {
+            ("target_load", "above 0 and at most 1")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Pool { field, expected })
+    }
+
+    /// Brings what [`PoolConfig::check`] refuses to the nearest value that it accepts.
+    fn brought_into_range(mut self) -> Self {
+        self.min = self.min.max(1);
+        self.max = self.max.max(self.min);
+        if self.target_load.is_nan() {
+            self.target_load = 0.7;
+        }
+        self.target_load = self.target_load.clamp(0.01, 1.0);
+        self
+    }
+}
+
+/// What the controller sees of the pool. What is measured is measured since the last view.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct PoolView {
+    /// How many workers the pool is told to have now: the value of the knob.
+    pub workers: u32,
+    /// How many are there, accept work and have a health of at least 0.5.
+    pub healthy: u32,
+    /// The mean number of workers that ran a task since the last view, unhealthy ones too: their work is demand.
+    pub busy: f64,
+    /// The tasks that are queued and may start (not those of paused classes).
+    pub backlog: u64,
+    /// The tasks that ended since the last view.
+    pub ran: f64,
+    /// How many workers may run at once.
+    pub parallelism: u32,
+    /// The longest time that a worker has been idle up to now; `None` when none is idle or it is not known.
+    pub idle_longest: Option<Duration>,
+}
+
+/// A point in the history of load.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct LoadPoint {
+    /// When it was read.
+    pub at: Timestamp,
+    /// The load over the last 5 s, or since the last change if that is less: 1 is all healthy workers busy, and more is a queue.
+    pub load: f64,
+    /// The mean number of busy workers since the reading before.
+    pub busy: f64,
+    /// The tasks that waited.
+    pub backlog: u64,
+    /// The workers that the pool was told to have.
+    pub workers: u32,
+    /// The healthy ones.
+    pub healthy: u32,
+}
+
+/// The direction of a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Direction {
+    Up,
+    Down,
+}
+
+/// What was read since the view before.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    at: Timestamp,
+    /// Seconds.
+    span: f64,
+    busy: f64,
+    healthy: u32,
+    ran: f64,
+}
+
+/// A state that lasts, and the greatest figure that was seen in it.
+#[derive(Clone, Copy, Debug)]
+struct Lasting {
+    since: Timestamp,
+    greatest: f64,
+}
+
+impl Lasting {
+    /// Begins or goes on with the state; ends it where it does not hold.
+    fn note(state: &mut Option<Self>, holds: bool, now: Timestamp, figure: f64) {
+        *state = holds.then(|| {
+            let (since, greatest) = state.map_or((now, figure), |s| (s.since, s.greatest));
+            let greatest = greatest.max(figure);
+            Self { since, greatest }
+        });
+    }
+}
+
+/// A queue that was longer at each reading than at the one before.
+#[derive(Clone, Copy, Debug)]
+struct Growing {
+    /// When it was first seen longer.
+    since: Timestamp,
+    /// How long it was at the reading before that, and when that was.
+    from: u64,
+    from_at: Timestamp,
+}
+
+/// What the readings say, all but the last two in workers' worth of work.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    /// Busy workers and work that waits, over the window.
+    demand: f64,
+    /// That over the healthy workers.
+    load: f64,
+    /// The same since the last reading only.
+    load_latest: f64,
+}
+
+/// The classic controller. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Classic {
+    config: PoolConfig,
+    knob: KnobId,
+    /// The last readings, the newest at the back.
+    readings: VecDeque<Reading>,
+    /// When the last view came, the queue and the workers in it.
+    last: Option<(Timestamp, u64, u32)>,
+    /// The size that was proposed last.
+    asked: Option<u32>,
+    /// Since when the pool has had its size, as far as readings are concerned.
+    fresh_from: Timestamp,
+    /// The mean run time of a task in seconds, as last known.
+    mean_run: Option<f64>,
+    /// Load above target; the greatest load.
+    above: Option<Lasting>,
+    /// Load under half of target; the greatest demand.
+    below: Option<Lasting>,
+    growing: Option<Growing>,
+    decided: Option<(Timestamp, Direction)>,
+    /// How many delays a reduction takes.
+    patience: u32,
+    history: VecDeque<LoadPoint>,
+}
+
+impl Classic {
+    /// Makes the controller of the pool whose size is `knob`. Settings out of range ([`PoolConfig::check`]) are brought into it.
+    pub fn new(config: PoolConfig, knob: KnobId) -> Self {
+        Self {
+            config: config.brought_into_range(),
+            knob,
+            readings: VecDeque::new(),
+            last: None,
+            asked: None,
+            fresh_from: Timestamp::ZERO,
+            mean_run: None,
+            above: None,
+            below: None,
+            growing: None,
+            decided: None,
+            patience: 1,
+            history: VecDeque::new(),
+        }
+    }
+
+    /// Changes the settings. What was measured stays; states that last (load above target and so on) begin anew, as they were judged by other settings.
+    pub fn set_config(&mut self, config: PoolConfig) {
+        self.config = config.brought_into_range();
+        (self.above, self.below, self.growing) = (None, None, None);
+        self.patience = 1;
+    }
+
+    /// Returns the settings.
+    pub fn config(&self) -> &PoolConfig {
+        &self.config
+    }
+
+    /// Returns the load over the last 5 s, or since the last change of size if that is less; `None` before the second view.
+    pub fn load(&self) -> Option<f64> {
+        self.history.back().map(|point| point.load)
+    }
+
+    /// Iterates over the last [`HISTORY`] readings, the oldest first.
+    pub fn history(&self) -> impl ExactSizeIterator<Item = &LoadPoint> {
+        self.history.iter()
+    }
+
+    /// Says that the pool is at its least size, nothing has run in the window and nothing waits: until work comes the controller need not be asked.
+    pub fn at_rest(&self) -> bool {
+        let smallest = self
+            .last
+            .is_some_and(|(_, backlog, workers)| backlog == 0 && workers == self.config.min);
+        smallest && self.load() == Some(0.0)
+    }
+
+    /// Takes in a view; `None` if nothing can be said yet.
+    fn read(&mut self, now: Timestamp, view: &PoolView) -> Option<Measured> {
+        let Some((last_at, last_backlog, last_workers)) = self.last else {
+            self.last = Some((now, view.backlog, view.workers));
+            self.fresh_from = now;
+            return None;
+        };
+        if now <= last_at {
+            return None;
+        }
+        self.last = Some((now, view.backlog, view.workers));
+        if view.workers != last_workers && self.asked != Some(view.workers) {
+            // Somebody else changed the size: a person, or a part of higher rank.
+            self.start_anew(last_at);
+        }
+        if self.readings.len() == READINGS_MAX {
+            self.readings.pop_front();
+        }
+        self.readings.push_back(Reading {
+            at: now,
+            span: now.duration_since(last_at).as_secs_f64(),
+            busy: not_negative(view.busy),
+            healthy: view.healthy,
+            ran: not_negative(view.ran),
+        });
+        let oldest = now.saturating_sub(LOAD_WINDOW);
+        while self.readings.front().is_some_and(|r| r.at <= oldest) {
+            self.readings.pop_front();
+        }
+        self.growing = (view.backlog > last_backlog).then(|| {
+            self.growing.unwrap_or(Growing {
+                since: now,
+                from: last_backlog,
+                from_at: last_at,
+            })
+        });
+        let measured = self.measure(view.backlog);
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(LoadPoint {
+            at: now,
+            load: measured.load,
+            busy: not_negative(view.busy),
+            backlog: view.backlog,
+            workers: view.workers,
+            healthy: view.healthy,
+        });
+        Some(measured)
+    }
+
+    /// Computes what the readings say, of which there is at least one.
+    fn measure(&mut self, backlog: u64) -> Measured {
+        let window = LOAD_WINDOW.as_secs_f64();
+        let (mut fresh, mut all) = (Sums::default(), Sums::default());
+        let mut latest = Sums::default();
+        for reading in self.readings.iter().rev() {
+            let span = reading.span.min(window - all.seconds);
+            all.add(reading, span);
+            if reading.at > self.fresh_from {
+                fresh.add(reading, span);
+            }
+            if latest.seconds == 0.0 {
+                latest = all;
+            }
+        }
+        if all.busy > 0.0 {
+            // Tasks that do not end in the window still are one a busy worker.
+            self.mean_run = Some(all.busy / all.ran.max(all.busy / all.seconds));
+        }
+        let waiting = backlog as f64 * self.mean_run.unwrap_or(0.0) / window;
+        // The reading in which the size changed is old; nothing newer may be there yet.
+        let fresh = if fresh.seconds > 0.0 { fresh } else { latest };
+        let load = |sums: &Sums| {
+            let healthy = sums.healthy / sums.seconds;
+            (sums.busy / sums.seconds + waiting) / healthy.max(1.0)
+        };
+        Measured {
+            demand: fresh.busy / fresh.seconds + waiting,
+            load: load(&fresh),
+            load_latest: load(&latest),
+        }
+    }
+
+    /// Begins to measure anew for a size that is in force from `at`.
+    fn start_anew(&mut self, at: Timestamp) {
+        self.fresh_from = at;
+        (self.above, self.below, self.growing) = (None, None, None);
+    }
+
+    /// Returns the workers that serve a demand at [`AIM`] of target, with as many more as are not healthy.
+    fn workers_for(&self, demand: f64, view: &PoolView) -> u32 {
+        let lost = view.workers.saturating_sub(view.healthy);
+        round_up(demand / (AIM * self.config.target_load)).saturating_add(lost)
+    }
+
+    fn waited(&self, now: Timestamp, delay: Duration) -> bool {
+        self.decided
+            .is_none_or(|(at, _)| now.duration_since(at) >= delay)
+    }
+
+    /// Answers with an increase if there is reason for one.
+    fn up(&mut self, now: Timestamp, view: &PoolView, measured: &Measured) -> Option<Proposal> {
+        let PoolConfig {
+            max,
+            target_load,
+            scale_up_delay: delay,
+            ..
+        } = self.config;
+        if view.workers >= max || !self.waited(now, delay) {
+            return None;
+        }
+        let lasted = |since| now.duration_since(since) >= delay;
+        let above = self.above.filter(|above| lasted(above.since));
+        let growing = self.growing.filter(|growing| {
+            let enough = growing.from as f64 * GROWTH + f64::from(view.workers);
+            lasted(growing.since) && view.backlog as f64 >= enough
+        });
+        if above.is_none() && growing.is_none() {
+            return None;
+        }
+        let (mut demand, mut reasons, mut evidence) = (measured.demand, Vec::new(), Vec::new());
+        evidence.push(Evidence::new("load", measured.load, ""));
+        evidence.push(Evidence::new("target", target_load, ""));
+        if let Some(above) = above {
+            let span = now.duration_since(above.since);
+            reasons.push(format!(
+                "load {:.2} over {} stayed above target {target_load:.2} for {}",
+                measured.load,
+                Span(self.measured_over(now)),
+                Span(span)
+            ));
+            evidence.push(Evidence::new("above_target", span.as_secs_f64(), "s"));
+        }
+        if let Some(growing) = growing {
+            let span = now.duration_since(growing.from_at);
+            let growth = (view.backlog - growing.from) as f64 / span.as_secs_f64();
+            demand += growth * self.mean_run.unwrap_or(0.0);
+            reasons.push(format!(
+                "queue grew from {} to {} in {}",
+                growing.from,
+                view.backlog,
+                Span(span)
+            ));
+            evidence.push(Evidence::new("queue_before", growing.from as f64, "tasks"));
+        }
+        let to = self
+            .workers_for(demand, view)
+            .min(view.workers.saturating_mul(STEP_RATIO))
+            .max(view.workers.saturating_add(1))
+            .min(max);
+        if to > view.parallelism {
+            reasons.push(format!(
+                "parallelism {} caps what runs at once, so workers beyond it help only while others block",
+                view.parallelism
+            ));
+        }
+        let was_reduced = matches!(self.decided, Some((at, Direction::Down))
+            if now.duration_since(at) < self.config.scale_down_delay.saturating_mul(self.patience + 1));
+        if was_reduced {
+            self.patience = (self.patience * 2).min(PATIENCE_MAX);
+        }
+        Some(self.propose(now, view, to, delay, reasons, evidence, measured))
+    }
+
+    /// Answers with a reduction if there is reason for one.
+    fn down(&mut self, now: Timestamp, view: &PoolView, measured: &Measured) -> Option<Proposal> {
+        let PoolConfig {
+            min,
+            target_load,
+            max_idle_time,
+            ..
+        } = self.config;
+        let delay = self.config.scale_down_delay.saturating_mul(self.patience);
+        if view.workers <= min
+            || !self.waited(now, delay)
+            || now.duration_since(self.fresh_from) < delay
+        {
+            return None;
+        }
+        let halved = view.workers.div_ceil(STEP_RATIO);
+        let below = self
+            .below
+            .filter(|below| now.duration_since(below.since) >= delay);
+        let idle = view.idle_longest.filter(|idle| *idle >= max_idle_time);
+        let (to, peak, mut reasons, mut evidence);
+        if let Some(below) = below {
+            let span = now.duration_since(below.since);
+            peak = below.greatest;
+            to = self.workers_for(peak, view).max(halved).max(min);
+            let (load, low) = (measured.load, LOW * target_load);
+            reasons = alloc::vec![format!(
+                "load {load:.2} over {} stayed under {low:.2}, half of target, for {}",
+                Span(self.measured_over(now)),
+                Span(span)
+            )];
+            evidence = alloc::vec![
+                Evidence::new("load", measured.load, ""),
+                Evidence::new("target", target_load, ""),
+                Evidence::new("under_half_of_target", span.as_secs_f64(), "s"),
+            ];
+        } else {
+            let idle = idle?;
+            // One, because of the others it is not known how long they have been idle.
+            to = view.workers - 1;
+            peak = self.peak_demand(now.saturating_sub(delay));
+            if self.workers_for(peak, view) > to {
+                return None;
+            }
+            reasons = alloc::vec![format!(
+                "a worker has been idle for {}, no less than {}, at load {:.2}",
+                Span(idle),
+                Span(max_idle_time),
+                measured.load
+            )];
+            evidence = alloc::vec![
+                Evidence::new("load", measured.load, ""),
+                Evidence::new("target", target_load, ""),
+                Evidence::new("idle", idle.as_secs_f64(), "s"),
+            ];
+        }
+        if to >= view.workers {
+            return None;
+        }
+        reasons.push(format!(
+            "at most {peak:.2} workers' worth of work came in that time"
+        ));
+        evidence.push(Evidence::new("demand_most", peak, "workers"));
+        if self.patience > 1 {
+            reasons.push(format!(
+                "waited {} times the usual delay, as an earlier reduction was soon undone",
+                self.patience
+            ));
+        }
+        Some(self.propose(now, view, to, delay, reasons, evidence, measured))
+    }
+
+    /// Returns the greatest demand that was read after `from` and since the last change of size.
+    fn peak_demand(&self, from: Timestamp) -> f64 {
+        let from = from.max(self.fresh_from);
+        self.history
+            .iter()
+            .rev()
+            .take_while(|point| point.at > from)
+            .map(|point| point.load * f64::from(point.healthy.max(1)))
+            .fold(0.0, f64::max)
+    }
+
+    /// Returns the time that the load was measured over.
+    fn measured_over(&self, now: Timestamp) -> Duration {
+        now.duration_since(self.fresh_from).min(LOAD_WINDOW)
+    }
+
+    #[allow(clippy::too_many_arguments)] // the fields of a proposal, once
+    fn propose(
+        &mut self,
+        now: Timestamp,
+        view: &PoolView,
+        to: u32,
+        hold: Duration,
+        mut reasons: Vec<String>,
+        mut evidence: Vec<Evidence>,
+        measured: &Measured,
+    ) -> Proposal {
+        if view.healthy < view.workers {
+            reasons.push(format!(
+                "{} of {} workers are not healthy or not there and count as no capacity",
+                view.workers - view.healthy,
+                view.workers
+            ));
+        }
+        evidence.extend([
+            Evidence::new("demand", measured.demand, "workers"),
+            Evidence::new("queue", view.backlog as f64, "tasks"),
+            Evidence::new("healthy", f64::from(view.healthy), "workers"),
+            Evidence::new("parallelism", f64::from(view.parallelism), "workers"),
+        ]);
+        let direction = if to > view.workers {
+            Direction::Up
+        } else {
+            Direction::Down
+        };
+        self.decided = Some((now, direction));
+        self.asked = Some(to);
+        self.start_anew(now);
+        Proposal {
+            knob: self.knob,
+            value: f64::from(to),
+            rank: Rank::Pool,
+            part: "pool",
+            hold,
+            reason: reasons.join("; "),
+            evidence,
+        }
+    }
+}
+
+impl Controller for Classic {
+    type View = PoolView;
+
+    fn part(&self) -> &'static str {
+        "pool"
+    }
+
+    /// A fifth of the shorter delay, from 100 ms to 1 s.
+    fn period(&self) -> Duration {
+        let delay = self.config.scale_up_delay.min(self.config.scale_down_delay);
+        (delay / READINGS_A_DELAY).clamp(PERIOD_MIN, PERIOD_MAX)
+    }
+
+    fn step(&mut self, now: Timestamp, view: &PoolView) -> Option<Proposal> {
+        let measured = self.read(now, view)?;
+        let PoolConfig { min, max, .. } = self.config;
+        if !(min..=max).contains(&view.workers) {
+            // The bounds were changed. That is no matter of load and waits for no delay.
+            let to = view.workers.clamp(min, max);
+            let reason = format!(
+                "{} workers are outside the bounds {min} to {max}",
+                view.workers
+            );
+            let (hold, evidence) = (Duration::ZERO, Vec::new());
+            let reasons = alloc::vec![reason];
+            return Some(self.propose(now, view, to, hold, reasons, evidence, &measured));
+        }
+        let target = self.config.target_load;
+        let above = measured.load > target && measured.load_latest > target;
+        Lasting::note(&mut self.above, above, now, measured.load);
+        let below = measured.load < LOW * target;
+        Lasting::note(&mut self.below, below, now, measured.demand);
+        if let Some((at, Direction::Down)) = self.decided
+            && now.duration_since(at) >= self.config.scale_down_delay.saturating_mul(PATIENCE_MAX)
+        {
+            self.patience = 1;
+        }
+        self.up(now, view, &measured)
+            .or_else(|| self.down(now, view, &measured))
+    }
+}
+
+/// Integrals over readings, in worker-seconds.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    seconds: f64,
+    busy: f64,
+    healthy: f64,
+    ran: f64,
+}
+
+impl Sums {
+    /// Adds the last `span` seconds of a reading.
+    fn add(&mut self, reading: &Reading, span: f64) {
+        if span > 0.0 {
+            self.seconds += span;
+            self.busy += reading.busy * span;
+            self.healthy += f64::from(reading.healthy) * span;
+            self.ran += reading.ran * span / reading.span;
+        }
+    }
+}
+
+/// Returns the least whole number that is not less, which `core` cannot; a hair above a whole number is that number.
+fn round_up(x: f64) -> u32 {
+    let below = x as u32;
+    below.saturating_add(u32::from(x - f64::from(below) > 1e-9))
+}
+
+fn not_negative(figure: f64) -> f64 {
+    if figure.is_finite() {
+        figure.max(0.0)
+    } else {
+        0.0
+    }
+}
