@@ -217,6 +217,12 @@ impl Executor {
         Ok(())
     }
 
+    /// Lets parallelism follow affinity mask and quota again, after [`Executor::set_parallelism`].
+    pub fn follow_machine(&self) {
+        self.pool.follow_machine.store(true, SeqCst);
+        self.rouse();
+    }
+
     /// Sets how many threads a group has. Those too many finish their task and end; what was meant for them goes to others.
     ///
     /// # Errors
@@ -410,7 +416,8 @@ impl Executor {
         }
     }
 
-    fn is_own_thread(&self) -> bool {
+    /// Whether the caller stands on one of this executor's workers, where waiting for its end would never end.
+    pub fn is_own_thread(&self) -> bool {
         crate::dispatch::is_worker_of(self.pool.spine)
     }
 

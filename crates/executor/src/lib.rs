@@ -80,7 +80,7 @@ pub use event::{Event, MAX_EVENTS, What};
 pub use executor::{Executor, ShutdownReport, WorkerState, WorkerStatus};
 pub use give_way::{GIVE_WAY_MAX, Interrupted, blocking, checkpoint, yield_now};
 pub use handle::{Handle, Status};
-pub use os::{BackPriority, Unavailable};
+pub use os::{BackPriority, Unavailable, available_parallelism};
 pub use scope::Scope;
 pub use spine::MAX_WORKERS_PER_GROUP;
 pub use stats::{ClassStats, Counts, Stats};

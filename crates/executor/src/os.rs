@@ -121,7 +121,7 @@ pub(crate) fn allowed_cpus() -> Result<CpuSet, Unavailable> {
 
 /// How many threads can run at the same moment: the smaller of the affinity mask's size and the cgroup CPU quota
 /// (version 1 or 2, the tightest of the process's ancestors, rounded up). At least 1.
-pub(crate) fn available_parallelism() -> usize {
+pub fn available_parallelism() -> usize {
     let by_mask = allowed_cpus().map_or_else(
         |_| std::thread::available_parallelism().map_or(1, usize::from),
         |cpus| cpus.len(),
