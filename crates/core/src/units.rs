@@ -1,8 +1,10 @@
-//! Sizes and durations as people write them.
+//! Sizes, durations and rates as people write them.
 //!
 //! Sizes: an integer or decimal number and a unit, `512MB`, `1.5GiB`, `100`. `B` is a byte; `K`, `M`, `G`, `T`, `P`, `E`,
 //! with or without `B`, are decimal (10^3 … 10^18); with `i` (`Ki`, `KiB`) they are binary (2^10 … 2^60). The letter
 //! before `B` may be small (`512mb`). A number alone counts bytes.
+//!
+//! Rates: a size a second, `1GB/s`.
 //!
 //! Durations: numbers with units, longest unit first, each at most once: `1h30m`, `500ms`, `1.5s`. Units are `d`, `h`,
 //! `m`, `s`, `ms`, `us` (or `µs`), `ns`. A number without a unit is refused, except `0`: "30" could be anything.
@@ -23,7 +25,7 @@ pub enum ParseError {
     NotANumber {
         /// What was given.
         text: String,
-        /// "size" or "duration".
+        /// "size", "rate" or "duration".
         what: &'static str,
         /// A value that would be accepted.
         example: &'static str,
@@ -71,6 +73,7 @@ pub enum ParseError {
 }
 
 const SIZE_UNITS: &str = "B, KB, MB, GB, TB, PB, EB, KiB, MiB, GiB, TiB, PiB, EiB";
+const RATE_UNITS: &str = "B/s, KB/s, MB/s, GB/s, KiB/s, MiB/s, GiB/s, ...";
 const DURATION_UNITS: &str = "d, h, m, s, ms, us, ns";
 
 /// The units of a duration in nanoseconds, longest first.
@@ -139,6 +142,41 @@ pub fn format_size(bytes: u64) -> String {
         }
     }
     alloc::format!("{}{}{}", best.0, best.1, best.2)
+}
+
+/// Reads a rate in bytes a second: a size and `/s`.
+///
+/// # Errors
+/// What is wrong with the text, and what was expected.
+pub fn parse_rate(text: &str) -> Result<u64, ParseError> {
+    let Some(size) = text.trim().strip_suffix("/s") else {
+        return match parse_size(text) {
+            Ok(_) => Err(ParseError::NoUnit {
+                text: text.into(),
+                known: RATE_UNITS,
+            }),
+            Err(_) => Err(not_a_rate(text)),
+        };
+    };
+    parse_size(size).map_err(|error| match error {
+        ParseError::NotANumber { .. } => not_a_rate(text),
+        other => other,
+    })
+}
+
+fn not_a_rate(text: &str) -> ParseError {
+    ParseError::NotANumber {
+        text: text.into(),
+        what: "rate",
+        example: "1GB/s",
+    }
+}
+
+/// Prints a rate as [`format_size`] prints its bytes, and `/s`. Reads back as the same value.
+pub fn format_rate(bytes_per_second: u64) -> String {
+    let mut text = format_size(bytes_per_second);
+    text.push_str("/s");
+    text
 }
 
 /// Reads a duration, at most 584 years.
@@ -311,6 +349,11 @@ mod tests {
         }
 
         #[test]
+        fn rates_read_as_they_print(bytes: u64, shift in 0u32..64) {
+            prop_assert_eq!(parse_rate(&format_rate(bytes >> shift)), Ok(bytes >> shift));
+        }
+
+        #[test]
         fn durations_read_as_they_print(nanos: u64, shift in 0u32..64) {
             let duration = Duration::from_nanos(nanos >> shift);
             prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
@@ -320,6 +363,7 @@ mod tests {
         fn no_text_makes_the_parsers_fall(text in "[0-9.]{0,30}[a-zA-Zµ ]{0,4}[0-9.]{0,3}[a-z]{0,3}") {
             let _ = parse_size(&text);
             let _ = parse_duration(&text);
+            let _ = parse_rate(&text);
         }
     }
 
@@ -367,6 +411,29 @@ mod tests {
         assert_eq!(format_size(512 << 20), "512MiB");
         assert_eq!(format_size(2_000_000_000), "2GB");
         assert_eq!(format_size(1_500), "1500B");
+    }
+
+    #[test]
+    fn rates() {
+        for (text, bytes) in [
+            ("1GB/s", 1_000_000_000),
+            (" 512KiB/s ", 512 << 10),
+            ("0/s", 0),
+        ] {
+            assert_eq!(parse_rate(text), Ok(bytes), "{text}");
+        }
+        let bad = [
+            ("1GB", "has no unit"),
+            ("fast", "not a rate"),
+            ("/s", "not a rate"),
+            ("1GB/m", "not a rate"),
+            ("1XB/s", "unknown unit \"XB\""),
+            ("0.1B/s", "not a whole number of bytes"),
+        ];
+        for (text, part) in bad {
+            let error = parse_rate(text).expect_err(text).to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]
