@@ -16,6 +16,7 @@
 //! | `usage` | statistics of CPU use over the history (pure) |
 //! | `events` | the bounded stream of what happened |
 
+pub mod config;
 pub mod events;
 pub mod usage;
 pub mod view;

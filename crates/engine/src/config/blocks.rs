@@ -1,0 +1,799 @@
+//! The typed configuration, and beside each field its row of the schema.
+//!
+//! `block!` declares a struct and its rows at once, so that neither can lack what the other has. A row reads
+//! `field: Type = "default as written", kind, modifiers…;` and its comment is both the documentation of the field and the line on the
+//! reference page.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use flyball_policy::sched::Algorithm;
+use flyball_policy::sched::place::Strategy;
+
+use super::classes::Classes;
+use super::field::{Field, MapList, choices};
+use super::schema::{Key, integer, number, percent, rate, size, time};
+use super::value::{Kind, Value};
+
+/// Values by key.
+pub(super) type Values = BTreeMap<&'static str, Value>;
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+/// The most workers of one group that the executor has places for.
+pub(super) const MAX_WORKERS: u32 = 128;
+
+const ALGORITHMS: [&str; 4] = {
+    let mut names = [""; 4];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = Algorithm::ALL[i].name();
+        i += 1;
+    }
+    names
+};
+
+const STRATEGIES: [&str; 12] = {
+    let mut names = [""; 12];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = Strategy::ALL[i].name();
+        i += 1;
+    }
+    names
+};
+
+/// Declares a block: the struct with its fields, and a row a field.
+macro_rules! block {
+    (
+        $(#[doc = $about:literal])+
+        $Block:ident at $path:literal {
+            $(
+                $(#[doc = $line:literal])+
+                $field:ident: $Type:ty = $default:literal, $kind:expr $(, $modifier:ident($($argument:expr)?))*;
+            )*
+            $(+ $sub:ident: $Sub:ident, $sub_line:literal;)*
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub struct $Block {
+            $($(#[doc = $line])+ pub $field: $Type,)*
+            $(#[doc = $sub_line] pub $sub: $Sub,)*
+        }
+
+        impl $Block {
+            const KEYS: &'static [Key] = &[
+                $(Key::new(
+                    concat!($path, ".", stringify!($field)),
+                    concat!($($line),+),
+                    $default,
+                    $kind,
+                )$(.$modifier($($argument)?))*,)*
+            ];
+
+            fn keys(_into: &mut Vec<&'static Key>) {
+                _into.extend(Self::KEYS);
+                $($Sub::keys(_into);)*
+            }
+
+            fn read(values: &Values) -> Self {
+                $Block {
+                    $($field: Field::take(
+                        &values[concat!($path, ".", stringify!($field))],
+                        concat!($path, ".", stringify!($field)),
+                    ),)*
+                    $($sub: $Sub::read(values),)*
+                }
+            }
+
+            fn write(&self, into: &mut Values) {
+                let mut keys = Self::KEYS.iter();
+                $(
+                    let key = keys.next().expect("a row a field");
+                    into.insert(key.path, self.$field.give(key));
+                )*
+                $(self.$sub.write(into);)*
+            }
+        }
+    };
+}
+
+/// Declares the whole configuration: its blocks, and the keys that stand outside of blocks.
+macro_rules! whole {
+    (
+        $(#[$meta:meta])*
+        $Config:ident {
+            blocks { $($(#[$about:meta])* $block:ident: $Block:ident,)* }
+            keys { $($(#[doc = $line:literal])+ $field:ident: $Type:ty = $default:literal, $kind:expr;)* }
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub struct $Config {
+            $($(#[$about])* pub $block: $Block,)*
+            $($(#[doc = $line])+ pub $field: $Type,)*
+        }
+
+        const OUTSIDE: &[Key] = &[
+            $(Key::new(stringify!($field), concat!($($line),+), $default, $kind),)*
+        ];
+
+        /// All rows, block by block.
+        pub(super) fn keys() -> Vec<&'static Key> {
+            let mut keys = Vec::new();
+            $($Block::keys(&mut keys);)*
+            keys.extend(OUTSIDE);
+            keys
+        }
+
+        impl $Config {
+            /// Fills the fields from values that have been read by their kinds; every key must be there.
+            pub(super) fn read(values: &Values) -> Self {
+                $Config {
+                    $($block: $Block::read(values),)*
+                    $($field: Field::take(&values[stringify!($field)], stringify!($field)),)*
+                }
+            }
+
+            /// Gives all values back.
+            pub(super) fn write(&self) -> Values {
+                let mut values = Values::new();
+                $(self.$block.write(&mut values);)*
+                let mut keys = OUTSIDE.iter();
+                $(
+                    let key = keys.next().expect("a row a field");
+                    values.insert(key.path, self.$field.give(key));
+                )*
+                values
+            }
+        }
+    };
+}
+
+choices! {
+    /// How far the optimizer may go.
+    OptimizationLevel {
+        /// Only recommends.
+        Conservative = "conservative",
+        /// Acts inside guard bands.
+        Balanced = "balanced",
+        /// Acts faster and further.
+        Aggressive = "aggressive",
+    }
+}
+
+choices! {
+    /// How I/O rates are limited.
+    Limiter {
+        /// Bursts up to the bucket's depth.
+        TokenBucket = "token_bucket",
+        /// Evenly paced.
+        LeakyBucket = "leaky_bucket",
+        /// An exact count in any window.
+        SlidingWindow = "sliding_window",
+        /// Between bounds, by latency and errors.
+        Adaptive = "adaptive",
+    }
+}
+
+choices! {
+    /// The order of reads and writes.
+    IoScheduler {
+        /// Fair queueing by weight.
+        Cfq = "cfq",
+        /// By expiry.
+        Deadline = "deadline",
+        /// First in, first out.
+        Noop = "noop",
+        /// Picks one by what it measures.
+        Adaptive = "adaptive",
+    }
+}
+
+choices! {
+    /// What a cache lets go first.
+    EvictionPolicy {
+        /// The least recently used.
+        Lru = "lru",
+        /// The least frequently used.
+        Lfu = "lfu",
+        /// The first to expire.
+        Ttl = "ttl",
+        /// Tunes itself to the workload.
+        Adaptive = "adaptive",
+    }
+}
+
+choices! {
+    /// How capacity is divided among leases.
+    AllocationStrategy {
+        /// Max-min over the dominant resource.
+        Fair = "fair",
+        /// By priority.
+        Priority = "priority",
+        /// By what was asked for.
+        Proportional = "proportional",
+        /// Whoever fits first.
+        FirstFit = "first_fit",
+    }
+}
+
+choices! {
+    /// What a profile session records.
+    ProfileType {
+        /// Stacks of running threads.
+        Cpu = "cpu",
+        /// Allocation sites.
+        Memory = "memory",
+        /// Every live task.
+        Tasks = "tasks",
+        /// Time off the CPU.
+        Block = "block",
+        /// Contention on locks.
+        Mutex = "mutex",
+        /// The scheduler's timeline.
+        Trace = "trace",
+    }
+}
+
+choices! {
+    /// How much an analysis says.
+    AnalysisDepth {
+        /// The main findings.
+        Summary = "summary",
+        /// Everything.
+        Detailed = "detailed",
+    }
+}
+
+choices! {
+    /// What the optimizer strives for.
+    Objective {
+        /// Less use of resources.
+        Resource = "resource",
+        /// Fit to the workload.
+        Workload = "workload",
+        /// Lower latency.
+        Latency = "latency",
+        /// Higher throughput.
+        Throughput = "throughput",
+        /// Fewer cores and wake-ups.
+        Power = "power",
+    }
+}
+
+choices! {
+    /// The optimizer's own strategies.
+    BuiltIn {
+        /// How many workers may run at once.
+        Parallelism = "parallelism",
+        /// When the allocator gives memory back.
+        Allocator = "allocator",
+        /// How many tasks live at once.
+        Tasks = "tasks",
+    }
+}
+
+choices! {
+    /// Where durable tasks are kept.
+    QueueBackend {
+        /// In the state folder.
+        Embedded = "embedded",
+        /// In PostgreSQL.
+        Postgresql = "postgresql",
+        /// In NATS JetStream.
+        Nats = "nats",
+    }
+}
+
+choices! {
+    /// How log lines look.
+    LogFormat {
+        /// For people.
+        Human = "human",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+choices! {
+    /// Which log lines are written.
+    LogLevel {
+        /// None.
+        Off = "off",
+        /// What failed.
+        Error = "error",
+        /// And what may fail.
+        Warn = "warn",
+        /// And what happened.
+        Info = "info",
+        /// And why.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+block! {
+    /// Self-regulation as a whole.
+    Performance at "performance" {
+        /// Whether anything regulates itself; `false` leaves a plain pool of workers.
+        enabled: bool = "true", Kind::Bool;
+        /// The bounds and the pace of the optimizer: `conservative` only recommends, `balanced` acts inside guard bands, `aggressive` acts faster and further.
+        optimization_level: OptimizationLevel = "balanced", Kind::Choice(OptimizationLevel::NAMES);
+    }
+}
+
+block! {
+    /// Memory: the budget and the pools in it.
+    MemoryPool at "memory_pool" {
+        /// Whether memory is budgeted and pooled.
+        enabled: bool = "true", Kind::Bool;
+        /// The pools' share of the budget from the start.
+        initial_size: u64 = "256MB", size(0, 1024 * TIB);
+        /// The budget; `auto` takes 80% of what the machine or its cgroup has, and a size is an upper bound on that.
+        max_size: Option<u64> = "2GB", size(MIB, 1024 * TIB), or("auto");
+        /// What only the class `critical` may draw on.
+        emergency_pool_size: u64 = "64MB", size(0, 1024 * TIB);
+        /// How often idle objects are trimmed and dead consumers swept.
+        cleanup_interval: Duration = "30s", time(SECOND, DAY);
+        /// The part of active memory that is not allocated above which the allocator is purged.
+        fragmentation_threshold: f64 = "0.3", number(0.01, 1.0);
+    }
+}
+
+block! {
+    /// Which class runs next. `max_workers` and `load_balancing` are other names of `worker_pool.max_workers` and `load_balancer.enabled`.
+    CpuScheduler at "cpu_scheduler" {
+        /// Whether classes share the CPU by the algorithm; without it they take turns.
+        enabled: bool = "true", Kind::Bool;
+        /// How classes share the CPU.
+        algorithm: Algorithm = "cfs", Kind::Choice(&ALGORITHMS);
+        /// How long a task of the daemon may run that names no time itself.
+        task_timeout: Duration = "30s", time(1, 365 * DAY);
+        /// How often the control loop's fast tick runs while there is work.
+        control_interval: Duration = "10ms", time(1, SECOND), restart();
+    }
+}
+
+block! {
+    /// How many workers there are.
+    WorkerPool at "worker_pool" {
+        /// Workers that are kept in any case.
+        min_workers: u32 = "2", integer(1, MAX_WORKERS as i64), unit("workers");
+        /// The most workers; 0 stands for 2×CPUs. Other name: `cpu_scheduler.max_workers`.
+        max_workers: u32 = "0", integer(0, MAX_WORKERS as i64), unit("workers");
+        /// Workers at the start; 0 stands for `min_workers`.
+        initial_workers: u32 = "0", integer(0, MAX_WORKERS as i64), unit("workers"), restart();
+        /// The load (busy and backlogged work over worker time) that the pool's size aims at.
+        target_load: f64 = "0.7", number(0.05, 1.0);
+        /// How long load stays above target, or the queue grows, before workers are added.
+        scale_up_delay: Duration = "5s", time(10, HOUR);
+        /// How long load stays under half of target before workers are let go.
+        scale_down_delay: Duration = "30s", time(10, DAY);
+        /// How often the health of workers is judged.
+        health_check_interval: Duration = "10s", time(100, HOUR);
+        /// A worker that is idle for longer is let go, down to `min_workers`.
+        max_idle_time: Duration = "60s", time(100, DAY);
+        /// Tasks of a batch that are handed over with one wake-up.
+        task_batch_size: u32 = "10", integer(1, 10_000), unit("tasks");
+        /// Tasks that placement tags for one worker; the rest waits untagged.
+        max_tasks_per_worker: u32 = "100", integer(1, 1_000_000), unit("tasks");
+        /// How long a shutdown lets accepted tasks run before it cancels them.
+        shutdown_timeout: Duration = "30s", time(0, DAY);
+        /// How long cancelled tasks may still run before they are reported as not ended.
+        force_after: Duration = "5s", time(0, HOUR);
+        /// Workers that are started at once.
+        start_batch: u32 = "4", integer(1, MAX_WORKERS as i64), unit("workers");
+        /// Time between batches of starting workers.
+        start_delay: Duration = "50ms", time(0, MINUTE);
+        /// A worker that runs one task for longer counts as stuck.
+        stuck_after: Duration = "60s", time(10, 365 * DAY);
+    }
+}
+
+block! {
+    /// Which worker a task is meant for.
+    LoadBalancer at "load_balancer" {
+        /// Whether queued work is evened out over workers. Other name: `cpu_scheduler.load_balancing`.
+        enabled: bool = "true", Kind::Bool;
+        /// How a worker is chosen; `pull` leaves it to whoever is free.
+        strategy: Strategy = "pull", Kind::Choice(&STRATEGIES);
+        /// How often the balance is looked at.
+        interval: Duration = "10s", time(100, HOUR);
+    }
+}
+
+block! {
+    /// Holding usage at a threshold.
+    Throttling at "throttling" {
+        /// Whether throttles act.
+        enabled: bool = "true", Kind::Bool;
+        /// The CPU usage of the machine that the default throttle holds.
+        threshold_percent: f64 = "80", percent();
+        /// Throttles beside the default one, each a map.
+        throttles: MapList = "[]", Kind::Maps;
+    }
+}
+
+block! {
+    /// Reading and writing within bounds.
+    IoThrottler at "io_throttler" {
+        /// Whether I/O goes through the throttler.
+        enabled: bool = "true", Kind::Bool;
+        /// What all classes may read and write together.
+        max_bandwidth: u64 = "1GB/s", rate(KIB, 1024 * TIB);
+        /// Whether the bandwidth is limited at all.
+        rate_limiting: bool = "true", Kind::Bool;
+        /// How the rate is limited.
+        limiter: Limiter = "token_bucket", Kind::Choice(Limiter::NAMES);
+        /// Whether classes share the bandwidth by their I/O fields.
+        qos_enabled: bool = "true", Kind::Bool;
+        /// The order of reads and writes.
+        scheduler: IoScheduler = "cfq", Kind::Choice(IoScheduler::NAMES);
+    }
+}
+
+block! {
+    /// Caches of the daemon.
+    Cache at "cache" {
+        /// Whether anything is cached.
+        enabled: bool = "true", Kind::Bool;
+        /// What goes first when the cache is full.
+        eviction_policy: EvictionPolicy = "adaptive", Kind::Choice(EvictionPolicy::NAMES);
+        /// The most that is kept.
+        max_size: u64 = "512MB", size(0, 1024 * TIB);
+        /// How old an entry may get.
+        ttl: Duration = "1h", time(1, 365 * DAY);
+        /// How long an expired entry may stay untouched.
+        cleanup_interval: Duration = "5m", time(SECOND, DAY);
+    }
+}
+
+block! {
+    /// Running durable tasks.
+    TaskScheduler at "scheduler" {
+        /// Whether queued tasks are started.
+        enabled: bool = "true", Kind::Bool;
+        /// Queued tasks that run at once.
+        max_concurrency: u32 = "100", integer(1, 1_000_000), unit("tasks");
+        /// Whether breakers open on failing dependencies.
+        circuit_breaker: bool = "true", Kind::Bool;
+        /// Attempts of a task that names no number itself, the first included.
+        retry_attempts: u32 = "3", integer(1, 1_000), unit("attempts");
+        /// Whether workers and dependencies are checked.
+        health_checks: bool = "true", Kind::Bool;
+    }
+}
+
+block! {
+    /// Leases of CPU, memory, network and disk capacity.
+    Allocator at "allocator" {
+        /// Whether capacity is leased.
+        enabled: bool = "true", Kind::Bool;
+        /// How capacity is divided.
+        strategy: AllocationStrategy = "fair", Kind::Choice(AllocationStrategy::NAMES);
+        /// How long a lease holds that is not renewed.
+        timeout: Duration = "10m", time(SECOND, 365 * DAY);
+        /// How often leases are divided anew and expired ones reclaimed.
+        check_interval: Duration = "1m", time(100, DAY);
+    }
+}
+
+block! {
+    /// Watching the CPU.
+    CpuMonitor at "monitor.cpu" {
+        /// Whether CPU figures are sampled.
+        enabled: bool = "true", Kind::Bool;
+        /// How often thresholds are judged.
+        interval: Duration = "5s", time(100, HOUR);
+        /// Usage above which an alert is critical.
+        max_percent: f64 = "80", percent();
+        /// Usage above which an alert warns.
+        warn_percent: f64 = "70", percent();
+    }
+}
+
+block! {
+    /// Watching memory.
+    MemoryMonitor at "monitor.memory" {
+        /// Whether memory figures are sampled.
+        enabled: bool = "true", Kind::Bool;
+        /// How often thresholds are judged.
+        interval: Duration = "5s", time(100, HOUR);
+        /// Usage above which an alert is critical.
+        max_percent: f64 = "80", percent();
+        /// Usage above which an alert warns.
+        warn_percent: f64 = "70", percent();
+        /// What the process itself may use before an alert.
+        max_bytes: u64 = "500MB", size(MIB, 1024 * TIB);
+    }
+}
+
+block! {
+    /// Watching the network.
+    NetworkMonitor at "monitor.network" {
+        /// Whether network figures are sampled.
+        enabled: bool = "true", Kind::Bool;
+        /// How often thresholds are judged.
+        interval: Duration = "10s", time(100, HOUR);
+        /// Usage of the line above which an alert is critical.
+        max_percent: f64 = "80", percent();
+        /// Usage of the line above which an alert warns.
+        warn_percent: f64 = "70", percent();
+        /// What the line carries; `auto` asks the interfaces.
+        line_rate: Option<u64> = "auto", rate(KIB, 1024 * TIB), or("auto");
+    }
+}
+
+block! {
+    /// Watching disks.
+    DiskMonitor at "monitor.disk" {
+        /// Whether disk figures are sampled.
+        enabled: bool = "true", Kind::Bool;
+        /// How often thresholds are judged.
+        interval: Duration = "30s", time(100, HOUR);
+        /// Space in use above which an alert is critical.
+        max_percent: f64 = "80", percent();
+        /// Space in use above which an alert warns.
+        warn_percent: f64 = "70", percent();
+    }
+}
+
+block! {
+    /// Sampling, history, verdicts and alerts.
+    Monitor at "monitor" {
+        /// Whether figures are sampled.
+        enabled: bool = "true", Kind::Bool;
+        /// How often figures are sampled.
+        collection_interval: Duration = "1s", time(100, HOUR);
+        /// Whether bottlenecks are named.
+        bottleneck_detection: bool = "true", Kind::Bool;
+        /// Whether changes are recommended.
+        recommendations: bool = "true", Kind::Bool;
+        /// Whether alert rules are judged.
+        alerting: bool = "true", Kind::Bool;
+        /// The threshold of a rule that names none.
+        alert_threshold_percent: f64 = "80", percent();
+        /// How long a rule stays silent after it has fired.
+        alert_cooldown: Duration = "5m", time(0, 30 * DAY);
+        /// When reports are made: a cron expression, or `never`.
+        report_schedule: Option<String> = "never", Kind::Text, or("never");
+        + cpu: CpuMonitor, "Watching the CPU.";
+        + memory: MemoryMonitor, "Watching memory.";
+        + network: NetworkMonitor, "Watching the network.";
+        + disk: DiskMonitor, "Watching disks.";
+    }
+}
+
+block! {
+    /// Profile sessions.
+    Profiler at "profiler" {
+        /// Whether sessions run by themselves.
+        enabled: bool = "false", Kind::Bool;
+        /// What they record.
+        profile_types: Vec<ProfileType> = "[cpu, memory]", Kind::Choices(ProfileType::NAMES);
+        /// How long a session lasts.
+        session_duration: Duration = "30s", time(SECOND, HOUR);
+        /// How much the analysis says.
+        analysis_depth: AnalysisDepth = "detailed", Kind::Choice(AnalysisDepth::NAMES);
+    }
+}
+
+block! {
+    /// Tuning by experiment.
+    Optimizer at "optimizer" {
+        /// Whether the optimizer runs.
+        enabled: bool = "true", Kind::Bool;
+        /// How often it looks for something to improve.
+        interval: Duration = "2m", time(SECOND, DAY);
+        /// What it strives for, in this order.
+        strategies: Vec<Objective> = "[workload]", Kind::Choices(Objective::NAMES);
+        /// Which of its own strategies run.
+        built_in: Vec<BuiltIn> = "[parallelism, allocator, tasks]", Kind::Choices(BuiltIn::NAMES);
+        /// CPU usage above which it changes parallelism.
+        max_cpu_percent: f64 = "80", percent();
+        /// CPU usage below which it changes parallelism.
+        min_cpu_percent: f64 = "20", percent();
+    }
+}
+
+block! {
+    /// Durable tasks and the folder of all state.
+    Queue at "queue" {
+        /// Where tasks are kept.
+        backend: QueueBackend = "embedded", Kind::Choice(QueueBackend::NAMES), restart();
+        /// The folder of all state: socket, admin token, queue. `auto` is what systemd gives (`$STATE_DIRECTORY`), else `$XDG_STATE_HOME/flyball`, else `~/.local/state/flyball`.
+        state_dir: Option<PathBuf> = "auto", Kind::Path, or("auto"), restart();
+        /// Address of the PostgreSQL or NATS server, with its password.
+        url: Option<String> = "none", Kind::Text, or("none"), restart(), secret();
+        /// Tasks that are kept; more are refused.
+        max_tasks: u32 = "1000000", integer(1, 1_000_000_000), unit("tasks");
+        /// The most that the store may take on disk; more is refused.
+        max_size: u64 = "4GB", size(MIB, 1024 * TIB);
+        /// How long tasks that have ended are kept.
+        retention: Duration = "7d", time(0, 3650 * DAY);
+    }
+}
+
+block! {
+    /// What clients may take.
+    ServerLimits at "server.limits" {
+        /// All header fields of a request.
+        header_bytes: u64 = "16KiB", size(8 * KIB, MIB), restart();
+        /// How many header fields a request has.
+        header_fields: u32 = "32", integer(4, 1_000), unit("fields"), restart();
+        /// How long header fields may take to arrive.
+        header_timeout: Duration = "5s", time(10, 10 * MINUTE), restart();
+        /// The body of a request.
+        body_bytes: u64 = "1MiB", size(KIB, 1024 * MIB), restart();
+        /// How long a body may take to arrive.
+        body_timeout: Duration = "10s", time(10, HOUR), restart();
+        /// The least rate at which a body arrives.
+        body_min_rate: u64 = "1KiB/s", rate(0, 1024 * MIB), restart();
+        /// Connections that are open at once.
+        max_connections: u32 = "512", integer(4, 1_000_000), unit("connections"), restart();
+        /// Event streams that are open at once.
+        event_streams: u32 = "32", integer(1, 100_000), unit("streams"), restart();
+        /// The most items of a page.
+        page: u32 = "1000", integer(1, 100_000), unit("items"), restart();
+        /// How deep JSON may be nested.
+        json_depth: u32 = "128", integer(8, 128), unit("levels"), restart();
+    }
+}
+
+block! {
+    /// The daemon's log.
+    ServerLog at "server.log" {
+        /// How lines look.
+        format: LogFormat = "human", Kind::Choice(LogFormat::NAMES), restart();
+        /// Which lines are written.
+        level: LogLevel = "info", Kind::Choice(LogLevel::NAMES), restart();
+    }
+}
+
+block! {
+    /// TLS of the daemon itself.
+    ServerTls at "server.tls" {
+        /// The file of the certificate chain, PEM.
+        certificate: Option<PathBuf> = "none", Kind::Path, or("none"), restart();
+        /// The file of the private key, PEM.
+        private_key: Option<PathBuf> = "none", Kind::Path, or("none"), restart();
+    }
+}
+
+block! {
+    /// The HTTP API and the local socket.
+    Server at "server" {
+        /// Where the API listens. Anything but a loopback address needs tokens, and TLS or a proxy in front.
+        listen: SocketAddr = "127.0.0.1:7070", Kind::Address, restart();
+        /// The local socket; `auto` is `flyball.sock` in the state folder.
+        socket: Option<PathBuf> = "auto", Kind::Path, or("auto"), restart();
+        /// Says that a proxy in front does TLS.
+        behind_tls_proxy: bool = "false", Kind::Bool, restart();
+        /// Host names, with port, that requests may be addressed to, beside the address that is listened on.
+        allowed_hosts: Vec<String> = "[]", Kind::Texts, restart();
+        + limits: ServerLimits, "What clients may take.";
+        + log: ServerLog, "The daemon's log.";
+        + tls: ServerTls, "TLS of the daemon itself.";
+    }
+}
+
+block! {
+    /// What command tasks that come over the network may do.
+    Commands at "commands" {
+        /// Whether they are accepted at all.
+        enabled: bool = "false", Kind::Bool;
+        /// Programs that may be run, by absolute path.
+        programs: Vec<PathBuf> = "[]", Kind::Paths;
+        /// Folders that they may work in.
+        folders: Vec<PathBuf> = "[]", Kind::Paths;
+        /// Environment variables that they may be given.
+        environment: Vec<String> = "[]", Kind::Texts;
+    }
+}
+
+whole! {
+    /// The whole configuration, every value set. `Config::default()` is what an empty file gives.
+    Config {
+        blocks {
+        /// Self-regulation as a whole.
+        performance: Performance,
+        /// Memory: the budget and the pools in it.
+        memory_pool: MemoryPool,
+        /// Which class runs next.
+        cpu_scheduler: CpuScheduler,
+        /// How many workers there are.
+        worker_pool: WorkerPool,
+        /// Which worker a task is meant for.
+        load_balancer: LoadBalancer,
+        /// Holding usage at a threshold.
+        throttling: Throttling,
+        /// Reading and writing within bounds.
+        io_throttler: IoThrottler,
+        /// Caches of the daemon.
+        cache: Cache,
+        /// Running durable tasks.
+        scheduler: TaskScheduler,
+        /// Leases of CPU, memory, network and disk capacity.
+        allocator: Allocator,
+        /// Sampling, history, verdicts and alerts.
+        monitor: Monitor,
+        /// Profile sessions.
+        profiler: Profiler,
+        /// Tuning by experiment.
+        optimizer: Optimizer,
+        /// Durable tasks and the folder of all state.
+        queue: Queue,
+        /// The HTTP API and the local socket.
+        server: Server,
+        /// What command tasks that come over the network may do.
+        commands: Commands,
+        }
+        keys {
+        /// Classes that are added to the built-in ones or change them, each a map.
+        classes: Classes = "[]", Kind::Classes;
+        /// Alert rules beside the built-in ones, each a map.
+        alerts: MapList = "[]", Kind::Maps;
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config::read(super::layers::defaults())
+    }
+}
+
+impl Config {
+    /// Puts in what zero stands for on a machine with so many CPUs: `worker_pool.max_workers` 2×CPUs (at least `min_workers`, at most
+    /// 128), `initial_workers` the minimum.
+    #[must_use]
+    pub fn resolve(&self, cpus: usize) -> Config {
+        let mut config = self.clone();
+        let pool = &mut config.worker_pool;
+        if pool.max_workers == 0 {
+            let twice = u32::try_from(cpus.saturating_mul(2)).unwrap_or(MAX_WORKERS);
+            pool.max_workers = twice.clamp(pool.min_workers.max(1), MAX_WORKERS);
+        }
+        if pool.initial_workers == 0 {
+            pool.initial_workers = pool.min_workers;
+        }
+        pool.initial_workers = pool.initial_workers.min(pool.max_workers);
+        config
+    }
+
+    /// Returns the state folder: `queue.state_dir`, or what `auto` stands for in this environment. `None` if the environment does not
+    /// say where the user's home is.
+    pub fn state_dir(
+        &self,
+        environment: impl Fn(&str) -> Option<std::ffi::OsString>,
+    ) -> Option<PathBuf> {
+        if let Some(folder) = &self.queue.state_dir {
+            return Some(folder.clone());
+        }
+        let absolute = |name| {
+            environment(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        // systemd separates several folders by colons; ours is the first.
+        let given = environment("STATE_DIRECTORY").and_then(|folders| {
+            let first = folders.to_str()?.split(':').next()?.to_owned();
+            Some(PathBuf::from(first)).filter(|path| path.is_absolute())
+        });
+        given
+            .or_else(|| absolute("XDG_STATE_HOME").map(|home| home.join("flyball")))
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state/flyball")))
+    }
+}

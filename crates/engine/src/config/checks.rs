@@ -1,0 +1,128 @@
+//! What no single key can be asked: values that must go together.
+
+use std::collections::BTreeSet;
+
+use super::blocks::Config;
+use super::error::{Fault, Faults, Problem, pointer_of};
+use super::layers::{Layer, printed};
+use super::schema;
+
+/// Finds pairs of values that do not go together. Pairs with a key that is wrong in itself are left out: its default, which stands in
+/// for it, would accuse the other.
+pub(super) fn check(
+    config: &Config,
+    settings: &Layer,
+    wrong: &BTreeSet<&'static str>,
+    faults: &mut Faults,
+) {
+    let pool = &config.worker_pool;
+    let watched = [
+        (
+            "monitor.cpu",
+            config.monitor.cpu.warn_percent,
+            config.monitor.cpu.max_percent,
+        ),
+        (
+            "monitor.memory",
+            config.monitor.memory.warn_percent,
+            config.monitor.memory.max_percent,
+        ),
+        (
+            "monitor.network",
+            config.monitor.network.warn_percent,
+            config.monitor.network.max_percent,
+        ),
+        (
+            "monitor.disk",
+            config.monitor.disk.warn_percent,
+            config.monitor.disk.max_percent,
+        ),
+    ];
+    let memory = &config.memory_pool;
+    let most = memory.max_size.unwrap_or(u64::MAX);
+    let optimizer = &config.optimizer;
+    // Each pair: a key, one that it must not be above, whether it is.
+    let mut pairs = vec![
+        (
+            "worker_pool.min_workers".to_owned(),
+            "worker_pool.max_workers".to_owned(),
+            pool.max_workers != 0 && pool.min_workers > pool.max_workers,
+        ),
+        (
+            "worker_pool.initial_workers".to_owned(),
+            "worker_pool.max_workers".to_owned(),
+            pool.max_workers != 0 && pool.initial_workers > pool.max_workers,
+        ),
+        (
+            "worker_pool.min_workers".to_owned(),
+            "worker_pool.initial_workers".to_owned(),
+            pool.initial_workers != 0 && pool.min_workers > pool.initial_workers,
+        ),
+        (
+            "memory_pool.initial_size".to_owned(),
+            "memory_pool.max_size".to_owned(),
+            memory.initial_size > most,
+        ),
+        (
+            "memory_pool.emergency_pool_size".to_owned(),
+            "memory_pool.max_size".to_owned(),
+            memory.emergency_pool_size > most,
+        ),
+        (
+            "optimizer.min_cpu_percent".to_owned(),
+            "optimizer.max_cpu_percent".to_owned(),
+            optimizer.min_cpu_percent > optimizer.max_cpu_percent,
+        ),
+    ];
+    pairs.extend(watched.map(|(block, warn, max)| {
+        (
+            format!("{block}.warn_percent"),
+            format!("{block}.max_percent"),
+            warn > max,
+        )
+    }));
+    let mut conflict = |one: &str, two: &str, reason: &dyn Fn(&str, &str) -> String| {
+        if wrong.contains(one) || wrong.contains(two) {
+            return;
+        }
+        let (first, second) = (&settings[one], &settings[two]);
+        // The later of the two is the one that made the conflict.
+        let (at, other) = match first.origin.order() > second.origin.order() {
+            true => (first, second),
+            false => (second, first),
+        };
+        let print = |path: &str| {
+            let setting = &settings[path];
+            schema::key(path).map_or_else(String::new, |key| {
+                printed(key, &setting.value, setting.text.as_deref())
+            })
+        };
+        faults.push(Fault {
+            origin: at.origin.clone(),
+            key: at.named.into(),
+            pointer: pointer_of(at.named),
+            problem: Problem::Conflict {
+                other: other.named.into(),
+                at: other.origin.clone(),
+                reason: reason(&print(one), &print(two)),
+            },
+            snippet: None,
+        });
+    };
+    for (low, high, above) in pairs {
+        if above {
+            conflict(&low, &high, &|one, two| {
+                let name = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();
+                format!("{} {one} is above {} {two}", name(&low), name(&high))
+            });
+        }
+    }
+    let tls = &config.server.tls;
+    if tls.certificate.is_some() != tls.private_key.is_some() {
+        conflict(
+            "server.tls.certificate",
+            "server.tls.private_key",
+            &|_, _| "a certificate and its private key go together, and one is missing".into(),
+        );
+    }
+}

@@ -1,0 +1,236 @@
+//! The classes that a configuration adds or changes: a list of maps, one a class.
+//!
+//! A class with the name of a built-in one starts from that, any other from what `normal` has. Each field is a row of its own, and
+//! its value is kept as it was written.
+
+use std::time::Duration;
+
+use flyball_core::class::{
+    ClassSpec, Group, MAX_PRIORITY, MAX_SHARES, MAX_TIME_SLICE, MIN_TIME_SLICE,
+};
+use serde_json::{Map, Value as Json};
+
+use super::field::Field;
+use super::schema::{Key, integer, number};
+use super::value::{Kind, Value};
+
+const GROUPS: [&str; 2] = ["front", "back"];
+
+/// The fields of a class, the name first.
+pub(super) static KEYS: [Key; 16] = [
+    Key::new(
+        "classes[].name",
+        "1 to 64 characters of a-z, 0-9, _ and -; a built-in class is changed by its name.",
+        "",
+        Kind::Text,
+    ),
+    Key::new(
+        "classes[].priority",
+        "Higher goes first under the algorithm `priority`, and breaks ties under the others.",
+        "2",
+        integer(0, MAX_PRIORITY as i64),
+    ),
+    Key::new(
+        "classes[].shares",
+        "The weight against the other classes that have work.",
+        "1024",
+        integer(1, MAX_SHARES as i64),
+    ),
+    Key::new(
+        "classes[].guarantee",
+        "The part of all CPU that the class gets at least while it has work; all together at most 1.",
+        "0",
+        number(0.0, 1.0),
+    ),
+    Key::new(
+        "classes[].ceiling",
+        "The part of all CPU that the class gets at most; not below its guarantee.",
+        "1",
+        number(0.001, 1.0),
+    ),
+    Key::new(
+        "classes[].latency_target",
+        "How long a task may wait before it counts as late.",
+        "50ms",
+        Kind::Duration {
+            min: Duration::from_micros(1),
+            max: Duration::from_secs(86_400),
+        },
+    ),
+    Key::new(
+        "classes[].time_slice",
+        "How long the class runs before the scheduler decides again.",
+        "100us",
+        Kind::Duration {
+            min: MIN_TIME_SLICE,
+            max: MAX_TIME_SLICE,
+        },
+    ),
+    Key::new(
+        "classes[].queue_limit",
+        "Tasks that may wait; more are refused.",
+        "1048576",
+        integer(1, 1 << 32),
+    )
+    .unit("tasks"),
+    Key::new(
+        "classes[].sheddable",
+        "Whether queued work in memory may be refused again under overload.",
+        "false",
+        Kind::Bool,
+    ),
+    Key::new(
+        "classes[].concurrency",
+        "How many workers may run the class at once.",
+        "unlimited",
+        integer(1, 1_000_000),
+    )
+    .or("unlimited")
+    .unit("workers"),
+    Key::new(
+        "classes[].group",
+        "The threads that run the class: `front` takes the CPU from `back`.",
+        "back",
+        Kind::Choice(&GROUPS),
+    ),
+    Key::new(
+        "classes[].niceness",
+        "The niceness of its child processes.",
+        "0",
+        integer(-20, 19),
+    ),
+    Key::new(
+        "classes[].io_priority",
+        "Higher reads and writes first.",
+        "2",
+        integer(0, MAX_PRIORITY as i64),
+    ),
+    Key::new(
+        "classes[].io_guarantee",
+        "The part of the I/O bandwidth that the class gets at least while it asks for it.",
+        "0",
+        number(0.0, 1.0),
+    ),
+    Key::new(
+        "classes[].io_ceiling",
+        "The part of the I/O bandwidth that the class gets at most.",
+        "1",
+        number(0.001, 1.0),
+    ),
+    Key::new(
+        "classes[].io_weight",
+        "The weight of its I/O against the other classes.",
+        "1024",
+        integer(1, MAX_SHARES as i64),
+    ),
+];
+
+/// The classes of a configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Classes {
+    /// What the executor is told of them.
+    pub specs: Vec<ClassSpec>,
+    /// The maps they were read from; they hold the I/O fields, too. Empty where a program filled in `specs` by itself.
+    pub(super) maps: Vec<Map<String, Json>>,
+}
+
+impl From<Vec<ClassSpec>> for Classes {
+    fn from(specs: Vec<ClassSpec>) -> Self {
+        Classes {
+            specs,
+            maps: Vec::new(),
+        }
+    }
+}
+
+impl std::ops::Deref for Classes {
+    type Target = [ClassSpec];
+
+    fn deref(&self) -> &[ClassSpec] {
+        &self.specs
+    }
+}
+
+impl Field for Classes {
+    fn take(value: &Value, key: &'static str) -> Self {
+        let Value::Maps(maps) = value else {
+            panic!("the schema's row of {key} does not fit its field")
+        };
+        Classes {
+            specs: maps.iter().map(spec).collect(),
+            maps: maps.clone(),
+        }
+    }
+
+    fn give(&self, _: &Key) -> Value {
+        let kept: Vec<ClassSpec> = self.maps.iter().map(spec).collect();
+        Value::Maps(match kept == self.specs {
+            true => self.maps.clone(),
+            false => self.specs.iter().map(map).collect(),
+        })
+    }
+}
+
+/// Finds the row of a field.
+pub(super) fn key(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name() == name)
+}
+
+/// Makes a class of a map that has been checked; what it does not say is as in the built-in class of the name, or in `normal`.
+pub(super) fn spec(map: &Map<String, Json>) -> ClassSpec {
+    let name = map.get("name").and_then(Json::as_str).unwrap_or_default();
+    let mut spec = ClassSpec::built_in()
+        .into_iter()
+        .find(|class| class.name == name)
+        .unwrap_or_else(|| ClassSpec::new(name));
+    let duration = |json: &Json| {
+        json.as_str()
+            .and_then(|text| flyball_core::units::parse_duration(text).ok())
+    };
+    let unsigned = |json: &Json| json.as_u64().and_then(|number| u32::try_from(number).ok());
+    for (field, json) in map {
+        match field.as_str() {
+            "priority" => spec.priority = json.as_u64().map_or(spec.priority, |n| n as u8),
+            "shares" => spec.shares = unsigned(json).unwrap_or(spec.shares),
+            "guarantee" => spec.guarantee = json.as_f64().unwrap_or(spec.guarantee),
+            "ceiling" => spec.ceiling = json.as_f64().unwrap_or(spec.ceiling),
+            "latency_target" => spec.latency_target = duration(json).unwrap_or(spec.latency_target),
+            "time_slice" => spec.time_slice = duration(json).unwrap_or(spec.time_slice),
+            "queue_limit" => {
+                spec.queue_limit = json.as_u64().map_or(spec.queue_limit, |n| n as usize);
+            }
+            "sheddable" => spec.sheddable = json.as_bool().unwrap_or(spec.sheddable),
+            "concurrency" => spec.concurrency = unsigned(json),
+            "group" => {
+                let front = json.as_str() == Some("front");
+                spec.group = if front { Group::Front } else { Group::Back };
+            }
+            "niceness" => spec.niceness = json.as_i64().map_or(spec.niceness, |n| n as i8),
+            _ => {}
+        }
+    }
+    spec
+}
+
+/// Writes a class out, every field of it.
+pub(super) fn map(spec: &ClassSpec) -> Map<String, Json> {
+    let text = |time| Json::from(flyball_core::units::format_duration(time));
+    let concurrency = spec.concurrency.map_or("unlimited".into(), Json::from);
+    [
+        ("name", spec.name.as_str().into()),
+        ("priority", spec.priority.into()),
+        ("shares", spec.shares.into()),
+        ("guarantee", spec.guarantee.into()),
+        ("ceiling", spec.ceiling.into()),
+        ("latency_target", text(spec.latency_target)),
+        ("time_slice", text(spec.time_slice)),
+        ("queue_limit", spec.queue_limit.into()),
+        ("sheddable", spec.sheddable.into()),
+        ("concurrency", concurrency),
+        ("group", spec.group.to_string().into()),
+        ("niceness", spec.niceness.into()),
+    ]
+    .into_iter()
+    .map(|(field, json): (&str, Json)| (field.to_owned(), json))
+    .collect()
+}

@@ -1,0 +1,44 @@
+//! Configuration: one file, one schema, every mistake at once.
+//!
+//! ```text
+//! file, variables, flags ──► tree ──► layers ──► checks ──► Config (typed) + origins
+//!                                        ▲
+//!                                     schema ──► names of variables, `config schema`, the reference page
+//! ```
+//!
+//! [`load`] reads [`Sources`] into [`Loaded`]: the typed [`Config`], and for each key the text as it was written and where it came
+//! from. A configuration is only ever replaced as a whole: [`Loaded::with_changes`] and [`Loaded::reload`] answer a new one and the
+//! list of differences, or everything that is wrong.
+//!
+//! Invariants: a `Config` in a `Loaded` is within every range of the schema; what [`Loaded::to_yaml`] prints loads as the same; no
+//! input, however hostile, takes more than bounded memory or makes the reader fall; secrets are not in anything printed.
+//!
+//! Left out: watching the file, versions and roll-back (the engine's), and acting on the values (each part's).
+
+mod blocks;
+mod checks;
+mod classes;
+mod error;
+mod field;
+mod layers;
+mod load;
+mod origin;
+mod page;
+mod print;
+mod schema;
+mod tree;
+mod value;
+
+pub use blocks::*;
+pub use classes::Classes;
+pub use error::{Errors, Fault, MAX_FAULTS, Problem};
+pub use field::{MapList, Maps};
+pub use load::{Change, Loaded, Notice, Sources, load};
+pub use origin::Origin;
+pub use page::{schema_json, schema_markdown, schema_text};
+pub use schema::{ALIASES, Alias, ENVIRONMENT_PREFIX, Key, RESERVED, class_keys, key, schema};
+pub use tree::{MAX_BYTES, MAX_DEPTH, MAX_FILE, MAX_NODES};
+pub use value::{Kind, Value};
+
+#[cfg(test)]
+mod tests;
