@@ -59,6 +59,11 @@ impl Class {
         &self.pool
     }
 
+    #[cfg(feature = "rayon")]
+    pub(crate) fn info(&self) -> &Arc<ClassInfo> {
+        &self.info
+    }
+
     /// Runs a closure that nobody waits for. The cheapest way in: no handle, one allocation. A panic is caught and counted.
     ///
     /// # Errors
@@ -295,6 +300,31 @@ impl Class {
             extra.get_or_insert_default().tag = Some(worker);
         }
     }
+}
+
+/// Queues a future that the executor itself needs: past the limit on the queue, and while it closes.
+#[cfg(feature = "rayon")]
+pub(crate) fn spawn_unasked<F: Future<Output = ()> + Send + 'static>(
+    pool: &Pool,
+    slot: &'static crate::spine::ClassSlot,
+    kind: KindId,
+    future: F,
+) {
+    let plan = Plan { kind, ..PLAIN };
+    let task = task::new(
+        slot,
+        Async(future),
+        crate::clock::now(pool.spine),
+        plan,
+        None,
+    );
+    // SAFETY: new, and its life reference is given away; the handle keeps another one.
+    unsafe { dispatch::enqueue(task) };
+    if pool.spine.terminated.load(SeqCst) {
+        slot.sweep();
+    }
+    // SAFETY: made with this body just now.
+    unsafe { Handle::of::<Async<F>>(task) }.detach();
 }
 
 /// Closures of a batch that are not queued yet.

@@ -51,6 +51,9 @@ pub(crate) struct Local {
     pub(crate) token_lent: Cell<bool>,
     /// Closures submitted, for sampling.
     pub(crate) submitted: Cell<u8>,
+    /// CPU time that guests used for the slice in progress, ns: see `guests`.
+    #[cfg(feature = "rayon")]
+    pub(crate) guest_ns: Cell<u64>,
 }
 
 /// Of the closures without a handle that tasks submit, one in so many has its waiting time measured, and counts for all: a
@@ -96,8 +99,12 @@ pub(crate) fn local<'a>() -> Option<&'a Local> {
     unsafe { LOCAL.get().as_ref() }
 }
 
-/// True on a worker of the pool that this spine serves.
+/// True on a worker, or a guest, of the pool that this spine serves.
 pub(crate) fn is_worker_of(spine: &Spine) -> bool {
+    #[cfg(feature = "rayon")]
+    if crate::guests::is_guest_of(spine) {
+        return true;
+    }
     local().is_some_and(|local| std::ptr::eq(local.spine, spine))
 }
 

@@ -46,6 +46,8 @@ pub enum What {
     Rebalanced,
     /// The machine lacks something that was asked for; the executor runs without it.
     Unavailable,
+    /// Code that nobody waits for panicked outside a task: a hook, a detached job of rayon's.
+    Panicked,
     /// Shutdown began or ended.
     Shutdown,
 }

@@ -438,11 +438,14 @@ impl Executor {
         // In this order: a worker that gives its ring up sweeps for itself once it sees the flag.
         pool.stop.store(true, SeqCst);
         pool.spine.sweep();
-        let left_running = self
+        #[cfg_attr(not(feature = "rayon"), allow(unused_mut))]
+        let mut left_running = self
             .workers()
             .into_iter()
             .filter_map(|worker| worker.task)
             .collect::<Vec<_>>();
+        #[cfg(feature = "rayon")]
+        left_running.extend(pool.guests.end(&pool));
         self.join_threads();
         let ended = pool
             .stats()
@@ -552,6 +555,10 @@ fn is_drained(pool: &Pool) -> bool {
 }
 
 fn no_task_runs(pool: &Pool) -> bool {
+    #[cfg(feature = "rayon")]
+    if pool.guests.is_active() {
+        return false;
+    }
     pool.known_workers()
         .all(|worker| worker.held() == 0 && worker.state.load(SeqCst) != state::BUSY)
 }

@@ -34,6 +34,10 @@ pub enum Interrupted {
 #[inline]
 pub fn checkpoint() -> Result<(), Interrupted> {
     let Some(local) = dispatch::local() else {
+        #[cfg(feature = "rayon")]
+        if crate::guests::is_terminated() {
+            return Err(Interrupted::Cancelled);
+        }
         return Ok(());
     };
     // SAFETY: set while a task that has a state runs on this thread, which holds its life reference.

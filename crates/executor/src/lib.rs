@@ -14,6 +14,7 @@
 //! | `worker` | the loop of a worker thread; `worker::park`: when it has nothing to run |
 //! | `io` | the thread that drives the executor's own tokio runtime |
 //! | `ledger` | the scheduler behind its lock |
+//! | `guests` | rayon pools of classes, with the feature `rayon` |
 //! | `pool`, `spine` | what workers share; what outlives every task |
 //! | `supervisor`, `threads` | starting, watching and ending threads |
 //! | `stats`, `event` | what was counted, what happened |
@@ -45,6 +46,8 @@ mod error;
 mod event;
 mod executor;
 mod give_way;
+#[cfg(feature = "rayon")]
+mod guests;
 mod handle;
 mod io;
 mod ledger;

@@ -54,6 +54,8 @@ pub(crate) struct Pool {
     pub(crate) threads: Mutex<HashMap<usize, std::thread::JoinHandle<()>>>,
     /// Parallelism was not fixed by the configuration.
     pub(crate) follow_machine: AtomicBool,
+    #[cfg(feature = "rayon")]
+    pub(crate) guests: crate::guests::Guests,
 }
 
 pub(crate) struct ClassInfo {
@@ -274,6 +276,8 @@ impl Pool {
             quiet_waiters: AtomicU32::new(0),
             threads: Mutex::default(),
             follow_machine: AtomicBool::new(follow_machine),
+            #[cfg(feature = "rayon")]
+            guests: crate::guests::Guests::default(),
             clock,
             config,
         });

@@ -169,7 +169,12 @@ pub(crate) fn scope<'env, R>(
     f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
 ) -> Result<R, Error> {
     let on_worker = dispatch::local().is_some();
-    if !on_worker && tokio::runtime::Handle::try_current().is_ok() {
+    // A guest has entered tokio's context, and may block.
+    #[cfg(feature = "rayon")]
+    let may_block = on_worker || crate::guests::is_guest_of(class.pool().spine);
+    #[cfg(not(feature = "rayon"))]
+    let may_block = on_worker;
+    if !may_block && tokio::runtime::Handle::try_current().is_ok() {
         return Err(Error::ForeignRuntime);
     }
     if class.pool().spine.terminated.load(SeqCst) {

@@ -55,6 +55,8 @@ pub(crate) fn run(pool: &Arc<Pool>) {
             busy_until = now + LINGER_NS;
         }
         rescue(pool, &mut seen, now);
+        #[cfg(feature = "rayon")]
+        pool.guests.tick(pool);
         if now >= next_second {
             next_second = now + SECOND_NS;
             measure(pool, &mut seen, now);
@@ -83,6 +85,10 @@ pub(crate) fn run(pool: &Arc<Pool>) {
 }
 
 fn is_busy(pool: &Pool) -> bool {
+    #[cfg(feature = "rayon")]
+    if pool.guests.is_active() {
+        return true;
+    }
     pool.known_workers().any(|worker| {
         worker.state.load(SeqCst) == state::BUSY
             || worker.index == IO_WORKER && !worker.ring.is_empty()

@@ -1,5 +1,6 @@
 //! Starting, stopping and joining worker threads.
 
+use crate::config::Config;
 use crate::error::{Error, message_of};
 use crate::event::What;
 use crate::os::{self, BackPriority, ThreadClock, Unavailable};
@@ -122,6 +123,28 @@ fn call_hook(
     }
 }
 
+/// Gives the calling thread the priority of a group; what cannot be had is told to `report`.
+pub(crate) fn take_priority(config: &Config, group: Group, report: &dyn Fn(Unavailable)) {
+    let report = |result: Result<(), Unavailable>| {
+        if let Err(unavailable) = result {
+            report(unavailable);
+        }
+    };
+    match group {
+        Group::Front => {
+            report(os::set_slice(config.front_slice));
+            if config.front_nice != 0 {
+                report(os::set_priority(BackPriority::Nice(config.front_nice)));
+            }
+        }
+        Group::Back => {
+            if config.back_priority != BackPriority::Normal {
+                report(os::set_priority(config.back_priority));
+            }
+        }
+    }
+}
+
 /// Gives the calling thread its priority and its place on the machine; what cannot be had is an event, not an error.
 fn settle_in(pool: &Pool, shared: &WorkerShared) {
     let report = |result: Result<(), Unavailable>| {
@@ -134,19 +157,9 @@ fn settle_in(pool: &Pool, shared: &WorkerShared) {
             );
         }
     };
-    match shared.group {
-        Group::Front => {
-            report(os::set_slice(pool.config.front_slice));
-            if pool.config.front_nice != 0 {
-                report(os::set_priority(BackPriority::Nice(pool.config.front_nice)));
-            }
-        }
-        Group::Back => {
-            if pool.config.back_priority != BackPriority::Normal {
-                report(os::set_priority(pool.config.back_priority));
-            }
-        }
-    }
+    take_priority(&pool.config, shared.group, &|unavailable| {
+        report(Err(unavailable))
+    });
     if let Some(layout) = pool.config.pin {
         let allowed = os::allowed_cpus().ok();
         let topology = Topology::read(Path::new("/"), allowed.as_ref())

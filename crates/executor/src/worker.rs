@@ -110,6 +110,8 @@ impl Worker {
             io: mode == Mode::Io,
             token_lent: false.into(),
             submitted: 0.into(),
+            #[cfg(feature = "rayon")]
+            guest_ns: 0.into(),
         });
         Worker {
             now: pool.now().as_nanos(),
@@ -700,6 +702,8 @@ impl Worker {
     fn close_slice(&mut self) -> Option<Used> {
         let slice = self.slice.take()?;
         let cpu_ns = self.read_cpu();
+        #[cfg(feature = "rayon")]
+        let cpu_ns = cpu_ns + self.local.guest_ns.take();
         let row = self.shared.stats.row(slice.slot.index);
         bump(&row.cpu_ns, cpu_ns);
         bump(&row.slices, 1);

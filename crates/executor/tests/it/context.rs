@@ -83,6 +83,19 @@ fn values_travel_to_closures() {
     end(executor);
 }
 
+/// CPU-25, CPU-26: in the function given to `install`, and gone from rayon's thread afterwards.
+#[cfg(feature = "rayon")]
+#[test]
+fn values_travel_to_install() {
+    let executor = carrying();
+    let normal = executor.class("normal").unwrap();
+    TENANT.set(7);
+    assert_eq!(normal.install(|| TENANT.get()).unwrap(), 7);
+    TENANT.set(0);
+    assert_eq!(normal.install(|| TENANT.get()).unwrap(), 0);
+    end(executor);
+}
+
 /// CPU-26: around every poll of a future, and its drop; between the polls others have their own.
 #[test]
 fn values_travel_to_every_poll() {

@@ -12,6 +12,8 @@ mod order;
 mod outcomes;
 mod panics;
 mod preemption;
+#[cfg(feature = "rayon")]
+mod rayon;
 mod regressions;
 mod scopes;
 mod shutdown;
