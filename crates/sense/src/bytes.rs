@@ -3,14 +3,44 @@
 //! The kernel ends every line with a newline, so [`lines`] leaves out a last line without one: it was cut off, and half a
 //! number would look like a number. Nothing here allocates or panics.
 
+/// Where the first newline is. Eight bytes at a step, as most of what the kernel prints is passed over.
+fn newline(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    const NEWLINES: u64 = u64::from_ne_bytes([b'\n'; 8]);
+    let (chunks, tail) = text.as_chunks::<8>();
+    for (index, chunk) in chunks.iter().enumerate() {
+        // A newline becomes a zero byte, and only the lowest zero byte is certain to be found (Warren, "Hacker's Delight",
+        // 6-1), which is the first one when bytes are taken in this order.
+        let zeros = u64::from_le_bytes(*chunk) ^ NEWLINES;
+        let found = zeros.wrapping_sub(ONES) & !zeros & HIGHS;
+        if found != 0 {
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let position = tail.iter().position(|&byte| byte == b'\n')?;
+    Some(text.len() - tail.len() + position)
+}
+
+/// Takes the next line that is whole, without its newline.
+pub(crate) fn take_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = newline(rest)?;
+    let line = &rest[..end];
+    *rest = &rest[end + 1..];
+    Some(line)
+}
+
 /// The lines of `text` that are whole, without their newlines.
-pub(crate) fn lines(text: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    let whole = text
-        .iter()
-        .rposition(|&byte| byte == b'\n')
-        .map_or(&[][..], |end| &text[..end]);
-    // Splitting nothing gives one empty line, which holds no figure.
-    whole.split(|&byte| byte == b'\n')
+pub(crate) fn lines(mut text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || take_line(&mut text))
+}
+
+/// The same from the last to the first.
+pub(crate) fn lines_from_the_end(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut parts = text.rsplit(|&byte| byte == b'\n');
+    // What follows the last newline is no line.
+    parts.next();
+    parts
 }
 
 /// The only line of `text`.
@@ -54,24 +84,34 @@ pub(crate) fn take_number(rest: &mut &[u8]) -> Option<u64> {
     at_end_of_word(rest).then_some(value)
 }
 
-/// Takes the next word of a line if it is an unsigned decimal such as `12.34`, of at most 15 digits.
+const POWERS_OF_TEN: [u64; 10] = {
+    let mut powers = [1; 10];
+    let mut index = 1;
+    while index < powers.len() {
+        powers[index] = powers[index - 1] * 10;
+        index += 1;
+    }
+    powers
+};
+
+/// Takes the next word of a line if it is an unsigned decimal such as `12.34`, with up to nine digits after the
+/// point and fifteen in all.
 pub(crate) fn take_decimal(rest: &mut &[u8]) -> Option<f64> {
     skip_blanks(rest);
-    let start = *rest;
     let whole = take_digits(rest)?;
-    let mut value = whole as f64;
-    if let [b'.', tail @ ..] = *rest {
-        let mut fraction = tail;
-        let thousandths = take_digits(&mut fraction)?;
-        let digits = tail.len() - fraction.len();
-        *rest = fraction;
-        // Up to 15 digits a double holds the quotient correctly rounded.
-        if start.len() - rest.len() > 16 {
-            return None;
-        }
-        value = (whole as f64 * 10f64.powi(digits as i32) + thousandths as f64)
-            / 10f64.powi(digits as i32);
-    }
+    let [b'.', tail @ ..] = *rest else {
+        return at_end_of_word(rest).then_some(whole as f64);
+    };
+    let mut after = tail;
+    let fraction = take_digits(&mut after)?;
+    let scale = *POWERS_OF_TEN.get(tail.len() - after.len())?;
+    // Below 2^53 both are exact in a double, so the quotient is rounded once.
+    let digits = whole
+        .checked_mul(scale)?
+        .checked_add(fraction)
+        .filter(|digits| *digits < 1 << 53)?;
+    let value = digits as f64 / scale as f64;
+    *rest = after;
     at_end_of_word(rest).then_some(value)
 }
 
@@ -142,6 +182,25 @@ mod tests {
             let mut rest = text;
             assert_eq!(take_decimal(&mut rest), wanted, "{text:?}");
         }
+    }
+
+    #[test]
+    fn newlines_are_found_wherever_they_stand() {
+        for length in 0..40 {
+            let mut text = vec![b'\x0b'; length];
+            assert_eq!(newline(&text), None);
+            for place in (0..length).rev() {
+                text[place] = b'\n';
+                assert_eq!(newline(&text), Some(place), "{text:?}");
+            }
+        }
+        let text = b"one\n\nthree\nfour";
+        let forth: Vec<&[u8]> = lines(text).collect();
+        let mut back: Vec<&[u8]> = lines_from_the_end(text).collect();
+        back.reverse();
+        assert_eq!(forth, [&b"one"[..], b"", b"three"]);
+        assert_eq!(forth, back);
+        assert_eq!(lines_from_the_end(b"cut off").count(), 0);
     }
 
     #[test]

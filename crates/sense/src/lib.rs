@@ -51,6 +51,6 @@ pub use root::Root;
 pub use sample::{
     CgroupMemory, CoreTimes, CpuTimes, Load, Memory, Pressure, Process, Quota, Sample, Stall, Tick,
 };
-pub use sensors::{Sensors, Unavailable};
+pub use sensors::{Readings, Sensors, Unavailable};
 pub use source::MAX_FILE_BYTES;
 pub use usage::{CoreUsage, CpuShares, Usage, usage};

@@ -3,7 +3,9 @@
 //! Strict where a mistake would make a figure that looks real: too few fields, a number that is none, a line that was cut
 //! off make the reading an error. Fields that later kernels add at the end are passed over.
 
-use crate::bytes::{line, lines, take_decimal, take_number, take_word};
+use crate::bytes::{
+    line, lines, lines_from_the_end, take_decimal, take_line, take_number, take_word,
+};
 use crate::error::Error;
 use crate::sample::{CoreTimes, CpuTimes, Load, Memory, Pressure, Stall};
 
@@ -50,7 +52,12 @@ pub(crate) fn stat(text: &[u8], cores: &mut Vec<CoreTimes>) -> Stat {
     cores.clear();
     let mut cpu = Err(Error::Malformed("has no line `cpu` with eight numbers"));
     let mut odd_core = None;
-    for line in lines(text).take_while(|line| line.starts_with(b"cpu")) {
+    let mut rest = text;
+    // The line of interrupts that follows may be very long, so it is not even split off.
+    while rest.starts_with(b"cpu") {
+        let Some(line) = take_line(&mut rest) else {
+            break;
+        };
         if let Some(sum) = line.strip_prefix(b"cpu ") {
             if let Some(times) = cpu_times(sum) {
                 cpu = Ok(times);
@@ -73,9 +80,8 @@ pub(crate) fn stat(text: &[u8], cores: &mut Vec<CoreTimes>) -> Stat {
         }
         None => Ok(()),
     };
-    // The line of interrupts before it may be very long, so the search begins at the end.
-    let context_switches = lines(text)
-        .rev()
+    // For the same reason the search for this one begins at the end.
+    let context_switches = lines_from_the_end(text)
         .take_while(|line| !line.starts_with(b"intr"))
         .find_map(|line| {
             let mut rest = line.strip_prefix(b"ctxt ")?;

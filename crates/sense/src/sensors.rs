@@ -23,6 +23,40 @@ pub struct Unavailable {
     pub reason: String,
 }
 
+/// Groups of readings, to be added up with `|`, so that what is dear or slow to change can be looked at less often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Readings(u8);
+
+impl Readings {
+    /// [`Sample::cpu`], [`Sample::cores`] and [`Sample::context_switches`].
+    pub const CPU: Self = Self(1);
+    /// [`Sample::load`].
+    pub const LOAD: Self = Self(1 << 1);
+    /// [`Sample::process`].
+    pub const PROCESS: Self = Self(1 << 2);
+    /// [`Sample::memory`].
+    pub const MEMORY: Self = Self(1 << 3);
+    /// [`Sample::cpu_pressure`], [`Sample::memory_pressure`] and [`Sample::io_pressure`].
+    pub const PRESSURE: Self = Self(1 << 4);
+    /// [`Sample::cgroup_memory`] and [`Sample::quota`].
+    pub const CGROUP: Self = Self(1 << 5);
+    /// Everything.
+    pub const ALL: Self = Self((1 << 6) - 1);
+
+    /// Whether all of `others` are among these.
+    pub const fn contains(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+}
+
+impl std::ops::BitOr for Readings {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
 /// The readings that can fail, in the order of [`NAMES`].
 #[derive(Clone, Copy)]
 enum Reading {
@@ -157,35 +191,83 @@ impl Sensors {
     /// Reads everything into `into`, whose memory is used again. `now` is kept as [`Sample::at`], the base of rates, and
     /// decides when failed files are tried anew.
     ///
-    /// Allocates nothing as long as `into` has held a sample before, no CPU came, and the same readings are available as at
-    /// the last sample.
+    /// Allocates nothing as long as `into` has held a sample before, no CPU came, the process stays in its control groups
+    /// and the same readings are available as at the last sample.
     pub fn sample(&mut self, now: Timestamp, into: &mut Sample) {
+        self.sample_only(Readings::ALL, now, into);
+    }
+
+    /// The same for some readings; the others are `None`.
+    pub fn sample_only(&mut self, wanted: Readings, now: Timestamp, into: &mut Sample) {
+        let mut cores = std::mem::take(&mut into.cores);
+        cores.clear();
+        *into = Sample {
+            at: now,
+            cores,
+            ..Sample::default()
+        };
+        // First what moves fastest, nearest to `now`.
+        if wanted.contains(Readings::PROCESS) {
+            into.process = Some(self.process(now));
+        }
+        if wanted.contains(Readings::CPU) {
+            self.cpu(now, into);
+        }
         let Self {
             buffer,
             faults,
             groups,
             ..
         } = self;
-        into.at = now;
-        // First what moves fastest, nearest to `now`.
-        let cpu_ns = process_cpu_nanos();
-        let stat = match self.stat.read(buffer, now) {
+        if wanted.contains(Readings::LOAD) {
+            let load = self.load.read(buffer, now).and_then(proc::load);
+            into.load = faults.note(Reading::Load, load);
+        }
+        if wanted.contains(Readings::MEMORY) {
+            let memory = self.memory.read(buffer, now).and_then(proc::memory);
+            into.memory = faults.note(Reading::Memory, memory);
+        }
+        if wanted.contains(Readings::PRESSURE) {
+            let [cpu, memory, io] = &mut self.pressure;
+            let mut pressure = |source: &mut Source, reading| {
+                let pressure = source.read(buffer, now).and_then(proc::pressure);
+                faults.note(reading, pressure)
+            };
+            into.cpu_pressure = pressure(cpu, Reading::CpuPressure);
+            into.memory_pressure = pressure(memory, Reading::MemoryPressure);
+            into.io_pressure = pressure(io, Reading::IoPressure);
+        }
+        if wanted.contains(Readings::CGROUP) {
+            groups.follow(buffer, now);
+            let (memory, quota) = (groups.memory(buffer, now), groups.quota(buffer, now));
+            into.cgroup_memory = faults.note(Reading::CgroupMemory, memory);
+            into.quota = faults.note(Reading::Quota, quota).flatten();
+        }
+        if self.faults.changed {
+            self.list_faults();
+        }
+    }
+
+    fn cpu(&mut self, now: Timestamp, into: &mut Sample) {
+        let stat = match self.stat.read(&mut self.buffer, now) {
             Ok(text) => proc::stat(text, &mut into.cores),
-            Err(error) => {
-                into.cores.clear();
-                proc::Stat {
-                    cpu: Err(error),
-                    cores: Err(error),
-                    context_switches: Err(error),
-                }
-            }
+            Err(error) => proc::Stat {
+                cpu: Err(error),
+                cores: Err(error),
+                context_switches: Err(error),
+            },
         };
+        let faults = &mut self.faults;
         into.cpu = faults.note(Reading::Cpu, stat.cpu);
         faults.note(Reading::Cores, stat.cores);
         into.context_switches = faults.note(Reading::ContextSwitches, stat.context_switches);
+    }
 
+    fn process(&mut self, now: Timestamp) -> Process {
+        let cpu_ns = process_cpu_nanos();
         let rusage = sys::rusage();
-        let pages = self.statm.read(buffer, now).and_then(proc::statm);
+        let pages = self.statm.read(&mut self.buffer, now).and_then(proc::statm);
+        let faults = &mut self.faults;
         let pages = faults.note(Reading::ProcessMemory, pages);
         let bytes = |pages: u64| pages.checked_mul(self.page_bytes);
         // The kernel counts a directory for `.`, one for `..` and one a thread.
@@ -197,7 +279,7 @@ impl Sensors {
         let open_files = self
             .descriptors
             .attribute(|descriptors| Some(descriptors.len()).filter(|count| *count > 0));
-        into.process = Some(Process {
+        Process {
             cpu_ns,
             user_ns: rusage.user_ns,
             system_ns: rusage.system_ns,
@@ -209,29 +291,6 @@ impl Sensors {
             resident_bytes: pages.and_then(|(_, resident)| bytes(resident)),
             virtual_bytes: pages.and_then(|(mapped, _)| bytes(mapped)),
             open_files: faults.note(Reading::OpenFiles, open_files),
-        });
-
-        let load = self.load.read(buffer, now).and_then(proc::load);
-        into.load = faults.note(Reading::Load, load);
-        let memory = self.memory.read(buffer, now).and_then(proc::memory);
-        into.memory = faults.note(Reading::Memory, memory);
-        let [cpu, memory, io] = &mut self.pressure;
-        let mut pressure = |source: &mut Source, reading| {
-            let pressure = source.read(buffer, now).and_then(proc::pressure);
-            faults.note(reading, pressure)
-        };
-        into.cpu_pressure = pressure(cpu, Reading::CpuPressure);
-        into.memory_pressure = pressure(memory, Reading::MemoryPressure);
-        into.io_pressure = pressure(io, Reading::IoPressure);
-
-        groups.follow(buffer, now);
-        into.cgroup_memory = faults.note(Reading::CgroupMemory, groups.memory(buffer, now));
-        into.quota = faults
-            .note(Reading::Quota, groups.quota(buffer, now))
-            .flatten();
-
-        if self.faults.changed {
-            self.list_faults();
         }
     }
 
