@@ -96,7 +96,7 @@ fn sample_once(case: &Case, subject: Subject, per_us: f64) -> Result<Sample> {
 }
 
 fn headline(sample: &Sample) -> String {
-    const SHOWN: [&str; 13] = [
+    const SHOWN: [&str; 15] = [
         "ns_per_task",
         "ratio_to_single",
         "ns_per_round_trip",
@@ -110,6 +110,8 @@ fn headline(sample: &Sample) -> String {
         "jain",
         "bytes_beyond_captures",
         "idle_ticks",
+        "us_per_sample",
+        "allocations_per_sample",
     ];
     let values = SHOWN
         .iter()

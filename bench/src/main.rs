@@ -55,6 +55,8 @@ enum Command {
         #[arg(long)]
         program: PathBuf,
     },
+    /// One look at the machine: flyball, sysinfo, procfs
+    Sense(Campaign),
     /// Prints a JSON report as the section of a Markdown page
     Markdown { file: PathBuf },
     /// Prints a JSON report as text
@@ -83,7 +85,7 @@ struct Campaign {
     /// Where the report goes as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Rounds over all cases [default: 3, of `run` 9; quick: 2 or 3]
+    /// Rounds over all cases [default: 3, of `run` and `sense` 9; quick: 2 or 3]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// Only cases whose name contains this
@@ -134,6 +136,11 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Sim { campaign, program } => {
             campaign.publish(&programs::sim(&program, &campaign.options((3, 3)))?)
+        }
+        Command::Sense(campaign) => {
+            let options = campaign.options((3, 9));
+            let entries = plan::sense(options.quick, options.rounds);
+            campaign.publish(&campaign::run("sense", &entries, &options)?)
         }
         Command::Markdown { file } => {
             print!("{}", read(&file)?.markdown());

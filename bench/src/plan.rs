@@ -1,6 +1,6 @@
 //! Which cases a campaign holds, on whom, how often.
 
-use crate::cases::{Arrivals, Case, Load, Origin, ShareLoad, What};
+use crate::cases::{Arrivals, Case, Facts, Load, Look, Origin, ShareLoad, What};
 use crate::subjects::Subject;
 
 /// A case, who takes part, and in how many rounds.
@@ -255,6 +255,24 @@ pub fn executor(quick: bool, rounds: usize) -> Vec<Entry> {
         }
     }
     latency(&mut plan, quick);
+    plan.entries
+}
+
+/// All cases of area `sense`; quick, they take under a minute.
+pub fn sense(quick: bool, rounds: usize) -> Vec<Entry> {
+    const ALL: &[Subject] = &[Subject::Flyball, Subject::Procfs];
+    const BASIC: &[Subject] = &[Subject::Flyball, Subject::Sysinfo, Subject::Procfs];
+    let mut plan = Plan {
+        entries: Vec::new(),
+        rounds,
+    };
+    let mut add = |look, samples, subjects| plan.add(Case::Sense { look, samples }, subjects);
+    let (hot, cold) = if quick { (4_000, 11) } else { (20_000, 41) };
+    for (facts, subjects) in [(Facts::All, ALL), (Facts::Basic, BASIC)] {
+        add(Look::Hot(facts), hot, subjects);
+        add(Look::Cold(facts), cold, subjects);
+    }
+    add(Look::Tick, if quick { 40_000 } else { 200_000 }, FLYBALL);
     plan.entries
 }
 

@@ -46,6 +46,7 @@ const METRICS: &[(&str, &str, bool)] = &[
     ("backlog_of_left", "share", false),
     ("bytes_beyond_captures", "bytes", true),
     ("commands_per_s", "1/s", false),
+    ("us_per_sample", "us", true),
 ];
 
 /// Metrics without a ratio: (name, unit).
@@ -65,6 +66,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("starved", "tasks"),
     ("generator_lag_p99_us", "us"),
     ("foreign_share", "share"),
+    ("allocations_per_sample", "count"),
 ];
 
 /// Of these the JSON has rows, the tables do not.

@@ -16,6 +16,8 @@ pub(crate) enum Area {
     Run,
     /// The simulator
     Sim,
+    /// One look at the machine: flyball, sysinfo, procfs
+    Sense,
 }
 
 impl Area {
@@ -24,6 +26,7 @@ impl Area {
             Area::Executor => "executor",
             Area::Run => "run",
             Area::Sim => "sim",
+            Area::Sense => "sense",
         }
     }
 }
@@ -75,7 +78,7 @@ pub(crate) fn run(request: &Request) -> Result<()> {
     let mut command = Command::new(&bench);
     command.arg(area);
     let subject = match request.area {
-        Area::Executor => None,
+        Area::Executor | Area::Sense => None,
         Area::Run => Some(build_program(&["--package", "flyball-cli"], "flyball")?),
         Area::Sim => Some(build_program(&["--package", "flyball-sim"], "flyball-sim")?),
     };

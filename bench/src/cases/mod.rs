@@ -3,6 +3,7 @@
 pub mod alone;
 pub mod echo;
 pub mod latency;
+pub mod sense;
 pub mod shares;
 pub mod tasks;
 pub mod waking;
@@ -81,6 +82,26 @@ pub struct ShareLoad {
     pub seconds: usize,
 }
 
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Facts {
+    /// CPU overall and by core, load, memory, the own process.
+    Basic,
+    /// Pressure and control groups besides.
+    All,
+}
+
+/// How the machine is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Look {
+    /// Again and again.
+    Hot(Facts),
+    /// Each time after a pause in which the caches were overwritten.
+    Cold(Facts),
+    /// What a control loop needs, again and again.
+    Tick,
+}
+
 /// A case, as the parent hands it to the child.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Case {
@@ -117,6 +138,10 @@ pub enum Case {
     },
     Idle {
         seconds: f64,
+    },
+    Sense {
+        look: Look,
+        samples: usize,
     },
 }
 
@@ -187,6 +212,11 @@ impl Case {
             ),
             Case::Bytes { captured, .. } => format!("bytes/captured-{captured}"),
             Case::Idle { .. } => "idle/pool".to_owned(),
+            Case::Sense { look, .. } => match look {
+                Look::Hot(facts) => format!("sense/hot/{}", format!("{facts:?}").to_lowercase()),
+                Look::Cold(facts) => format!("sense/cold/{}", format!("{facts:?}").to_lowercase()),
+                Look::Tick => "sense/tick".to_owned(),
+            },
         }
     }
 
@@ -197,6 +227,10 @@ impl Case {
             Case::Timers { seconds, .. } | Case::Idle { seconds } => seconds + 5.0,
             Case::Latency(load) => load.seconds + 5.0,
             Case::Shares(load) => load.seconds as f64 + 10.0,
+            Case::Sense {
+                look: Look::Cold(_),
+                samples,
+            } => 5.0 + *samples as f64 * sense::PAUSE_SECONDS,
             _ => 15.0,
         }
     }
@@ -222,6 +256,7 @@ impl Case {
             Case::Shares(load) => shares::run(subject, load, work),
             Case::Bytes { captured, tasks } => alone::bytes(subject, *captured, *tasks),
             Case::Idle { seconds } => alone::idle(subject, *seconds),
+            Case::Sense { look, samples } => sense::run(subject, *look, *samples),
         }
     }
 }

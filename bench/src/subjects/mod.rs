@@ -68,6 +68,8 @@ pub enum Subject {
     /// Bare threads without a queue: what the instrument reads when a pool costs nothing.
     Threads,
     Xargs,
+    Sysinfo,
+    Procfs,
 }
 
 impl Subject {
@@ -90,6 +92,8 @@ impl Subject {
             Subject::Rayon => cfg!(feature = "rayon"),
             Subject::AsyncExecutor => cfg!(feature = "async-executor"),
             Subject::Crossbeam => cfg!(feature = "crossbeam"),
+            Subject::Sysinfo => cfg!(feature = "sysinfo"),
+            Subject::Procfs => cfg!(feature = "procfs"),
             Subject::Threads | Subject::Xargs => true,
         }
     }
