@@ -541,15 +541,14 @@ proptest! {
                     made = arbiter.decide(at(now), round.collect());
                     let mut codes: Vec<&str> = vec![""; proposals.len()];
                     let mut backs = Vec::new();
-                    for k in 0..2 {
+                    for (k, knob) in naive.iter_mut().enumerate() {
                         let mut winner = None;
                         for rank in 0..5 {
                             for (i, p) in proposals.iter().enumerate() {
-                                let (knob, value, _, part, hold) = *p;
-                                if knob != k || p.2 != rank {
+                                let (of, value, _, part, hold) = *p;
+                                if of != k || p.2 != rank {
                                     continue;
                                 }
-                                let knob = &mut naive[k];
                                 codes[i] = if !value.is_finite() {
                                     "not_finite"
                                 } else if !knob.fits(value) {
@@ -571,12 +570,12 @@ proptest! {
                             }
                         }
                         if winner.is_none()
-                            && let Some((pinned, Some(until))) = naive[k].pin
+                            && let Some((pinned, Some(until))) = knob.pin
                             && until <= now
                         {
-                            naive[k].pin = Some((pinned, None));
-                            if naive[k].value != pinned {
-                                (naive[k].value, naive[k].hold) = (pinned, None);
+                            knob.pin = Some((pinned, None));
+                            if knob.value != pinned {
+                                (knob.value, knob.hold) = (pinned, None);
                                 backs.push(k);
                             }
                         }

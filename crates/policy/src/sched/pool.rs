@@ -15,10 +15,10 @@
 //!   reduction is made only as far as the highest load of the whole delay stays below that with fewer workers. 1.1 / 0.9 = 1.22 < 1 / 0.8: so load that scatters
 //!   by ±10 % cannot bring back what it took away. With few workers this outweighs the rule of the half: of two workers at 0.34 none is
 //!   retired, as one alone would be at 0.68, next to a target of 0.7.
-//! - **Delays.** Every reading of a delay must say the same, the load over 5 s and, on the way up, also that since the last reading: a burst that is over
-//!   does nothing, however long the mean remembers it. After a change the measurement starts anew; what ran before says nothing about the new size.
+//! - **Delays.** Every reading of a delay must say the same. As a load over 5 s remembers a burst for 5 s, an increase also needs that the load since the
+//!   last reading was above target each time, or else 5 s more, and the latest reading does not count as time: a burst shorter than the delay does nothing. After a change the measurement starts anew; what ran before says nothing about the new size.
 //! - **Patience.** An increase soon after a reduction says that the reduction was wrong (tasks that are long against the window scatter by more than 10 %). The
-//!   next one then needs twice the delay, up to eight times; a reduction that proves right brings the delay back.
+//!   next one then needs twice the delay, up to eight times; a reduction that stands for sixteen halves that again.
 //! - **No integral.** Nothing accumulates while the pool is at a bound or pinned, so nothing has to unwind.
 //!
 //! # By ratio, not by one
@@ -53,25 +53,29 @@ mod tests;
 pub const LOAD_WINDOW: Duration = Duration::from_secs(5);
 /// The part of target that a change aims at; below 0.9 / 1.1, so that scatter of ±10 % does not undo it.
 pub const AIM: f64 = 0.8;
-/// How many readings [`Classic::history`] keeps: ten minutes of one a second.
-pub const HISTORY: usize = 600;
+/// How many readings [`Classic::history`] keeps: ten minutes of two a second.
+pub const HISTORY: usize = 1_200;
 
 /// The part of target below which there are too many workers.
 const LOW: f64 = 0.5;
 /// The longest time between two looks.
-const PERIOD_MAX: Duration = Duration::from_secs(1);
+const PERIOD_MAX: Duration = Duration::from_millis(500);
 /// The shortest: with less, one task more or less is most of the load.
 const PERIOD_MIN: Duration = Duration::from_millis(100);
 /// How many readings a delay has, if the bounds of the period allow.
-const READINGS_A_DELAY: u32 = 5;
+const READINGS_A_DELAY: u32 = 10;
 /// Readings in the window, if it is called as often as [`PERIOD_MIN`] says; more often, the oldest go.
 const READINGS_MAX: usize = 64;
 /// The greatest change in one step.
 const STEP_RATIO: u32 = 2;
 /// A queue grows when it ends at least this much longer than it was, and by a task a worker.
 const GROWTH: f64 = 1.25;
+/// More workers or tasks than there can be; keeps the arithmetic finite whatever is fed in.
+const FIGURE_MAX: f64 = 1e12;
 /// The longest a reduction is put off, in delays.
 const PATIENCE_MAX: u32 = 8;
+/// An increase within so many delays of a reduction undoes it; one that stands longer was right.
+const UNDONE_WITHIN: u32 = 2 * PATIENCE_MAX;
 
 /// The settings of the pool controller.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -188,22 +192,11 @@ struct Reading {
     ran: f64,
 }
 
-/// A state that lasts, and the greatest figure that was seen in it.
+/// Load under half of target, since when, and the greatest demand in that time.
 #[derive(Clone, Copy, Debug)]
-struct Lasting {
+struct Below {
     since: Timestamp,
     greatest: f64,
-}
-
-impl Lasting {
-    /// Begins or goes on with the state; ends it where it does not hold.
-    fn note(state: &mut Option<Self>, holds: bool, now: Timestamp, figure: f64) {
-        *state = holds.then(|| {
-            let (since, greatest) = state.map_or((now, figure), |s| (s.since, s.greatest));
-            let greatest = greatest.max(figure);
-            Self { since, greatest }
-        });
-    }
 }
 
 /// A queue that was longer at each reading than at the one before.
@@ -216,10 +209,12 @@ struct Growing {
     from_at: Timestamp,
 }
 
-/// What the readings say, all but the last two in workers' worth of work.
+/// What the readings say.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
-    /// Busy workers and work that waits, over the window.
+    /// The beginning of the latest reading.
+    from: Timestamp,
+    /// Busy workers and work that waits, over the window, in workers.
     demand: f64,
     /// That over the healthy workers.
     load: f64,
@@ -242,10 +237,11 @@ pub struct Classic {
     fresh_from: Timestamp,
     /// The mean run time of a task in seconds, as last known.
     mean_run: Option<f64>,
-    /// Load above target; the greatest load.
-    above: Option<Lasting>,
-    /// Load under half of target; the greatest demand.
-    below: Option<Lasting>,
+    /// Since when the load has been above target.
+    above: Option<Timestamp>,
+    /// Since when each reading has said so, too.
+    above_each: Option<Timestamp>,
+    below: Option<Below>,
     growing: Option<Growing>,
     decided: Option<(Timestamp, Direction)>,
     /// How many delays a reduction takes.
@@ -265,6 +261,7 @@ impl Classic {
             fresh_from: Timestamp::ZERO,
             mean_run: None,
             above: None,
+            above_each: None,
             below: None,
             growing: None,
             decided: None,
@@ -276,7 +273,8 @@ impl Classic {
     /// Changes the settings. What was measured stays; states that last (load above target and so on) begin anew, as they were judged by other settings.
     pub fn set_config(&mut self, config: PoolConfig) {
         self.config = config.brought_into_range();
-        (self.above, self.below, self.growing) = (None, None, None);
+        (self.above, self.above_each) = (None, None);
+        (self.below, self.growing) = (None, None);
         self.patience = 1;
     }
 
@@ -324,9 +322,9 @@ impl Classic {
         self.readings.push_back(Reading {
             at: now,
             span: now.duration_since(last_at).as_secs_f64(),
-            busy: not_negative(view.busy),
+            busy: in_range(view.busy),
             healthy: view.healthy,
-            ran: not_negative(view.ran),
+            ran: in_range(view.ran),
         });
         let oldest = now.saturating_sub(LOAD_WINDOW);
         while self.readings.front().is_some_and(|r| r.at <= oldest) {
@@ -339,14 +337,14 @@ impl Classic {
                 from_at: last_at,
             })
         });
-        let measured = self.measure(view.backlog);
+        let measured = self.measure(view.backlog, last_at);
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
         self.history.push_back(LoadPoint {
             at: now,
             load: measured.load,
-            busy: not_negative(view.busy),
+            busy: in_range(view.busy),
             backlog: view.backlog,
             workers: view.workers,
             healthy: view.healthy,
@@ -355,7 +353,7 @@ impl Classic {
     }
 
     /// Computes what the readings say, of which there is at least one.
-    fn measure(&mut self, backlog: u64) -> Measured {
+    fn measure(&mut self, backlog: u64, from: Timestamp) -> Measured {
         let window = LOAD_WINDOW.as_secs_f64();
         let (mut fresh, mut all) = (Sums::default(), Sums::default());
         let mut latest = Sums::default();
@@ -381,6 +379,7 @@ impl Classic {
             (sums.busy / sums.seconds + waiting) / healthy.max(1.0)
         };
         Measured {
+            from,
             demand: fresh.busy / fresh.seconds + waiting,
             load: load(&fresh),
             load_latest: load(&latest),
@@ -390,7 +389,8 @@ impl Classic {
     /// Begins to measure anew for a size that is in force from `at`.
     fn start_anew(&mut self, at: Timestamp) {
         self.fresh_from = at;
-        (self.above, self.below, self.growing) = (None, None, None);
+        (self.above, self.above_each) = (None, None);
+        (self.below, self.growing) = (None, None);
     }
 
     /// Returns the workers that serve a demand at [`AIM`] of target, with as many more as are not healthy.
@@ -415,11 +415,17 @@ impl Classic {
         if view.workers >= max || !self.waited(now, delay) {
             return None;
         }
-        let lasted = |since| now.duration_since(since) >= delay;
-        let above = self.above.filter(|above| lasted(above.since));
+        // Up to the beginning of the latest reading: what made it high may have ended at any moment since.
+        let certain = measured.from;
+        let lasted = |since, delay| certain.duration_since(since) >= delay;
+        let remembered = delay.saturating_add(LOAD_WINDOW);
+        let above = self
+            .above_each
+            .filter(|since| lasted(*since, delay))
+            .or(self.above.filter(|since| lasted(*since, remembered)));
         let growing = self.growing.filter(|growing| {
             let enough = growing.from as f64 * GROWTH + f64::from(view.workers);
-            lasted(growing.since) && view.backlog as f64 >= enough
+            lasted(growing.since, delay) && view.backlog as f64 >= enough
         });
         if above.is_none() && growing.is_none() {
             return None;
@@ -427,8 +433,8 @@ impl Classic {
         let (mut demand, mut reasons, mut evidence) = (measured.demand, Vec::new(), Vec::new());
         evidence.push(Evidence::new("load", measured.load, ""));
         evidence.push(Evidence::new("target", target_load, ""));
-        if let Some(above) = above {
-            let span = now.duration_since(above.since);
+        if let Some(since) = above {
+            let span = now.duration_since(since);
             reasons.push(format!(
                 "load {:.2} over {} stayed above target {target_load:.2} for {}",
                 measured.load,
@@ -447,6 +453,13 @@ impl Classic {
                 view.backlog,
                 Span(span)
             ));
+            if above.is_none() {
+                reasons.push(format!(
+                    "load over {} is {:.2}, target {target_load:.2}",
+                    Span(self.measured_over(now)),
+                    measured.load
+                ));
+            }
             evidence.push(Evidence::new("queue_before", growing.from as f64, "tasks"));
         }
         let to = self
@@ -460,10 +473,10 @@ impl Classic {
                 view.parallelism
             ));
         }
-        let was_reduced = matches!(self.decided, Some((at, Direction::Down))
-            if now.duration_since(at) < self.config.scale_down_delay.saturating_mul(self.patience + 1));
-        if was_reduced {
-            self.patience = (self.patience * 2).min(PATIENCE_MAX);
+        if let Some((at, Direction::Down)) = self.decided
+            && now.duration_since(at) < self.undone_within()
+        {
+            self.patience = (self.patience_left(now) * 2).min(PATIENCE_MAX);
         }
         Some(self.propose(now, view, to, delay, reasons, evidence, measured))
     }
@@ -476,7 +489,8 @@ impl Classic {
             max_idle_time,
             ..
         } = self.config;
-        let delay = self.config.scale_down_delay.saturating_mul(self.patience);
+        let patience = self.patience_left(now);
+        let delay = self.config.scale_down_delay.saturating_mul(patience);
         if view.workers <= min
             || !self.waited(now, delay)
             || now.duration_since(self.fresh_from) < delay
@@ -531,13 +545,29 @@ impl Classic {
             "at most {peak:.2} workers' worth of work came in that time"
         ));
         evidence.push(Evidence::new("demand_most", peak, "workers"));
-        if self.patience > 1 {
+        if patience > 1 {
             reasons.push(format!(
-                "waited {} times the usual delay, as an earlier reduction was soon undone",
-                self.patience
+                "waited {patience} times the usual delay, as an earlier reduction was soon undone"
             ));
         }
+        self.patience = patience;
         Some(self.propose(now, view, to, delay, reasons, evidence, measured))
+    }
+
+    /// Returns how long a reduction counts as undone by an increase.
+    fn undone_within(&self) -> Duration {
+        self.config.scale_down_delay.saturating_mul(UNDONE_WITHIN)
+    }
+
+    /// Returns how many delays a reduction takes now: half as many for each time that the last reduction could have been undone and was not.
+    fn patience_left(&self, now: Timestamp) -> u32 {
+        let stood = match self.decided {
+            Some((at, Direction::Down)) => {
+                now.duration_since(at).as_nanos() / self.undone_within().as_nanos().max(1)
+            }
+            _ => 0,
+        };
+        (self.patience >> stood.min(31)).max(1)
     }
 
     /// Returns the greatest demand that was read after `from` and since the last change of size.
@@ -607,7 +637,7 @@ impl Controller for Classic {
         "pool"
     }
 
-    /// A fifth of the shorter delay, from 100 ms to 1 s.
+    /// A tenth of the shorter delay, from 100 ms to 500 ms.
     fn period(&self) -> Duration {
         let delay = self.config.scale_up_delay.min(self.config.scale_down_delay);
         (delay / READINGS_A_DELAY).clamp(PERIOD_MIN, PERIOD_MAX)
@@ -628,15 +658,18 @@ impl Controller for Classic {
             return Some(self.propose(now, view, to, hold, reasons, evidence, &measured));
         }
         let target = self.config.target_load;
-        let above = measured.load > target && measured.load_latest > target;
-        Lasting::note(&mut self.above, above, now, measured.load);
+        let above = measured.load > target;
+        self.above = above.then(|| self.above.unwrap_or(now));
+        let above = above && measured.load_latest > target;
+        self.above_each = above.then(|| self.above_each.unwrap_or(now));
         let below = measured.load < LOW * target;
-        Lasting::note(&mut self.below, below, now, measured.demand);
-        if let Some((at, Direction::Down)) = self.decided
-            && now.duration_since(at) >= self.config.scale_down_delay.saturating_mul(PATIENCE_MAX)
-        {
-            self.patience = 1;
-        }
+        self.below = below.then(|| {
+            let (since, before) = self
+                .below
+                .map_or((measured.from, 0.0), |b| (b.since, b.greatest));
+            let greatest = measured.demand.max(before);
+            Below { since, greatest }
+        });
         self.up(now, view, &measured)
             .or_else(|| self.down(now, view, &measured))
     }
@@ -669,9 +702,9 @@ fn round_up(x: f64) -> u32 {
     below.saturating_add(u32::from(x - f64::from(below) > 1e-9))
 }
 
-fn not_negative(figure: f64) -> f64 {
+fn in_range(figure: f64) -> f64 {
     if figure.is_finite() {
-        figure.max(0.0)
+        figure.clamp(0.0, FIGURE_MAX)
     } else {
         0.0
     }
