@@ -20,6 +20,16 @@ pub enum Rejection {
         /// The queue limit, in tasks.
         limit: usize,
     },
+    /// The key already has as many waiting tasks as it may.
+    #[error(
+        "the key has {limit} tasks waiting in class {class}, its limit; try again when some have run"
+    )]
+    KeyQueueFull {
+        /// The class.
+        class: Arc<str>,
+        /// The key's limit, in tasks.
+        limit: u32,
+    },
     /// The engine takes no new work because it is stopping.
     #[error("the engine is shutting down; do not try again")]
     ShuttingDown,
@@ -66,7 +76,9 @@ impl Rejection {
             Self::DeadlineUnmeetable {
                 needed, available, ..
             } => Some(needed.saturating_sub(*available)),
-            Self::QueueFull { .. } | Self::ThreadsExhausted { .. } => Some(Duration::ZERO),
+            Self::QueueFull { .. } | Self::KeyQueueFull { .. } | Self::ThreadsExhausted { .. } => {
+                Some(Duration::ZERO)
+            }
         }
     }
 }
@@ -89,6 +101,14 @@ mod tests {
                     limit: 7,
                 },
                 "has 7 tasks waiting",
+                Some(Duration::ZERO),
+            ),
+            (
+                Rejection::KeyQueueFull {
+                    class: class.clone(),
+                    limit: 3,
+                },
+                "3 tasks waiting in class batch, its limit",
                 Some(Duration::ZERO),
             ),
             (Rejection::ShuttingDown, "do not try again", None),

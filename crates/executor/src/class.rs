@@ -4,6 +4,7 @@ use crate::context::{Carried, Luggage};
 use crate::dispatch;
 use crate::error::{Error, Rejected, TaskError};
 use crate::handle::Handle;
+use crate::keyed::{KeyStatus, TaskKey};
 use crate::pool::{ClassInfo, Pool, UNNAMED};
 use crate::queue::Chain;
 use crate::scope::{self, Scope};
@@ -12,6 +13,7 @@ use flyball_core::class::ClassSpec;
 use flyball_core::id::KindId;
 use flyball_core::outcome::Rejection;
 use flyball_policy::sched::Algorithm;
+use flyball_policy::sched::keys::KeyLimits;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -53,6 +55,48 @@ impl Class {
     /// Tasks that wait in the class's queue, those in workers' rings not counted.
     pub fn queued(&self) -> usize {
         self.info.slot.waiting()
+    }
+
+    /// Sets what each key may do that has no limits of its own; see [`TaskBuilder::key`]. Tasks that run go on.
+    ///
+    /// # Errors
+    /// [`Error::Keys`] when a value is out of range. Nothing has changed then.
+    pub fn set_key_limits(&self, limits: KeyLimits) -> Result<(), Error> {
+        let slot = self.info.slot;
+        slot.change_key_limits(self.name(), |table, now| table.set_limits(now, limits))
+    }
+
+    /// Gives one key limits of its own, or takes them back (`None`). At most half of
+    /// [`Config::max_keys`](crate::Config::max_keys) keys can have their own.
+    ///
+    /// # Errors
+    /// [`Error::Keys`] when a value is out of range or there are too many. Nothing has changed then.
+    pub fn set_key_limit(
+        &self,
+        key: impl AsRef<str>,
+        limits: Option<KeyLimits>,
+    ) -> Result<(), Error> {
+        let (slot, key) = (self.info.slot, key.as_ref());
+        let hash = self.pool.spine.hash_key(key);
+        slot.change_key_limits(self.name(), |table, now| {
+            table.set_limit(now, hash, crate::keyed::shown(key), limits)
+        })
+    }
+
+    /// What keys may do that have no limits of their own.
+    pub fn key_limits(&self) -> KeyLimits {
+        self.info.slot.key_limits()
+    }
+
+    /// The keys that the class knows now, and the buckets that further keys share: those with the most queued tasks first, then
+    /// by name. At most [`Config::max_keys`](crate::Config::max_keys) and 64 buckets.
+    pub fn keys(&self) -> Vec<KeyStatus> {
+        self.info.slot.key_statuses().0
+    }
+
+    /// Tasks that went to a shared bucket since the start, because the class knew as many keys as it may.
+    pub fn keys_overflowed(&self) -> u64 {
+        self.info.slot.key_statuses().1
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
@@ -239,7 +283,10 @@ impl Class {
 
     #[cold]
     fn note_refused(&self, reason: &Rejection, count: usize) {
-        if matches!(reason, Rejection::QueueFull { .. }) {
+        if matches!(
+            reason,
+            Rejection::QueueFull { .. } | Rejection::KeyQueueFull { .. }
+        ) {
             self.info.slot.refused.fetch_add(count as u64, Relaxed);
         }
     }
@@ -295,6 +342,9 @@ impl Class {
 
     #[cold]
     fn tag(&self, extra: &mut Option<Box<Extra>>) {
+        if extra.as_ref().is_some_and(|extra| extra.key.is_some()) {
+            return; // taken when its key has its turn, by whoever comes
+        }
         let key = extra.as_ref().and_then(|extra| extra.affinity);
         if let Some(worker) = self.pool.place(self.info.slot.group(), key) {
             extra.get_or_insert_default().tag = Some(worker);
@@ -396,6 +446,19 @@ impl TaskBuilder<'_> {
         self
     }
 
+    /// Names the one it is done for (a tenant, a path): within the class, keys share in turn, one task a turn, so that a key with
+    /// 100,000 tasks delays another's first by one task. All tasks without a key count as one more key. A future takes a turn
+    /// again each time it is woken.
+    ///
+    /// Priority and deadline then order the tasks of one key, never those of different keys, and no placement strategy applies.
+    /// Keys are told apart by a keyed hash of the whole name; of names longer than 256 bytes the first 256 are shown.
+    /// [`Class::set_key_limits`] bounds what a key may do at once, in a second and in the queue.
+    pub fn key(mut self, key: impl AsRef<str>) -> Self {
+        let key = TaskKey::new(self.class.pool.spine, key.as_ref());
+        self.extra.get_or_insert_default().key = Some(key);
+        self
+    }
+
     /// Submits a closure.
     #[inline]
     pub fn run<T, F>(self, work: F) -> Handle<T>
@@ -471,12 +534,30 @@ impl TaskBuilder<'_> {
     fn admit(&self) -> Result<(), Rejection> {
         self.class.admit()?;
         match &self.extra {
-            Some(extra) if extra.deadline != 0 => self.admit_deadline(extra.deadline),
-            _ => Ok(()),
+            Some(extra) => self.admit_special(extra),
+            None => Ok(()),
         }
     }
 
     #[cold]
+    fn admit_special(&self, extra: &Extra) -> Result<(), Rejection> {
+        let slot = self.class.info.slot;
+        if let Some(key) = &extra.key
+            && let Err(limit) = slot.check_key_room(key)
+        {
+            let reason = Rejection::KeyQueueFull {
+                class: self.class.info.name.clone(),
+                limit,
+            };
+            self.class.note_refused(&reason, 1);
+            return Err(reason);
+        }
+        if extra.deadline != 0 {
+            self.admit_deadline(extra.deadline)?;
+        }
+        Ok(())
+    }
+
     fn admit_deadline(&self, deadline: u64) -> Result<(), Rejection> {
         if self.class.info.slot.algorithm() != Algorithm::ProportionalShare {
             return Ok(());

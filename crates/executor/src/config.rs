@@ -54,6 +54,9 @@ pub struct Config {
     pub force_after: Duration,
     /// Kinds that are counted by themselves; later ones are counted as `other`. 1 to 256. Default: 32.
     pub max_kinds: usize,
+    /// Keys that each class tells apart at once, 2 to 65,536; further ones share buckets. Default: 4,096. See
+    /// [`TaskBuilder::key`](crate::TaskBuilder::key).
+    pub max_keys: usize,
     /// The tokio runtime whose timers and sockets tasks use; it must be multi-threaded. Default: the one `start` is called
     /// in if it is multi-threaded, else a small one of the executor's own.
     pub tokio: Option<tokio::runtime::Handle>,
@@ -86,6 +89,7 @@ impl Default for Config {
             stuck_after: Duration::from_secs(60),
             force_after: Duration::from_secs(5),
             max_kinds: 32,
+            max_keys: flyball_policy::sched::keys::DEFAULT_CAPACITY,
             tokio: None,
             on_thread_start: None,
             on_thread_stop: None,
@@ -169,6 +173,12 @@ impl Config {
             (1..=256).contains(&self.max_kinds),
             self.max_kinds.to_string(),
             "1 to 256",
+        )?;
+        in_range(
+            "max_keys",
+            (2..=65_536).contains(&self.max_keys),
+            self.max_keys.to_string(),
+            "2 to 65536",
         )?;
         in_range(
             "front_nice",

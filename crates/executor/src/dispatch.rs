@@ -2,6 +2,7 @@
 //!
 //! - On a worker that is in a slice of the same class, a future goes to that worker's ring and a closure to its stack: no lock,
 //!   no shared cache line.
+//! - Tasks with a key go to the class's keyed part (`keyed`).
 //! - Tasks with a priority, a deadline or a debt of virtual time go to the class's ordered part.
 //! - Everything else goes to the class's queue.
 //!
@@ -196,7 +197,8 @@ impl ClassSlot {
         } else {
             ordered.due.push(entry);
         }
-        self.ordered_len.fetch_add(1, SeqCst);
+        self.set_aside.fetch_add(1, SeqCst);
+        self.takeable.fetch_add(1, SeqCst);
         self.publish_ordered(&ordered);
     }
 
@@ -207,17 +209,26 @@ impl ClassSlot {
         self.ordered_late.store(key(&ordered.late), Relaxed);
     }
 
-    /// Takes the most urgent of the ordered tasks that may go now.
+    /// Takes a task of the key whose turn it is, else the most urgent of the ordered tasks that may go now (`now` in ns).
     #[inline]
-    pub(crate) fn take_ordered(&self, which: Which) -> Option<NonNull<Header>> {
-        if self.ordered_len.load(Relaxed) == 0 {
+    pub(crate) fn take_aside(&self, which: Which, now: u64) -> Option<NonNull<Header>> {
+        if self.takeable.load(Relaxed) == 0 {
             return None;
         }
-        self.take_ordered_slow(which)
+        self.take_aside_slow(which, now)
     }
 
     #[cold]
-    fn take_ordered_slow(&self, which: Which) -> Option<NonNull<Header>> {
+    fn take_aside_slow(&self, which: Which, now: u64) -> Option<NonNull<Header>> {
+        if self.key_turns.load(Relaxed) != 0
+            && let Some(task) = self.take_keyed(which, now)
+        {
+            return Some(task);
+        }
+        self.take_ordered(which)
+    }
+
+    fn take_ordered(&self, which: Which) -> Option<NonNull<Header>> {
         let arrivals_due = || self.due_of(self.served_until.load(Relaxed), 0, 0);
         let late_until = || self.virtual_now.load(Relaxed).saturating_add(FAIR_SLACK);
         if which == Which::BeforeArrivals
@@ -249,7 +260,8 @@ impl ClassSlot {
             None
         };
         let Reverse(entry) = entry?;
-        self.ordered_len.fetch_sub(1, SeqCst);
+        self.set_aside.fetch_sub(1, SeqCst);
+        self.takeable.fetch_sub(1, SeqCst);
         self.publish_ordered(&ordered);
         Some(entry.task)
     }
@@ -341,6 +353,12 @@ fn enqueue_special(slot: &'static ClassSlot, task: NonNull<Header>) {
         header.enqueued.store(clock::now(slot.spine()), Relaxed);
         header.samples.store(1, Relaxed);
     }
+    if let Some(key) = header.key() {
+        header.mark_keyed();
+        let deadline = header.extra().map_or(0, |extra| extra.deadline);
+        let rank = slot.due_of(header.enqueued.load(Relaxed), header.priority, deadline);
+        return slot.push_keyed(task, key, rank);
+    }
     let tag = header.extra().and_then(|extra| extra.tag);
     let ordered = header.priority != 0
         || header.extra().is_some_and(|extra| extra.deadline != 0)
@@ -404,7 +422,10 @@ fn hold_back(slot: &'static ClassSlot, task: NonNull<Header>) -> bool {
         .load(Relaxed)
         .max(virtual_now.saturating_sub(BONUS_NS));
     header.vruntime().store(vruntime, Relaxed);
-    if vruntime <= virtual_now.saturating_add(FAIR_SLACK) || header.priority != 0 {
+    if vruntime <= virtual_now.saturating_add(FAIR_SLACK)
+        || header.priority != 0
+        || header.key().is_some()
+    {
         return false;
     }
     slot.push_ordered(task, vruntime, true);

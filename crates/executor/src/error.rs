@@ -46,6 +46,14 @@ pub enum Error {
         /// What the scheduler says.
         reason: String,
     },
+    /// Limits of keys are out of range, or no further key can have its own.
+    #[error("keys of class {class:?}: {source}")]
+    Keys {
+        /// The class.
+        class: String,
+        /// What is wrong.
+        source: flyball_policy::Error,
+    },
     /// A setting of the configuration is out of range.
     #[error("{key} is {found}, expected {expected}")]
     Config {

@@ -10,6 +10,7 @@
 //! | `executor`, `class`, `handle`, `scope`, `give_way` | what users hold |
 //! | `task` | one allocation: header, body, result; the states of a task |
 //! | `dispatch` | where a runnable task goes, and who is woken |
+//! | `keyed` | tasks that name a key, keys in turn |
 //! | `ring`, `stack`, `queue`, `signals` | the structures that threads meet in; model-checked in `tests/loom.rs` |
 //! | `worker` | the loop of a worker thread; `worker::park`: when it has nothing to run |
 //! | `io` | the thread that drives the executor's own tokio runtime |
@@ -50,6 +51,7 @@ mod give_way;
 mod guests;
 mod handle;
 mod io;
+mod keyed;
 mod ledger;
 mod os;
 mod pool;
@@ -83,6 +85,7 @@ pub use event::{Event, MAX_EVENTS, What};
 pub use executor::{Executor, ShutdownReport, WorkerState, WorkerStatus};
 pub use give_way::{GIVE_WAY_MAX, Interrupted, blocking, checkpoint, yield_now};
 pub use handle::{Handle, Status};
+pub use keyed::{HeldBy, KeyStatus};
 pub use os::{BackPriority, Unavailable, available_parallelism};
 pub use scope::Scope;
 pub use spine::MAX_WORKERS_PER_GROUP;
@@ -92,4 +95,5 @@ pub use topology::Layout;
 pub use flyball_core::class::{ClassSpec, Group};
 pub use flyball_core::outcome::Rejection;
 pub use flyball_policy::sched::Algorithm;
+pub use flyball_policy::sched::keys::KeyLimits;
 pub use flyball_policy::sched::place::Strategy;

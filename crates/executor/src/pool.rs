@@ -248,6 +248,7 @@ impl Pool {
         let follow_machine = config.parallelism == 0;
         let config = config.resolve()?;
         let spine = Spine::take(config.parallelism as u32);
+        spine.max_keys.store(config.max_keys, SeqCst);
         let kinds = config.max_kinds + 2;
         let pool = Arc::new(Pool {
             spine,

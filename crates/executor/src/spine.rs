@@ -7,6 +7,7 @@
 //! ended, which is skipped. The memory is bounded by the largest number of pools that ever lived at once.
 
 use crate::dispatch::Ordered;
+use crate::keyed::Keyed;
 use crate::queue::{Link, Queue};
 use crate::registry::Registry;
 use crate::signals::Signals;
@@ -14,6 +15,8 @@ use crate::tags::Tags;
 use crate::task::{self, Header};
 use flyball_core::class::{Group, MAX_CLASSES};
 use flyball_core::id::KindId;
+use flyball_policy::sched::keys;
+use std::hash::RandomState;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -65,6 +68,12 @@ pub(crate) struct Spine {
     pub(crate) tags: Tags,
     /// Tasks that were cancelled because the pool ended, by whoever did it.
     pub(crate) swept: AtomicUsize,
+    /// By what names of keys are hashed.
+    pub(crate) key_seed: RandomState,
+    /// Keys that each class knows at once.
+    pub(crate) max_keys: AtomicUsize,
+    /// When the first key's bucket refills for which tasks wait, ns; `u64::MAX` when there is none.
+    pub(crate) key_refill: AtomicU64,
 }
 
 /// What making a task of a class runnable needs.
@@ -74,11 +83,22 @@ pub(crate) struct ClassSlot {
     pub(crate) queue: Queue,
     /// Tasks that do not go in order of arrival.
     pub(crate) ordered: Mutex<Ordered>,
-    pub(crate) ordered_len: AtomicUsize,
+    /// Tasks that wait outside the queue because they do not go in order of arrival: those in `ordered` and in `keyed`.
+    pub(crate) set_aside: AtomicUsize,
+    /// What of them could be taken now: tasks in `ordered`, keys with a turn in `keyed`.
+    pub(crate) takeable: AtomicUsize,
     /// Smallest due time in `ordered`; `u64::MAX` when there is none.
     pub(crate) ordered_due: AtomicU64,
     /// Smallest virtual time in `ordered`; `u64::MAX` when there is none.
     pub(crate) ordered_late: AtomicU64,
+    /// Tasks that name a key.
+    pub(crate) keyed: Mutex<Keyed>,
+    /// How many of them wait.
+    pub(crate) keyed_len: AtomicUsize,
+    /// How many of those have been cancelled, about.
+    pub(crate) keyed_dead: AtomicUsize,
+    /// Keys with a turn.
+    pub(crate) key_turns: AtomicUsize,
     /// Tasks tagged for workers.
     pub(crate) tagged: AtomicUsize,
     /// The class's latency target, ns.
@@ -108,7 +128,12 @@ impl ClassSlot {
             spine: AtomicUsize::new(0),
             queue: Queue::new(),
             ordered: Mutex::new(Ordered::default()),
-            ordered_len: AtomicUsize::new(0),
+            set_aside: AtomicUsize::new(0),
+            takeable: AtomicUsize::new(0),
+            keyed: Mutex::default(),
+            keyed_len: AtomicUsize::new(0),
+            keyed_dead: AtomicUsize::new(0),
+            key_turns: AtomicUsize::new(0),
             ordered_due: AtomicU64::new(u64::MAX),
             ordered_late: AtomicU64::new(u64::MAX),
             tagged: AtomicUsize::new(0),
@@ -152,16 +177,22 @@ impl ClassSlot {
         }
     }
 
-    /// True when tasks wait outside the queue: with an order of their own, or tagged for a worker.
+    /// True when tasks wait outside the queue: with an order of their own, with a key, or tagged for a worker.
     #[inline]
     pub(crate) fn has_others(&self) -> bool {
-        self.ordered_len.load(Relaxed) != 0 || self.tagged.load(Relaxed) != 0
+        self.set_aside.load(Relaxed) != 0 || self.tagged.load(Relaxed) != 0
     }
 
-    /// Tasks that wait in the class's queue, those with an order of their own included.
+    /// Tasks that wait in the class's queue, those with an order of their own or a key included.
     #[inline]
     pub(crate) fn waiting(&self) -> usize {
-        self.queue.len() + self.ordered_len.load(SeqCst) + self.tagged.load(SeqCst)
+        self.queue.len() + self.set_aside.load(SeqCst) + self.tagged.load(SeqCst)
+    }
+
+    /// True when a worker could take a task: one that waits, and whose key is not at a limit.
+    #[inline]
+    pub(crate) fn is_runnable(&self) -> bool {
+        self.queue.len() + self.takeable.load(SeqCst) + self.tagged.load(SeqCst) != 0
     }
 }
 
@@ -189,6 +220,9 @@ impl Spine {
                     manual_now: AtomicU64::new(0),
                     tags: Tags::new(),
                     swept: AtomicUsize::new(0),
+                    key_seed: RandomState::new(),
+                    max_keys: AtomicUsize::new(keys::DEFAULT_CAPACITY),
+                    key_refill: AtomicU64::new(u64::MAX),
                 }));
                 for slot in &spine.classes {
                     slot.spine.store(std::ptr::from_ref(spine) as usize, SeqCst);
@@ -211,6 +245,7 @@ impl Spine {
             slot.limit.store(usize::MAX, SeqCst);
             slot.virtual_now.store(0, SeqCst);
             *slot.ordered.lock().unwrap_or_else(|e| e.into_inner()) = Ordered::default();
+            slot.forget_keys();
             slot.served_until.store(0, SeqCst);
             slot.refused.store(0, SeqCst);
             slot.ended_elsewhere
@@ -219,6 +254,7 @@ impl Spine {
                 .clear();
             slot.submitted.store(0, SeqCst);
         }
+        self.key_refill.store(u64::MAX, SeqCst);
         for started in &self.started {
             started.store(0, SeqCst);
         }
@@ -267,6 +303,9 @@ impl ClassSlot {
             self.queue
                 .take(64, |link: NonNull<Link>| batch.push(link.cast()));
             if batch.is_empty() {
+                batch = self.take_keyed_all();
+            }
+            if batch.is_empty() {
                 batch = self.take_ordered_all();
             }
             if batch.is_empty() {
@@ -285,7 +324,7 @@ impl ClassSlot {
         spine.swept.fetch_add(cancelled, SeqCst);
         spine
             .signals
-            .unmark_ready(self.index, || self.waiting() == 0);
+            .unmark_ready(self.index, || !self.is_runnable());
         cancelled
     }
 }

@@ -26,6 +26,9 @@ const LINGER_NS: u64 = 50_000_000;
 /// How often CPU use, parallelism and balance are looked at.
 const SECOND_NS: u64 = 1_000_000_000;
 
+/// The least time it sleeps when buckets of keys refill one after the other, ns: about what a timer of the kernel may be late.
+const REFILL_NS: u64 = 50_000;
+
 struct Seen {
     task_since: u64,
     /// The I/O thread had something in its ring and ran no task.
@@ -66,20 +69,42 @@ pub(crate) fn run(pool: &Arc<Pool>) {
             rebalance_if_uneven(pool);
         }
         if missing(pool) {
-            std::thread::park_timeout(
-                pool.config
-                    .start_delay
-                    .min(TICK.max(Duration::from_millis(1))),
-            );
+            let delay = pool.config.start_delay;
+            sleep(pool, Some(delay.min(TICK.max(Duration::from_millis(1)))));
         } else if now < busy_until {
-            std::thread::park_timeout(TICK);
+            sleep(pool, Some(TICK));
         } else {
             pool.spine.supervisor_asleep.store(true, SeqCst);
             // Whoever ends after this look sees the flag above, and rouses.
             if !is_busy(pool) && !missing(pool) && !pool.stop.load(SeqCst) {
-                std::thread::park();
+                sleep(pool, None);
             }
             pool.spine.supervisor_asleep.store(false, SeqCst);
+        }
+    }
+}
+
+/// Sleeps for at most that long, else until roused. Keys whose buckets refill meanwhile get their turns when they do.
+fn sleep(pool: &Pool, at_most: Option<Duration>) {
+    let spine = pool.spine;
+    let begun = pool.now();
+    let end = at_most.map_or(u64::MAX, |time| begun.saturating_add(time).as_nanos());
+    loop {
+        spine.refill_keys(pool.now().as_nanos());
+        let refill = spine.key_refill.load(SeqCst);
+        let until = refill.min(end);
+        if until == u64::MAX {
+            std::thread::park();
+        } else {
+            let left = until.saturating_sub(pool.now().as_nanos());
+            std::thread::park_timeout(Duration::from_nanos(left.max(REFILL_NS)));
+        }
+        let now = pool.now().as_nanos();
+        let roused = at_most.is_none() && !spine.supervisor_asleep.load(SeqCst);
+        // Woken early, and not because a bucket will refill sooner than was known.
+        let called = now < until && spine.key_refill.load(SeqCst) >= refill;
+        if now >= end || roused || called || pool.stop.load(SeqCst) {
+            return;
         }
     }
 }
@@ -183,7 +208,7 @@ fn revoke_for_higher(pool: &Pool, worker: usize, group: Group) {
     let highest = ClassSet::from_bits(signals.ready() & pool.mask(group))
         .iter()
         .map(|class| &pool.spine.classes[class.index()])
-        .filter(|slot| slot.waiting() != 0)
+        .filter(|slot| slot.is_runnable())
         .map(|slot| slot.rank.load(Relaxed))
         .max();
     if let Some(rank) = highest {

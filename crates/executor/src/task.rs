@@ -20,6 +20,7 @@
 
 use crate::dispatch;
 use crate::error::{PanicPayload, TaskError};
+use crate::keyed::TaskKey;
 use crate::queue::Link;
 use crate::spine::ClassSlot;
 use atomic_waker::AtomicWaker;
@@ -44,8 +45,11 @@ pub(crate) const OBSERVED: u64 = 16;
 pub(crate) const HANDLE: u64 = 32;
 const REF: u64 = 256;
 
+/// In the word for a task's place: it names a key. Kept there because every completion looks at that word anyway.
+const KEYED: u32 = 1 << 31;
+
 /// What is only set for tasks that ask for it.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(crate) struct Extra {
     /// Must start by then, ns; 0 means none.
     pub(crate) deadline: u64,
@@ -55,6 +59,8 @@ pub(crate) struct Extra {
     pub(crate) affinity: Option<u64>,
     /// The worker it is tagged for.
     pub(crate) tag: Option<u16>,
+    /// By which it shares its class.
+    pub(crate) key: Option<TaskKey>,
 }
 
 /// What every task starts with: 40 bytes, so that a small closure fits one cache line with the allocator's word.
@@ -85,7 +91,7 @@ enum Nature {
 struct Shared {
     state: AtomicU64,
     extra: Option<Box<Extra>>,
-    /// Where it stands in the registry of waiting futures.
+    /// Where it stands in the registry of waiting futures; with [`KEYED`] it names a key.
     place: AtomicU32,
     join: AtomicWaker,
     /// Run time of the polls so far, against the virtual time of the class, ns; only its runner and its waker write it.
@@ -324,6 +330,21 @@ impl Header {
         }
     }
 
+    /// The key that the task names.
+    pub(crate) fn key(&self) -> Option<&TaskKey> {
+        self.extra()?.key.as_ref()
+    }
+
+    /// Notes that it names a key, before it can be completed by another thread than the caller's.
+    pub(crate) fn mark_keyed(&self) {
+        self.shared().place.fetch_or(KEYED, Relaxed);
+    }
+
+    /// True when a thread has the body to itself, or it is gone: of a queued task, when it was cancelled.
+    pub(crate) fn is_taken_or_completed(&self) -> bool {
+        self.state().load(Acquire) & (RUNNING | COMPLETED) != 0
+    }
+
     /// Virtual run time of a future, ns.
     pub(crate) fn vruntime(&self) -> &AtomicU64 {
         &self.shared().vruntime
@@ -546,7 +567,7 @@ pub(crate) unsafe fn run(
     if let Some(extra) = header.extra()
         && extra.deadline != 0
         && now > extra.deadline
-        && header.shared().place.load(Relaxed) == 0
+        && header.shared().place.load(Relaxed) & !KEYED == 0
     {
         // SAFETY: `RUNNING` is ours.
         unsafe {
@@ -592,9 +613,10 @@ pub(crate) unsafe fn run(
             let ran_for = ended.saturating_sub(now);
             let vruntime = header.vruntime();
             vruntime.store(vruntime.load(Relaxed) + ran_for, Relaxed);
-            if header.shared().place.load(Relaxed) == 0 {
-                let place = header.slot.spine().registry.insert(worker, task);
-                header.shared().place.store(place, Release);
+            let place = header.shared().place.load(Relaxed);
+            if place & !KEYED == 0 {
+                let entered = header.slot.spine().registry.insert(worker, task);
+                header.shared().place.store(place | entered, Release);
             }
             let mut state = header.state().load(Acquire);
             loop {
@@ -640,7 +662,7 @@ unsafe fn complete(task: NonNull<Header>, life: bool) {
     let header = unsafe { task.as_ref() };
     let place = header.shared().place.swap(0, AcqRel);
     if place != 0 {
-        header.slot.spine().registry.remove(place);
+        leave(header, place);
     }
     if life && header.state().load(Acquire) == (RUNNING | REF) {
         // Nobody else refers to it.
@@ -658,6 +680,18 @@ unsafe fn complete(task: NonNull<Header>, life: bool) {
     if life {
         // SAFETY: the caller's life reference.
         unsafe { drop_ref(task) };
+    }
+}
+
+/// Takes a completed task out of the registry, and gives the permit of its key back.
+fn leave(header: &Header, place: u32) {
+    if place & !KEYED != 0 {
+        header.slot.spine().registry.remove(place & !KEYED);
+    }
+    if place & KEYED != 0
+        && let Some(key) = header.key()
+    {
+        header.slot.release_key(key);
     }
 }
 
@@ -691,6 +725,8 @@ pub(crate) unsafe fn cancel(task: NonNull<Header>) -> bool {
     }
     if state & SCHEDULED == 0 {
         header.slot.note_ended_elsewhere(header.kind);
+    } else if header.key().is_some() {
+        header.slot.note_keyed_dead();
     } // else by the worker that finds it in its queue
     // SAFETY: `RUNNING` is ours. A queued task's life reference stays with its queue; a waiting future's is ours now.
     unsafe {

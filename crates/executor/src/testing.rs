@@ -115,6 +115,7 @@ impl Testing {
     pub fn drain(&mut self) -> usize {
         let runtime = &self.runtime;
         let _tokio = runtime.enter();
+        self.pool.spine.refill_keys(self.clock.now().as_nanos());
         self.worker
             .drain(&mut |step| runtime.block_on(async { step() }))
     }

@@ -489,7 +489,7 @@ impl Worker {
         {
             return Some(task);
         }
-        if let Some(task) = slot.take_ordered(Which::BeforeArrivals) {
+        if let Some(task) = slot.take_aside(Which::BeforeArrivals, self.now) {
             return Some(task);
         }
         if self.since_queue < QUEUE_INTERVAL
@@ -547,13 +547,13 @@ impl Worker {
         if let Some(task) = self.shared.ring.pop().or_else(|| self.shared.stack.steal()) {
             return Some(task);
         }
-        if let Some(task) = slot.take_ordered(Which::Any) {
+        if let Some(task) = slot.take_aside(Which::Any, self.now) {
             return Some(task);
         }
         let task = self.steal(slot);
         if task.is_none() {
             self.signals()
-                .unmark_ready(slot.index, || slot.waiting() == 0);
+                .unmark_ready(slot.index, || !slot.is_runnable());
         }
         task
     }
@@ -721,7 +721,7 @@ impl Worker {
             // Closures have no virtual time of their own: while they run, the futures that are held back catch up.
             slice
                 .slot
-                .pass_virtual_time(cpu_ns, slice.slot.ordered_len.load(Relaxed).max(1));
+                .pass_virtual_time(cpu_ns, slice.slot.takeable.load(Relaxed).max(1));
         }
         self.local.slice_class.set(NO_CLASS);
         Some(Used {

@@ -27,9 +27,9 @@
 
 pub use flyball_executor::{
     Algorithm, BackPriority, Captured, Carrier, Class, ClassSpec, ClassStats, Config, Counts,
-    Entered, Error, Event, GIVE_WAY_MAX, Group, Handle, Interrupted, Layout, PanicPayload,
-    Rejected, Rejection, Scope, ShutdownReport, Stats, Status, Strategy, TaskBuilder, TaskError,
-    What, WorkerState, WorkerStatus, blocking, checkpoint, yield_now,
+    Entered, Error, Event, GIVE_WAY_MAX, Group, Handle, HeldBy, Interrupted, KeyLimits, KeyStatus,
+    Layout, PanicPayload, Rejected, Rejection, Scope, ShutdownReport, Stats, Status, Strategy,
+    TaskBuilder, TaskError, What, WorkerState, WorkerStatus, blocking, checkpoint, yield_now,
 };
 
 #[cfg(feature = "testing")]

@@ -7,6 +7,9 @@ mod accounting;
 mod balancing;
 mod classes;
 mod context;
+mod keys;
+#[cfg(feature = "testing")]
+mod keys_kit;
 mod leaks;
 mod order;
 mod outcomes;

@@ -74,8 +74,10 @@ impl Place {
 /// What there is to run.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pop<T> {
-    /// This task, of the key at this place.
+    /// This task, for the first time: it counts as running at this place until [`KeyTable::finished`].
     Task(Place, T),
+    /// This task, which was started before and came back by [`KeyTable::push_started`].
+    Again(Place, T),
     /// Nothing before that time, unless a task is pushed or finished.
     Wait {
         /// When the next bucket has refilled.
@@ -350,21 +352,30 @@ impl<T> KeyTable<T> {
             self.len -= before - entry.waiting.len() - entry.started.len();
             let again = entry.started.front();
             let new = entry.waiting.front().filter(|_| entry.may_start(now));
-            let taken = match (again, new) {
-                (None, None) => None,
-                (Some(_), None) => entry.started.pop(),
-                (Some(again), Some(new)) if again < new => entry.started.pop(),
-                (_, Some(_)) => {
-                    entry.running += 1;
-                    entry.started_count += 1;
-                    entry.full_at = entry.full_at.max(now).saturating_add(entry.interval_ns);
-                    entry.waiting.pop()
-                }
+            let goes_on = match (again, new) {
+                (Some(again), Some(new)) => again < new,
+                (again, _) => again.is_some(),
             };
-            self.len -= usize::from(taken.is_some());
+            let popped = if goes_on {
+                entry
+                    .started
+                    .pop()
+                    .map(|task| Pop::Again(Place(place), task))
+            } else if new.is_some() {
+                entry.running += 1;
+                entry.started_count += 1;
+                entry.full_at = entry.full_at.max(now).saturating_add(entry.interval_ns);
+                entry
+                    .waiting
+                    .pop()
+                    .map(|task| Pop::Task(Place(place), task))
+            } else {
+                None
+            };
+            self.len -= usize::from(popped.is_some());
             self.place_again(place);
-            if let Some(task) = taken {
-                return Pop::Task(Place(place), task);
+            if let Some(popped) = popped {
+                return popped;
             }
         }
         match self.next_refill() {
@@ -381,7 +392,7 @@ impl<T> KeyTable<T> {
         self.place_again(place.0);
     }
 
-    /// Gives keys their turns back whose buckets hold a token by now.
+    /// Gives keys their turns back whose buckets hold a token by now, and forgets those of which nothing is left.
     pub fn advance(&mut self, now: Timestamp) {
         let now = self.at(now);
         while let Some(&(until, place)) = self.refills.first()
@@ -389,6 +400,7 @@ impl<T> KeyTable<T> {
         {
             self.place_again(place);
         }
+        self.forget_faded();
     }
 
     /// Drops every waiting task for which `keep` says no; they go to `dropped`.

@@ -21,7 +21,7 @@ fn pop<T>(table: &mut KeyTable<T>, now: u64) -> Pop<T> {
 
 fn take<T>(table: &mut KeyTable<T>, now: u64) -> Option<(Place, T)> {
     match pop(table, now) {
-        Pop::Task(place, task) => Some((place, task)),
+        Pop::Task(place, task) | Pop::Again(place, task) => Some((place, task)),
         Pop::Wait { .. } | Pop::Empty => None,
     }
 }
@@ -454,8 +454,10 @@ proptest! {
                 }
                 Op::Pop => {
                     let mut dropped = Vec::new();
-                    match table.pop(at(model.now), |id| !dead.contains(id), |id| dropped.push(id)) {
-                        Pop::Task(place, id) => {
+                    let popped = table.pop(at(model.now), |id| !dead.contains(id), |id| dropped.push(id));
+                    let came_back = matches!(popped, Pop::Again(..));
+                    match popped {
+                        Pop::Task(place, id) | Pop::Again(place, id) => {
                             prop_assert!(!dead.contains(&id));
                             let (&key, _) = model.keys.iter().find(|(_, key)| {
                                 key.is_ready() && key.first().1.2 == id
@@ -476,7 +478,7 @@ proptest! {
                             let step = model.step;
                             let entry = model.keys.get_mut(&key).unwrap();
                             let (again, task) = entry.first();
-                            prop_assert_eq!(task.2, id);
+                            prop_assert_eq!((again, task.2), (came_back, id));
                             if again {
                                 entry.started.retain(|other| other.2 != id);
                             } else {
