@@ -163,8 +163,8 @@ impl Arbiter {
     ///
     /// # Errors
     ///
-    /// [`Error::Knob`] when the name is empty, longer than [`MAX_NAME`] bytes or taken, the bounds are not finite or the wrong way round, the value is
-    /// not finite or outside of them, or there are [`MAX_KNOBS`] already.
+    /// [`Error::Knob`] when the name is empty, longer than [`MAX_NAME`] bytes or taken, the bounds are not finite or
+    /// the wrong way round, the value is not finite or outside of them, or there are [`MAX_KNOBS`] already.
     pub fn try_add_knob(&mut self, spec: KnobSpec, value: f64) -> Result<KnobId, Error> {
         let fault = if spec.name.is_empty() || spec.name.len() > MAX_NAME {
             Some("its name must have 1 to 128 bytes")
@@ -227,8 +227,9 @@ impl Arbiter {
         self.decisions
     }
 
-    /// Gives a knob other bounds. A value outside of them, also a pinned one, is brought to the nearest bound, which is a decision of rank safety;
-    /// bounds that are not finite or the wrong way round are refused. `None` if the value stays as it is.
+    /// Gives a knob other bounds. A value outside of them, also a pinned one, is brought to the nearest bound, which is
+    /// a decision of rank safety; bounds that are not finite or the wrong way round are refused. `None` if the value
+    /// stays as it is.
     pub fn set_bounds(
         &mut self,
         id: KnobId,
@@ -292,8 +293,9 @@ impl Arbiter {
         })
     }
 
-    /// Sets a knob for a person, until it is unpinned or pinned anew: throttle, pool and optimizer are refused so long, safety is not. Whose pin it replaces,
-    /// if any, stands in the reason. Refused when the value is not finite or out of bounds, and while safety holds the knob.
+    /// Sets a knob for a person, until it is unpinned or pinned anew: throttle, pool and optimizer are refused so long,
+    /// safety is not. Whose pin it replaces, if any, stands in the reason. Refused when the value is not finite or out
+    /// of bounds, and while safety holds the knob.
     pub fn pin(
         &mut self,
         id: KnobId,
@@ -343,7 +345,8 @@ impl Arbiter {
         )
     }
 
-    /// Takes a pin away: the controllers have their say again, from the value that the knob has. Refused, as nothing would change, when there is none.
+    /// Takes a pin away: the controllers have their say again, from the value that the knob has. Refused, as nothing
+    /// would change, when there is none.
     pub fn unpin(&mut self, id: KnobId, who: impl Into<String>, now: Timestamp) -> Decision {
         let mut who = who.into();
         clip(&mut who, MAX_TEXT);
@@ -376,11 +379,12 @@ impl Arbiter {
         )
     }
 
-    /// Judges the proposals of a round. The answer has one decision for each proposal, at its position, and after those the pinned values that come
-    /// back now that safety no longer overrides them. Whoever acts does so for those that were applied, and reports what failed
-    /// ([`Arbiter::failed`]).
+    /// Judges the proposals of a round. The answer has one decision for each proposal, at its position, and after those
+    /// the pinned values that come back now that safety no longer overrides them. Whoever acts does so for those that
+    /// were applied, and reports what failed ([`Arbiter::failed`]).
     ///
-    /// Time must not go back between rounds; were it to, holds would last longer. A round without proposals is useful for pins to come back.
+    /// Time must not go back between rounds; were it to, holds would last longer. A round without proposals is useful
+    /// for pins to come back.
     ///
     /// # Panics
     ///
@@ -425,7 +429,8 @@ impl Arbiter {
         decisions
     }
 
-    /// Brings a pinned value back when the hold of safety over it has ended; once, so that an act that fails is not tried for ever.
+    /// Brings a pinned value back when the hold of safety over it has ended; once, so that an act that fails is not
+    /// tried for ever.
     fn bring_back(&mut self, index: usize, now: Timestamp) -> Option<Decision> {
         let number = self.decisions + 1;
         let knob = &mut self.knobs[index];
@@ -457,9 +462,10 @@ impl Arbiter {
         ))
     }
 
-    /// Takes an applied decision back because acting on it failed: value, hold, pin and, for a change of bounds, the bounds are as before it. The
-    /// decision becomes a refused one. Says whether the knob went back: it does not when a later decision changed it, which stands, nor when the
-    /// decision was refused anyway, which then stays as it is. A value that new bounds exclude goes back to the nearest bound.
+    /// Takes an applied decision back because acting on it failed: value, hold, pin and, for a change of bounds, the
+    /// bounds are as before it. The decision becomes a refused one. Says whether the knob went back: it does not when a
+    /// later decision changed it, which stands, nor when the decision was refused anyway, which then stays as it is. A
+    /// value that new bounds exclude goes back to the nearest bound.
     pub fn failed(&mut self, decision: &mut Decision, why: impl Into<String>) -> bool {
         if !decision.applied() {
             return false;

@@ -61,7 +61,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns a name for machines: `not_finite`, `out_of_bounds`, `bad_bounds`, `outranked`, `pinned`, `no_change`, `act_failed`.
+    /// Returns a name for machines: `not_finite`, `out_of_bounds`, `bad_bounds`, `outranked`, `pinned`, `no_change`,
+    /// `act_failed`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotFinite => "not_finite",
@@ -119,8 +120,9 @@ pub struct Decision {
     pub reason: String,
     /// Those figures as data.
     pub evidence: Vec<Evidence>,
-    /// Nothing that a person has to read: a refusal because nothing would change, or the same refusal of the same value by the same part as last
-    /// time while the knob did not change. May be left out of logs and histories; numbers have gaps there then.
+    /// Nothing that a person has to read: a refusal because nothing would change, or the same refusal of the same value
+    /// by the same part as last time while the knob did not change. May be left out of logs and histories; numbers have
+    /// gaps there then.
     pub quiet: bool,
 }
 

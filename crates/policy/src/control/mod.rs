@@ -1,32 +1,36 @@
 //! Knobs, proposals, the arbiter, decisions: what stands between the controllers and what they regulate.
 //!
-//! A *knob* is a named, bounded number with one writer, the [`Arbiter`]. A [`Controller`] looks at a view of the world on a period of
-//! its own and may propose a value for a knob. In a *round* the arbiter judges all proposals by [`Rank`]: safety, then pins by
-//! people, throttle, pool, optimizer. Each proposal yields exactly one [`Decision`], applied or refused, which carries its evidence; those
-//! reasons are what log, API and dashboard show.
+//! A *knob* is a named, bounded number with one writer, the [`Arbiter`]. A [`Controller`] looks at a view of the world
+//! on a period of its own and may propose a value for a knob. In a *round* the arbiter judges all proposals by
+//! [`Rank`]: safety, then pins by people, throttle, pool, optimizer. Each proposal yields exactly one [`Decision`],
+//! applied or refused, which carries its evidence; those reasons are what log, API and dashboard show.
 //!
-//! Why an arbiter: two controllers that write the same number fight, and afterwards nobody can say who was right. Here the
-//! order is fixed, the loser is told, and a part that needs a value to last (a throttle that waits for its effect) *holds* it for a while.
+//! Why an arbiter: two controllers that write the same number fight, and afterwards nobody can say who was right. Here
+//! the order is fixed, the loser is told, and a part that needs a value to last (a throttle that waits for its effect)
+//! *holds* it for a while.
 //!
 //! # Rules
 //!
-//! 1. A value that is not finite or outside the knob's bounds is refused, never clamped: a controller that asks for it is wrong.
+//! 1. A value that is not finite or outside the knob's bounds is refused, never clamped: a controller that asks for it
+//!    is wrong.
 //! 2. At most one proposal is applied to a knob in a round, that of the highest rank; among equals the first.
-//! 3. An applied value is held against lower ranks for [`Proposal::hold`]. Equal and higher ranks may change it, and so may the part
-//!    that set it, whatever its rank. A new value replaces the old hold.
+//! 3. An applied value is held against lower ranks for [`Proposal::hold`]. Equal and higher ranks may change it, and so
+//!    may the part that set it, whatever its rank. A new value replaces the old hold.
 //! 4. A proposal of the value that the knob has changes nothing, and is refused as such; yet it counts: it claims the round and
 //!    renews the hold as if it had been applied, for its part wants the value to stay.
-//! 5. A pin by a person stands until it is taken away. Only safety may override it, and when the hold of safety ends, the pinned value comes
-//!    back once, with a decision of its own.
+//! 5. A pin by a person stands until it is taken away. Only safety may override it, and when the hold of safety ends,
+//!    the pinned value comes back once, with a decision of its own.
 //! 6. When acting on a decision fails, [`Arbiter::failed`] puts the knob back as it was.
 //!
 //! # Bounds
 //!
-//! [`MAX_KNOBS`] knobs, [`MAX_NAME`] bytes a knob's name, [`MAX_TEXT`] bytes a reason or a person's name, [`MAX_EVIDENCE`] figures a decision, a hold of
-//! [`MAX_HOLD`]. Names beyond are refused when the knob is added; texts are cut, figures beyond dropped, and holds shortened. Of what was decided the
-//! arbiter keeps the last change of each knob only: whoever wants a history keeps the decisions.
+//! [`MAX_KNOBS`] knobs, [`MAX_NAME`] bytes a knob's name, [`MAX_TEXT`] bytes a reason or a person's name,
+//! [`MAX_EVIDENCE`] figures a decision, a hold of [`MAX_HOLD`]. Names beyond are refused when the knob is added; texts
+//! are cut, figures beyond dropped, and holds shortened. Of what was decided the arbiter keeps the last change of each
+//! knob only: whoever wants a history keeps the decisions.
 //!
-//! Absent on purpose: acting (the caller's), a history, the removal of knobs (parts that regulate live as long as their arbiter).
+//! Absent on purpose: acting (the caller's), a history, the removal of knobs (parts that regulate live as long as their
+//! arbiter).
 
 mod arbiter;
 mod decision;
@@ -45,7 +49,8 @@ use flyball_core::time::Timestamp;
 pub use arbiter::{Arbiter, Hold, Knob, Pin};
 pub use decision::{Decision, Refusal, Verdict};
 
-/// How many knobs an arbiter has at most: far more than the parts of flyball need (a few for a class, of which there are at most 64).
+/// How many knobs an arbiter has at most: far more than the parts of flyball need (a few for a class, of which there
+/// are at most 64).
 pub const MAX_KNOBS: usize = 1_024;
 /// How long the name of a knob may be, in bytes.
 pub const MAX_NAME: usize = 128;
@@ -173,8 +178,8 @@ pub struct Proposal {
 
 /// A part that regulates something: told the time and what the world looks like, it may propose one value.
 ///
-/// A controller MUST depend on nothing but its own state and the arguments, MUST propose only values inside the bounds of its knob, and
-/// MUST NOT take a proposal for applied: whether it was shows in the next view.
+/// A controller MUST depend on nothing but its own state and the arguments, MUST propose only values inside the bounds
+/// of its knob, and MUST NOT take a proposal for applied: whether it was shows in the next view.
 pub trait Controller {
     /// What the controller looks at.
     type View;

@@ -8,16 +8,20 @@
 //! heartbeat = 1 − missed / 4
 //! ```
 //!
-//! A worker is *presumed healthy*: only what is proved counts against it. So the rate of errors goes in by its lower bound (that of successes would
-//! call every new worker ill: one success of one proves no more than 21 %), a latency that few tasks showed is mostly that of the peers, a figure
-//! that is not known costs nothing, and a worker without evidence has 1. The factors are multiplied, as one fault is enough to be ill.
+//! A worker is *presumed healthy*: only what is proved counts against it. So the rate of errors goes in by its lower
+//! bound (that of successes would call every new worker ill: one success of one proves no more than 21 %), a latency
+//! that few tasks showed is mostly that of the peers, a figure that is not known costs nothing, and a worker without
+//! evidence has 1. The factors are multiplied, as one fault is enough to be ill.
 //!
-//! Where half is crossed ([`HEALTHY`]): 4 errors of 4 tasks, or 60 of 100; 2.5 times the time of the peers; memory 97 % full; 3 missed heartbeats. Never
-//! by a busy CPU alone, which is what workers are for: it costs a fifth, so that a placement by health prefers those with room.
+//! Where half is crossed ([`HEALTHY`]): 4 errors of 4 tasks, or 60 of 100; 2.5 times the time of the peers; memory 97 %
+//! full; 3 missed heartbeats. Never by a busy CPU alone, which is what workers are for: it costs a fifth, so that a
+//! placement by health prefers those with room.
 //!
-//! *Inactivity* is no illness: it ages what is known, by half every 10 s, until nothing speaks against the worker. Whoever was found ill is tried again so.
+//! *Inactivity* is no illness: it ages what is known, by half every 10 s, until nothing speaks against the worker.
+//! Whoever was found ill is tried again so.
 //!
-//! Absent on purpose: what follows from a score (replacement, retirement, placement, alerts), and the evidence of outside workers (leases, not heartbeats).
+//! Absent on purpose: what follows from a score (replacement, retirement, placement, alerts), and the evidence of
+//! outside workers (leases, not heartbeats).
 
 use core::time::Duration;
 
@@ -155,8 +159,8 @@ fn room(used: f64, free: f64, cost: f64) -> f64 {
     1.0 - cost * ((used.min(1.0) - free) / (1.0 - free)).max(0.0)
 }
 
-/// Returns the lower bound of the rate `hits / of` (Wilson, 1927), multiplied out by `of`, so that nothing is divided by it twice; 0 when there
-/// is nothing to go by.
+/// Returns the lower bound of the rate `hits / of` (Wilson, 1927), multiplied out by `of`, so that nothing is divided
+/// by it twice; 0 when there is nothing to go by.
 fn wilson_lower(hits: f64, of: f64) -> f64 {
     if of <= 0.0 {
         return 0.0;

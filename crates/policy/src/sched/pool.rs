@@ -7,31 +7,38 @@
 //! down   : load under half of target for scale_down_delay, or a worker idle past max_idle_time
 //! ```
 //!
-//! Work that waits is the number of queued tasks × their mean run time, so that a thousand tasks of 10 µs are not mistaken for a thousand of 10 s.
+//! Work that waits is the number of queued tasks × their mean run time, so that a thousand tasks of 10 µs are not
+//! mistaken for a thousand of 10 s.
 //!
 //! # What keeps it from swinging
 //!
-//! - **Dead zone.** Between half of target and target nothing happens. A change aims at 0.8 of target ([`AIM`]), up as well as down, and a
-//!   reduction is made only as far as the highest load of the whole delay stays below that with fewer workers. 1.1 / 0.9 = 1.22 < 1 / 0.8: so load that scatters
-//!   by ±10 % cannot bring back what it took away. With few workers this outweighs the rule of the half: of two workers at 0.34 none is
-//!   retired, as one alone would be at 0.68, next to a target of 0.7.
-//! - **Delays.** Every reading of a delay must say the same. As a load over 5 s remembers a burst for 5 s, an increase also needs that the load since the
-//!   last reading was above target each time, or else 5 s more, and the latest reading does not count as time: a burst shorter than the delay does nothing. After a change the measurement starts anew; what ran before says nothing about the new size.
-//! - **Patience.** An increase soon after a reduction says that the reduction was wrong (tasks that are long against the window scatter by more than 10 %). The
-//!   next one then needs twice the delay, up to eight times; a reduction that stands for sixteen halves that again.
+//! - **Dead zone.** Between half of target and target nothing happens. A change aims at 0.8 of target ([`AIM`]), up as
+//!   well as down, and a reduction is made only as far as the highest load of the whole delay stays below that with
+//!   fewer workers. 1.1 / 0.9 = 1.22 < 1 / 0.8: so load that scatters by ±10 % cannot bring back what it took away.
+//!   With few workers this outweighs the rule of the half: of two workers at 0.34 none is retired, as one alone would
+//!   be at 0.68, next to a target of 0.7.
+//! - **Delays.** Every reading of a delay must say the same. As a load over 5 s remembers a burst for 5 s, an increase
+//!   also needs that the load since the last reading was above target each time, or else 5 s more, and the latest
+//!   reading does not count as time: a burst shorter than the delay does nothing. After a change the measurement starts
+//!   anew; what ran before says nothing about the new size.
+//! - **Patience.** An increase soon after a reduction says that the reduction was wrong (tasks that are long against
+//!   the window scatter by more than 10 %). The next one then needs twice the delay, up to eight times; a reduction
+//!   that stands for sixteen halves that again.
 //! - **No integral.** Nothing accumulates while the pool is at a bound or pinned, so nothing has to unwind.
 //!
 //! # By ratio, not by one
 //!
-//! The pool goes at once to the size that the demand asks for, at most to twice or half of what it was. By one, ten times the load would need
-//! minutes and 18 decisions; without the bound, a queue that piled up for a moment would call for a hundred workers where the next look needs four.
-//! When only the queue speaks (load is below target, yet more comes in than goes out), its growth in workers' worth is added, one worker at least.
+//! The pool goes at once to the size that the demand asks for, at most to twice or half of what it was. By one, ten
+//! times the load would need minutes and 18 decisions; without the bound, a queue that piled up for a moment would call
+//! for a hundred workers where the next look needs four. When only the queue speaks (load is below target, yet more
+//! comes in than goes out), its growth in workers' worth is added, one worker at least.
 //!
 //! # Capacity
 //!
-//! A worker whose health is below 0.5 counts as no capacity ([`health`](super::health)), and the pool grows by as many to make up for it. Parallelism caps what
-//! *runs* at once, not the size: workers beyond it help when others block. So CPU-bound load beyond the parallelism goes to the
-//! greatest size, as the rule says; the reason then says that parallelism is what limits.
+//! A worker whose health is below 0.5 counts as no capacity ([`health`](super::health)), and the pool grows by as many
+//! to make up for it. Parallelism caps what *runs* at once, not the size: workers beyond it help when others block. So
+//! CPU-bound load beyond the parallelism goes to the greatest size, as the rule says; the reason then says that
+//! parallelism is what limits.
 //!
 //! Absent on purpose: which worker retires (the least healthy; the shell knows), starting them in stages, sizing by throughput.
 
@@ -43,14 +50,17 @@ use core::time::Duration;
 
 use flyball_core::time::Timestamp;
 
-use crate::Error;
 use crate::control::{Controller, Evidence, KnobId, Proposal, Rank, Span};
 
+mod load;
+mod params;
 #[cfg(test)]
 mod tests;
 
-/// The time over which load is measured.
-pub const LOAD_WINDOW: Duration = Duration::from_secs(5);
+pub use load::LOAD_WINDOW;
+use load::{Measured, Window, in_range};
+pub use params::{LoadPoint, PoolConfig, PoolView};
+
 /// The part of target that a change aims at; below 0.9 / 1.1, so that scatter of ±10 % does not undo it.
 pub const AIM: f64 = 0.8;
 /// How many readings [`Classic::history`] keeps: ten minutes of two a second.
@@ -64,135 +74,16 @@ const PERIOD_MAX: Duration = Duration::from_millis(500);
 const PERIOD_MIN: Duration = Duration::from_millis(100);
 /// How many readings a delay has, if the bounds of the period allow.
 const READINGS_A_DELAY: u32 = 10;
-/// Readings in the window, if it is called as often as [`PERIOD_MIN`] says; more often, the oldest go.
-const READINGS_MAX: usize = 64;
 /// The greatest change in one step.
 const STEP_RATIO: u32 = 2;
 /// A queue grows when it ends at least this much longer than it was, and by a task a worker.
 const GROWTH: f64 = 1.25;
-/// More workers or tasks than there can be; keeps the arithmetic finite whatever is fed in.
-const FIGURE_MAX: f64 = 1e12;
 /// The longest a reduction is put off, in delays.
 const PATIENCE_MAX: u32 = 8;
 /// An increase within so many delays of a reduction undoes it; one that stands longer was right.
 const UNDONE_WITHIN: u32 = 2 * PATIENCE_MAX;
 
-/// The settings of the pool controller.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct PoolConfig {
-    /// The fewest workers, 1 or more.
-    pub min: u32,
-    /// The most workers, `min` or more.
-    pub max: u32,
-    /// The load that workers should have at most, above 0 and up to 1.
-    pub target_load: f64,
-    /// How long there must be too few before there are more; also the least time between an increase and what was decided before it.
-    pub scale_up_delay: Duration,
-    /// How long there must be too many before there are fewer; also the least time between a reduction and what was decided before it.
-    pub scale_down_delay: Duration,
-    /// How long a worker may be idle before it retires, if the others can do without it.
-    pub max_idle_time: Duration,
-}
-
-impl PoolConfig {
-    /// Returns the defaults for a machine: 2 workers to 2 for each CPU, load 0.7, delays of 5 s and 30 s, 60 s of idleness.
-    pub fn for_cpus(cpus: u32) -> Self {
-        Self {
-            min: 2,
-            max: cpus.max(1).saturating_mul(2),
-            target_load: 0.7,
-            scale_up_delay: Duration::from_secs(5),
-            scale_down_delay: Duration::from_secs(30),
-            max_idle_time: Duration::from_secs(60),
-        }
-    }
-
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Pool`] names the first setting that is out of its range.
-    pub fn check(&self) -> Result<(), Error> {
-        let (field, expected) = if self.min == 0 {
-            ("min", "1 or more")
-        } else if self.max < self.min {
-            ("max", "at least min")
-        } else if !(self.target_load > 0.0 && self.target_load <= 1.0) {
-            ("target_load", "above 0 and at most 1")
-        } else {
-            return Ok(());
-        };
-        Err(Error::Pool { field, expected })
-    }
-
-    /// Brings what [`PoolConfig::check`] refuses to the nearest value that it accepts.
-    fn brought_into_range(mut self) -> Self {
-        self.min = self.min.max(1);
-        self.max = self.max.max(self.min);
-        if self.target_load.is_nan() {
-            self.target_load = 0.7;
-        }
-        self.target_load = self.target_load.clamp(0.01, 1.0);
-        self
-    }
-}
-
-/// What the controller sees of the pool. What is measured is measured since the last view.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct PoolView {
-    /// How many workers the pool is told to have now: the value of the knob.
-    pub workers: u32,
-    /// How many are there, accept work and have a health of at least 0.5.
-    pub healthy: u32,
-    /// The mean number of workers that ran a task since the last view, unhealthy ones too: their work is demand.
-    pub busy: f64,
-    /// The tasks that are queued and may start (not those of paused classes).
-    pub backlog: u64,
-    /// The tasks that ended since the last view.
-    pub ran: f64,
-    /// How many workers may run at once.
-    pub parallelism: u32,
-    /// The longest time that a worker has been idle up to now; `None` when none is idle or it is not known.
-    pub idle_longest: Option<Duration>,
-}
-
-/// A point in the history of load.
-#[derive(Clone, Copy, PartialEq, Debug)]
-#[non_exhaustive]
-pub struct LoadPoint {
-    /// When it was read.
-    pub at: Timestamp,
-    /// The load over the last 5 s, or since the last change if that is less: 1 is all healthy workers busy, and more is a queue.
-    pub load: f64,
-    /// The mean number of busy workers since the reading before.
-    pub busy: f64,
-    /// The tasks that waited.
-    pub backlog: u64,
-    /// The workers that the pool was told to have.
-    pub workers: u32,
-    /// The healthy ones.
-    pub healthy: u32,
-}
-
-/// The direction of a change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Direction {
-    Up,
-    Down,
-}
-
-/// What was read since the view before.
-#[derive(Clone, Copy, Debug)]
-struct Reading {
-    at: Timestamp,
-    /// Seconds.
-    span: f64,
-    busy: f64,
-    healthy: u32,
-    ran: f64,
-}
-
-/// Load under half of target, since when, and the greatest demand in that time.
+/// Load under half of target: since when, and the greatest demand in that time.
 #[derive(Clone, Copy, Debug)]
 struct Below {
     since: Timestamp,
@@ -209,73 +100,66 @@ struct Growing {
     from_at: Timestamp,
 }
 
-/// What the readings say.
-#[derive(Clone, Copy, Debug)]
-struct Measured {
-    /// The beginning of the latest reading.
-    from: Timestamp,
-    /// Busy workers and work that waits, over the window, in workers.
-    demand: f64,
-    /// That over the healthy workers.
-    load: f64,
-    /// The same since the last reading only.
-    load_latest: f64,
-}
-
 /// The classic controller. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct Classic {
     config: PoolConfig,
     knob: KnobId,
-    /// The last readings, the newest at the back.
-    readings: VecDeque<Reading>,
+    window: Window,
     /// When the last view came, the queue and the workers in it.
     last: Option<(Timestamp, u64, u32)>,
-    /// The size that was proposed last.
+    /// The size that was proposed at the last view.
     asked: Option<u32>,
     /// Since when the pool has had its size, as far as readings are concerned.
     fresh_from: Timestamp,
-    /// The mean run time of a task in seconds, as last known.
-    mean_run: Option<f64>,
     /// Since when the load has been above target.
     above: Option<Timestamp>,
     /// Since when each reading has said so, too.
     above_each: Option<Timestamp>,
     below: Option<Below>,
     growing: Option<Growing>,
-    decided: Option<(Timestamp, Direction)>,
+    /// When something was proposed last.
+    decided: Option<Timestamp>,
+    /// That time, if it was a reduction and was not refused.
+    reduced: Option<Timestamp>,
+    /// The settings are new, so that bounds need not wait for a delay.
+    new_bounds: bool,
     /// How many delays a reduction takes.
     patience: u32,
     history: VecDeque<LoadPoint>,
 }
 
 impl Classic {
-    /// Makes the controller of the pool whose size is `knob`. Settings out of range ([`PoolConfig::check`]) are brought into it.
+    /// Makes the controller of the pool whose size is `knob`. Settings out of range ([`PoolConfig::check`]) are brought
+    /// into it.
     pub fn new(config: PoolConfig, knob: KnobId) -> Self {
         Self {
             config: config.brought_into_range(),
             knob,
-            readings: VecDeque::new(),
+            window: Window::default(),
             last: None,
             asked: None,
             fresh_from: Timestamp::ZERO,
-            mean_run: None,
             above: None,
             above_each: None,
             below: None,
             growing: None,
             decided: None,
+            reduced: None,
+            new_bounds: true,
             patience: 1,
             history: VecDeque::new(),
         }
     }
 
-    /// Changes the settings. What was measured stays; states that last (load above target and so on) begin anew, as they were judged by other settings.
+    /// Changes the settings. What was measured stays; states that last (load above target and so on) begin anew, as
+    /// they were judged by other settings.
     pub fn set_config(&mut self, config: PoolConfig) {
         self.config = config.brought_into_range();
         (self.above, self.above_each) = (None, None);
         (self.below, self.growing) = (None, None);
         self.patience = 1;
+        self.new_bounds = true;
     }
 
     /// Returns the settings.
@@ -293,7 +177,8 @@ impl Classic {
         self.history.iter()
     }
 
-    /// Says that the pool is at its least size, nothing has run in the window and nothing waits: until work comes the controller need not be asked.
+    /// Says that the pool is at its least size, nothing has run in the window and nothing waits: until work comes the
+    /// controller need not be asked.
     pub fn at_rest(&self) -> bool {
         let smallest = self
             .last
@@ -312,24 +197,15 @@ impl Classic {
             return None;
         }
         self.last = Some((now, view.backlog, view.workers));
-        if view.workers != last_workers && self.asked != Some(view.workers) {
+        let asked = self.asked.take();
+        if view.workers != last_workers && asked != Some(view.workers) {
             // Somebody else changed the size: a person, or a part of higher rank.
             self.start_anew(last_at);
         }
-        if self.readings.len() == READINGS_MAX {
-            self.readings.pop_front();
+        if asked.is_some_and(|asked| asked != view.workers) {
+            self.reduced = None;
         }
-        self.readings.push_back(Reading {
-            at: now,
-            span: now.duration_since(last_at).as_secs_f64(),
-            busy: in_range(view.busy),
-            healthy: view.healthy,
-            ran: in_range(view.ran),
-        });
-        let oldest = now.saturating_sub(LOAD_WINDOW);
-        while self.readings.front().is_some_and(|r| r.at <= oldest) {
-            self.readings.pop_front();
-        }
+        self.window.push(last_at, now, view);
         self.growing = (view.backlog > last_backlog).then(|| {
             self.growing.unwrap_or(Growing {
                 since: now,
@@ -337,7 +213,7 @@ impl Classic {
                 from_at: last_at,
             })
         });
-        let measured = self.measure(view.backlog, last_at);
+        let measured = self.window.measure(view.backlog, self.fresh_from);
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
@@ -350,40 +226,6 @@ impl Classic {
             healthy: view.healthy,
         });
         Some(measured)
-    }
-
-    /// Computes what the readings say, of which there is at least one.
-    fn measure(&mut self, backlog: u64, from: Timestamp) -> Measured {
-        let window = LOAD_WINDOW.as_secs_f64();
-        let (mut fresh, mut all) = (Sums::default(), Sums::default());
-        let mut latest = Sums::default();
-        for reading in self.readings.iter().rev() {
-            let span = reading.span.min(window - all.seconds);
-            all.add(reading, span);
-            if reading.at > self.fresh_from {
-                fresh.add(reading, span);
-            }
-            if latest.seconds == 0.0 {
-                latest = all;
-            }
-        }
-        if all.busy > 0.0 {
-            // Tasks that do not end in the window still are one a busy worker.
-            self.mean_run = Some(all.busy / all.ran.max(all.busy / all.seconds));
-        }
-        let waiting = backlog as f64 * self.mean_run.unwrap_or(0.0) / window;
-        // The reading in which the size changed is old; nothing newer may be there yet.
-        let fresh = if fresh.seconds > 0.0 { fresh } else { latest };
-        let load = |sums: &Sums| {
-            let healthy = sums.healthy / sums.seconds;
-            (sums.busy / sums.seconds + waiting) / healthy.max(1.0)
-        };
-        Measured {
-            from,
-            demand: fresh.busy / fresh.seconds + waiting,
-            load: load(&fresh),
-            load_latest: load(&latest),
-        }
     }
 
     /// Begins to measure anew for a size that is in force from `at`.
@@ -401,7 +243,7 @@ impl Classic {
 
     fn waited(&self, now: Timestamp, delay: Duration) -> bool {
         self.decided
-            .is_none_or(|(at, _)| now.duration_since(at) >= delay)
+            .is_none_or(|at| now.duration_since(at) >= delay)
     }
 
     /// Answers with an increase if there is reason for one.
@@ -446,7 +288,7 @@ impl Classic {
         if let Some(growing) = growing {
             let span = now.duration_since(growing.from_at);
             let growth = (view.backlog - growing.from) as f64 / span.as_secs_f64();
-            demand += growth * self.mean_run.unwrap_or(0.0);
+            demand += growth * self.window.mean_run();
             reasons.push(format!(
                 "queue grew from {} to {} in {}",
                 growing.from,
@@ -473,7 +315,7 @@ impl Classic {
                 view.parallelism
             ));
         }
-        if let Some((at, Direction::Down)) = self.decided
+        if let Some(at) = self.reduced
             && now.duration_since(at) < self.undone_within()
         {
             self.patience = (self.patience_left(now) * 2).min(PATIENCE_MAX);
@@ -559,14 +401,12 @@ impl Classic {
         self.config.scale_down_delay.saturating_mul(UNDONE_WITHIN)
     }
 
-    /// Returns how many delays a reduction takes now: half as many for each time that the last reduction could have been undone and was not.
+    /// Returns how many delays a reduction takes now: half as many for each time that the last reduction could have
+    /// been undone and was not.
     fn patience_left(&self, now: Timestamp) -> u32 {
-        let stood = match self.decided {
-            Some((at, Direction::Down)) => {
-                now.duration_since(at).as_nanos() / self.undone_within().as_nanos().max(1)
-            }
-            _ => 0,
-        };
+        let stood = self.reduced.map_or(0, |at| {
+            now.duration_since(at).as_nanos() / self.undone_within().as_nanos().max(1)
+        });
         (self.patience >> stood.min(31)).max(1)
     }
 
@@ -610,12 +450,8 @@ impl Classic {
             Evidence::new("healthy", f64::from(view.healthy), "workers"),
             Evidence::new("parallelism", f64::from(view.parallelism), "workers"),
         ]);
-        let direction = if to > view.workers {
-            Direction::Up
-        } else {
-            Direction::Down
-        };
-        self.decided = Some((now, direction));
+        self.decided = Some(now);
+        self.reduced = (to < view.workers).then_some(now);
         self.asked = Some(to);
         self.start_anew(now);
         Proposal {
@@ -646,8 +482,12 @@ impl Controller for Classic {
     fn step(&mut self, now: Timestamp, view: &PoolView) -> Option<Proposal> {
         let measured = self.read(now, view)?;
         let PoolConfig { min, max, .. } = self.config;
+        let new_bounds = core::mem::take(&mut self.new_bounds);
         if !(min..=max).contains(&view.workers) {
-            // The bounds were changed. That is no matter of load and waits for no delay.
+            // That is no matter of load, so it waits for no delay, unless it was refused.
+            if !new_bounds && !self.waited(now, self.config.scale_up_delay) {
+                return None;
+            }
             let to = view.workers.clamp(min, max);
             let reason = format!(
                 "{} workers are outside the bounds {min} to {max}",
@@ -675,37 +515,8 @@ impl Controller for Classic {
     }
 }
 
-/// Integrals over readings, in worker-seconds.
-#[derive(Clone, Copy, Default)]
-struct Sums {
-    seconds: f64,
-    busy: f64,
-    healthy: f64,
-    ran: f64,
-}
-
-impl Sums {
-    /// Adds the last `span` seconds of a reading.
-    fn add(&mut self, reading: &Reading, span: f64) {
-        if span > 0.0 {
-            self.seconds += span;
-            self.busy += reading.busy * span;
-            self.healthy += f64::from(reading.healthy) * span;
-            self.ran += reading.ran * span / reading.span;
-        }
-    }
-}
-
 /// Returns the least whole number that is not less, which `core` cannot; a hair above a whole number is that number.
 fn round_up(x: f64) -> u32 {
     let below = x as u32;
     below.saturating_add(u32::from(x - f64::from(below) > 1e-9))
-}
-
-fn in_range(figure: f64) -> f64 {
-    if figure.is_finite() {
-        figure.clamp(0.0, FIGURE_MAX)
-    } else {
-        0.0
-    }
 }

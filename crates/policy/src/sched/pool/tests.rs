@@ -1,5 +1,5 @@
-//! The pool controller against steps, ramps, noise, sawteeth and bursts, in a closed loop with a simulated queue, where more workers
-//! mean less load.
+//! The pool controller against steps, ramps, noise, sawteeth and bursts, in a closed loop with a simulated queue, where
+//! more workers mean less load.
 
 use alloc::borrow::ToOwned;
 use alloc::vec;
@@ -8,6 +8,7 @@ use flyball_core::rng::Rng;
 use proptest::prelude::*;
 
 use super::*;
+use crate::Error;
 use crate::control::{Arbiter, Decision, KnobSpec};
 
 fn at(seconds: f64) -> Timestamp {
@@ -197,8 +198,8 @@ fn a_ramp() {
     plant.check();
 }
 
-/// CPU-16: a sawtooth slower than the delays is followed with one decision a delay; a reduction that is soon undone makes the next one wait longer,
-/// so that the pool comes to rest at the size that the peaks need.
+/// CPU-16: a sawtooth slower than the delays is followed with one decision a delay; a reduction that is soon undone
+/// makes the next one wait longer, so that the pool comes to rest at the size that the peaks need.
 #[test]
 fn a_sawtooth() {
     for period in [20.0, 60.0, 90.0, 120.0, 200.0] {
@@ -331,7 +332,8 @@ fn parallelism_caps_what_runs() {
     plant.check();
 }
 
-/// CPU-16: a queue that grows for the delay is a reason though the load is below target, say because tasks wait for something else.
+/// CPU-16: a queue that grows for the delay is a reason though the load is below target, say because tasks wait for
+/// something else.
 #[test]
 fn a_growing_queue_is_a_reason() {
     let mut plant = Plant::new(config(2, 64), 8);
@@ -434,6 +436,18 @@ fn settings_change() {
     assert_eq!(config(2, 8).check(), Ok(()));
     assert_eq!(PoolConfig::for_cpus(4).max, 8);
     assert_eq!(PoolConfig::for_cpus(0).check(), Ok(()));
+}
+
+/// CPU-16: a size outside the bounds that cannot be mended is not asked for at each look.
+#[test]
+fn refused_bounds_are_not_repeated_at_once() {
+    let mut plant = Plant::new(config(2, 64), 8);
+    let knob = plant.knob;
+    assert!(plant.arbiter.pin(knob, 8.0, "ada", at(0.0)).applied());
+    plant.classic.set_config(config(12, 64));
+    plant.for_seconds(60.0, |_| 4.0);
+    assert!((10..=12).contains(&plant.decisions.len()));
+    assert!(plant.decisions.iter().all(|(_, d)| !d.applied()));
 }
 
 /// CPU-16: someone else's change of size begins the measurement anew.
@@ -563,7 +577,7 @@ fn any_view() -> impl Strategy<Value = PoolView> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// CPU-16: under any steady load with ±10% of noise the pool settles, having changed direction at most once.
     #[test]
