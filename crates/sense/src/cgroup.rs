@@ -9,7 +9,7 @@
 //! are relative to a cgroup namespace. A path that cannot be matched with a mount leaves the readings unknown: another
 //! group's limits would be worse than none.
 
-use crate::bytes::{keyed, line, number, take_number};
+use crate::bytes::{keyed, line, lines, number};
 use crate::error::Error;
 use crate::root::Root;
 use crate::sample::{CgroupMemory, Quota};
@@ -22,8 +22,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-/// How many levels of control groups are looked at, from the process's own outwards. systemd and Kubernetes nest about
-/// six.
+/// How many levels of control groups are looked at. systemd and Kubernetes nest about six; of a process deeper down nothing
+/// is told, as a limit might stand further out.
 pub const MAX_LEVELS: usize = 32;
 
 /// How often the membership is read again. Moves are rare, and the reading costs as much as that of the load.
@@ -110,7 +110,7 @@ fn is_plain(path: &Path) -> bool {
 /// Finds the files of `controller` by the texts of `/proc/self/cgroup` and `/proc/self/mountinfo`.
 fn place(root: &Root, controller: &[u8], groups: &[u8], mounts: &[u8]) -> Result<Place, Error> {
     let mut own: Option<(u8, &[u8])> = None;
-    for line in groups.split(|&byte| byte == b'\n') {
+    for line in lines(groups) {
         let mut fields = line.splitn(3, |&byte| byte == b':');
         let (Some(_), Some(controllers), Some(path)) =
             (fields.next(), fields.next(), fields.next())
@@ -131,8 +131,7 @@ fn place(root: &Root, controller: &[u8], groups: &[u8], mounts: &[u8]) -> Result
     let (version, path) =
         own.ok_or(Error::Absent("names no control group with this controller"))?;
     let path = Path::new(OsStr::from_bytes(path));
-    let mounted: Vec<Mount> = mounts
-        .split(|&byte| byte == b'\n')
+    let mounted: Vec<Mount> = lines(mounts)
         .filter_map(Mount::parse)
         .filter(|mount| mount.holds(version, controller))
         .collect();
@@ -151,11 +150,17 @@ fn place(root: &Root, controller: &[u8], groups: &[u8], mounts: &[u8]) -> Result
             "the process's control group is not below what is mounted",
         ))?;
     let top = root.join(&mount.point);
-    let depth = below.components().count();
+    // The top is a level, too.
+    let levels = below.components().count() + 1;
+    if levels > MAX_LEVELS {
+        return Err(Error::Absent(
+            "names a control group that is nested too deep",
+        ));
+    }
     let levels = top
         .join(below)
         .ancestors()
-        .take((depth + 1).min(MAX_LEVELS))
+        .take(levels)
         .map(Path::to_owned)
         .collect();
     Ok(Place { version, levels })
@@ -211,15 +216,12 @@ impl CpuLevel {
         let text = self.quota.read(buffer, now)?;
         let (quota, period) = match &mut self.period {
             None => {
-                let mut rest = line(text).ok_or(ODD)?;
-                let quota = match rest.strip_prefix(b"max") {
-                    Some(after) => {
-                        rest = after;
-                        None
-                    }
-                    None => Some(take_number(&mut rest).ok_or(ODD)?),
+                let mut words = line(text).ok_or(ODD)?.splitn(2, |&byte| byte == b' ');
+                let quota = match words.next() {
+                    Some(b"max") => None,
+                    word => Some(word.and_then(number).ok_or(ODD)?),
                 };
-                (quota, take_number(&mut rest).ok_or(ODD)?)
+                (quota, words.next().and_then(number).ok_or(ODD)?)
             }
             Some(file) => {
                 let quota = limit(text).ok_or(ODD)?;
@@ -497,4 +499,39 @@ fn read_whole(path: &Path) -> Result<Vec<u8>, Error> {
         return Err(Error::TooLarge);
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_of_mountinfo() {
+        for (text, path) in [
+            (&b"/a\\040b\\134c\\011"[..], "/a b\\c\t"),
+            (b"/plain", "/plain"),
+            (b"/cut\\04", "/cut\\04"),
+            (b"/odd\\999", "/odd\\999"),
+            (b"", ""),
+        ] {
+            assert_eq!(unescaped(text), Path::new(path));
+        }
+    }
+
+    #[test]
+    fn limits() {
+        for (text, wanted) in [
+            (&b"max\n"[..], Some(None)),
+            (b"-1\n", Some(None)),
+            (b"0\n", Some(Some(0))),
+            (b"4096\n", Some(Some(4096))),
+            (b"4096", None),
+            (b"maximum\n", None),
+            (b"-\n", None),
+            (b"-x\n", None),
+            (b"1 2\n", None),
+        ] {
+            assert_eq!(limit(text), wanted, "{text:?}");
+        }
+    }
 }

@@ -70,7 +70,10 @@ pub(crate) fn stat(text: &[u8], cores: &mut Vec<CoreTimes>) -> Stat {
             None => odd_core = Some("has a CPU without eight numbers"),
         }
     }
-    if cores.is_empty() {
+    // A text that ends here, or in the middle of such a line, was cut off and might lack CPUs.
+    if !rest.starts_with(b"intr") {
+        odd_core = Some("does not go on with interrupts after its CPUs");
+    } else if cores.is_empty() {
         odd_core = odd_core.or(Some("lists no CPU"));
     }
     let cores = match odd_core {
@@ -214,4 +217,79 @@ pub(crate) fn statm(text: &[u8]) -> Result<(u64, u64), Error> {
         Some((take_number(&mut rest)?, take_number(&mut rest)?))
     };
     parse().ok_or(Error::Malformed("is not a line of page counts"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn all(text: &[u8]) -> usize {
+        let mut cores = Vec::new();
+        let stat = stat(text, &mut cores);
+        assert_eq!(stat.cores.is_ok(), !cores.is_empty());
+        [
+            stat.cpu.is_ok(),
+            stat.cores.is_ok(),
+            stat.context_switches.is_ok(),
+            load(text).is_ok(),
+            memory(text).is_ok(),
+            pressure(text).is_ok(),
+            statm(text).is_ok(),
+        ]
+        .into_iter()
+        .filter(|known| *known)
+        .count()
+    }
+
+    #[test]
+    fn odd_texts_are_refused() {
+        let refused = |text: &str| all(text.as_bytes()) == 0;
+        for text in [
+            "",
+            // Not enough kinds of time.
+            "cpu  1 2 3 4 5 6 7\ncpu0 1 2 3 4 5 6 7\nintr 1\n",
+            // CPUs out of order, twice, with a number that needs more than 32 bits.
+            "cpu1 1 1 1 1 1 1 1 1\ncpu0 1 1 1 1 1 1 1 1\nintr 1\n",
+            "cpu1 1 1 1 1 1 1 1 1\ncpu1 1 1 1 1 1 1 1 1\nintr 1\n",
+            "cpu4294967296 1 1 1 1 1 1 1 1\nintr 1\n",
+            // Ticks that need more than 64 bits as nanoseconds.
+            "cpu  1844674407371 1 1 1 1 1 1 1\nintr 1\n",
+            "0.1 0.2 0.3 4 5\n",
+            "0.1 0.2 0.3 4/x 5\n",
+            "0.1 0.2 -0.3 4/5 6\n",
+            // kB, or whatever it is.
+            "MemTotal:       24684096 MB\n",
+            "MemTotal:       24684096\n",
+            "some avg10=100.01 avg60=1.00 avg300=1.00 total=1\n",
+            "some avg10=1.00 avg60=1.00 total=1\n",
+            "some avg10=1.00 avg60=1.00 avg300=1.00 total=18446744073709551615\n",
+            "some avg10=1.00 avg60=1.00 avg300=1.00 total=1\nfull avg10=x\n",
+        ] {
+            assert!(refused(text), "{text}");
+        }
+        assert!(statm(b"1\n").is_err());
+        // More kinds of time and more fields than today are fine.
+        assert_eq!(
+            all(b"cpu  1 1 1 1 1 1 1 1 1 1 1 1\ncpu0 1 1 1 1 1 1 1 1 1 1 1\nintr 1\nctxt 7\n"),
+            3
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(
+            text in prop::collection::vec(any::<u8>(), 0..200),
+            pieces in prop::collection::vec(
+                prop::sample::select(vec![
+                    "cpu", "cpu0", " ", "\n", "1", "18446744073709551615", "intr", "ctxt", "some ", "full ",
+                    "avg10=", "avg60=", "avg300=", "total=", ".", "/", "-", "MemTotal:", " kB", "0.00",
+                ]),
+                0..60,
+            ),
+        ) {
+            all(&text);
+            all(pieces.concat().as_bytes());
+        }
+    }
 }

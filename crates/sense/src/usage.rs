@@ -237,3 +237,6 @@ pub fn usage(before: &Sample, after: &Sample) -> Usage {
         io_stalled_percent: stalled(&|sample| sample.io_pressure),
     }
 }
+
+#[cfg(test)]
+mod tests;
