@@ -3,7 +3,7 @@
 //! A control loop that looks often must look cheaply, and what it acts on must be true. So [`Sensors`] keeps the kernel's
 //! files open, reads each with one `pread` into one reused buffer and parses bytes: a [`Sample`] of everything costs a few
 //! dozen microseconds, mostly the kernel's own, and allocates nothing once the first has been taken. A sample holds
-//! *counters*; [`usage`] turns two samples into percentages and rates, and is a pure function.
+//! *counters*; [`usage()`] turns two samples into percentages and rates, and is a pure function.
 //!
 //! Invariants:
 //! - **An unknown figure is `None`, never zero.** A file that is missing, cut off, garbage, too large or gone makes the one

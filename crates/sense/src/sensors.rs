@@ -10,7 +10,7 @@ use crate::sys;
 use flyball_core::time::{Timestamp, process_cpu_nanos};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A reading that cannot be had, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,18 +113,19 @@ impl Faults {
 /// A directory of `/proc/self` whose attributes are figures.
 #[derive(Debug)]
 struct Directory {
-    path: &'static str,
+    path: PathBuf,
     file: Result<File, Error>,
 }
 
 impl Directory {
-    fn open(root: &Root, path: &'static str) -> Self {
-        let file = File::open(root.join(Path::new(path)))
-            .map_err(Error::from)
-            .and_then(|file| match sys::is_procfs(&file) {
-                true => Ok(file),
-                false => Err(Error::Absent("is not the kernel's own")),
-            });
+    fn open(path: PathBuf) -> Self {
+        let file =
+            File::open(&path)
+                .map_err(Error::from)
+                .and_then(|file| match sys::is_procfs(&file) {
+                    true => Ok(file),
+                    false => Err(Error::Absent("is not the kernel's own")),
+                });
         Self { path, file }
     }
 
@@ -159,14 +160,15 @@ impl Sensors {
     /// Opens everything below `root` and looks at it once, so that [`unavailable`](Self::unavailable) is known and later
     /// samples find their memory ready. Never fails: what is missing is missing.
     pub fn open(root: &Root) -> Self {
-        let open = |path: &str| Source::open(root.join(Path::new(path)));
+        let at = |path: &str| root.join(Path::new(path));
+        let open = |path: &str| Source::open(at(path));
         let mut sensors = Self {
             stat: open("proc/stat"),
             load: open("proc/loadavg"),
             memory: open("proc/meminfo"),
             statm: open("proc/self/statm"),
-            tasks: Directory::open(root, "proc/self/task"),
-            descriptors: Directory::open(root, "proc/self/fd"),
+            tasks: Directory::open(at("proc/self/task")),
+            descriptors: Directory::open(at("proc/self/fd")),
             pressure: [
                 "proc/pressure/cpu",
                 "proc/pressure/memory",
@@ -318,8 +320,8 @@ impl Sensors {
             self.load.path(),
             self.memory.path(),
             self.statm.path(),
-            Path::new(self.tasks.path),
-            Path::new(self.descriptors.path),
+            &self.tasks.path,
+            &self.descriptors.path,
             self.groups.memory_path(),
             self.groups.cpu_path(),
             cpu.path(),
