@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::origin::Origin;
-use super::value::clip;
+use super::value::{clip, may_hold_secret};
 
 /// Faults that are kept; more are counted only. A file of one megabyte can hold a hundred thousand.
 pub const MAX_FAULTS: usize = 100;
@@ -129,14 +129,23 @@ impl Fault {
         else {
             return;
         };
-        // Only the part of a long line that holds the column.
+        // Only the part of a long line that holds the column; what stands around it may tell that a secret is shown.
         let column = column.saturating_sub(1) as usize;
+        let around = column.saturating_sub(5 * SNIPPET);
+        let window: String = source.chars().skip(around).take(10 * SNIPPET).collect();
+        if may_hold_secret(&window) {
+            return;
+        }
         let skipped = column.saturating_sub(SNIPPET * 3 / 4);
         let indent = match skipped {
-            0 => source.chars().take_while(|c| *c == ' ').count().min(column),
+            0 => window.chars().take_while(|c| *c == ' ').count().min(column),
             _ => skipped,
         };
-        let part: String = source.chars().skip(indent).collect::<String>();
+        let part: String = window
+            .chars()
+            .skip(indent - around)
+            .take(SNIPPET + 1)
+            .collect();
         let before: String = part.chars().take(column - indent).collect();
         let caret = clip(&before, SNIPPET).chars().count();
         self.snippet = Some((clip(part.trim_end(), SNIPPET), caret));
@@ -214,6 +223,10 @@ pub(super) struct Faults {
 
 impl Faults {
     pub(super) fn add(&mut self, origin: Origin, path: &Path<'_>, problem: Problem) {
+        if self.is_full() {
+            self.more += 1;
+            return;
+        }
         self.push(Fault {
             origin,
             key: path.key(),
@@ -229,6 +242,11 @@ impl Faults {
         } else {
             self.more += 1;
         }
+    }
+
+    /// Whether more are counted only, so that nobody needs to look for what else to say of them.
+    pub(super) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_FAULTS
     }
 
     /// How many there were, those beyond the bound included.
@@ -248,6 +266,8 @@ impl Faults {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Path<'a> {
     Root,
+    /// A whole key, dots in it.
+    Whole(&'a str),
     Key(&'a Path<'a>, &'a str),
     Item(&'a Path<'a>, usize),
 }
@@ -257,6 +277,7 @@ impl Path<'_> {
     pub(super) fn key(&self) -> String {
         match self {
             Self::Root => String::new(),
+            Self::Whole(key) => clip(key, 160),
             Self::Key(Self::Root, name) => clip(name, 80),
             Self::Key(parent, name) => format!("{}.{}", parent.key(), clip(name, 80)),
             Self::Item(parent, index) => format!("{}[{index}]", parent.key()),
@@ -267,6 +288,7 @@ impl Path<'_> {
     pub(super) fn pointer(&self) -> String {
         match self {
             Self::Root => String::new(),
+            Self::Whole(key) => pointer_of(&clip(key, 160)),
             Self::Key(parent, name) => {
                 let name = name.replace('~', "~0").replace('/', "~1");
                 format!("{}/{}", parent.pointer(), clip(&name, 80))

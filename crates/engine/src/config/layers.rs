@@ -12,7 +12,7 @@ use super::error::{Faults, Path, Problem};
 use super::origin::Origin;
 use super::schema::{self, Found, Key};
 use super::tree::{self, Data, Entry, Locate, Mark, Node};
-use super::value::{Kind, MAX_ITEMS, Value, Wrong, nearest};
+use super::value::{Kind, MAX_ITEMS, Value, Wrong, names_secret, nearest};
 
 /// A value, how it was written, and where.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,7 +108,10 @@ impl<'a> Walk<'a> {
                 Some(Found::Block) => self.block(node, *mark, &path, &whole),
                 Some(Found::Key { key, named }) => self.key(key, named, node, *mark, &path),
                 None => {
-                    let nearest = schema::nearest_name(block, key);
+                    let nearest = match self.faults.is_full() {
+                        true => None,
+                        false => schema::nearest_name(block, key),
+                    };
                     let origin = (self.locate)(*mark);
                     self.faults.add(origin, &path, Problem::Unknown { nearest });
                 }
@@ -246,16 +249,14 @@ impl<'a> Walk<'a> {
         let plain = matches!(node.data, Data::Scalar { plain: true, .. });
         match key.kind.read(text, plain) {
             Ok(value) => {
-                let quantity =
-                    matches!(value, Value::Size(_) | Value::Duration(_) | Value::Rate(_));
-                let text = quantity.then(|| Arc::from(text.trim()));
+                let text = value.is_quantity().then(|| Arc::from(text.trim()));
                 Some((value, text))
             }
             Err(mut wrong) => {
                 if key.secret {
                     wrong.why = None;
                     let problem = Problem::Wrong {
-                        found: "a secret that is not one".into(),
+                        found: "something else".into(),
                         why: None,
                         expected: key.expected(),
                         nearest: None,
@@ -416,7 +417,10 @@ impl<'a> Walk<'a> {
             let path = Path::Key(path, name);
             let Some(key) = classes::key(name) else {
                 let known = classes::KEYS.iter().map(|key| key.name());
-                let nearest = nearest(name, known).map(Into::into);
+                let nearest = match self.faults.is_full() {
+                    true => None,
+                    false => nearest(name, known).map(Into::into),
+                };
                 let origin = (self.locate)(*mark);
                 self.faults.add(origin, &path, Problem::Unknown { nearest });
                 continue;
@@ -495,7 +499,6 @@ pub(super) fn json(key: &Key, value: &Value, text: Option<&str>) -> Json {
 
 /// Masks fields of a map whose names say that they are secrets.
 pub(super) fn masked(map: &Map<String, Json>) -> Map<String, Json> {
-    const WORDS: [&str; 5] = ["secret", "token", "password", "passphrase", "authorization"];
     fn mask(json: &Json) -> Json {
         match json {
             Json::Object(map) => Json::Object(masked(map)),
@@ -505,8 +508,7 @@ pub(super) fn masked(map: &Map<String, Json>) -> Map<String, Json> {
     }
     map.iter()
         .map(|(name, json)| {
-            let lower = name.to_ascii_lowercase();
-            let json = match WORDS.iter().any(|word| lower.ends_with(word)) {
+            let json = match names_secret(name) {
                 true => SECRET.into(),
                 false => mask(json),
             };

@@ -18,7 +18,7 @@ use super::checks;
 use super::error::{Errors, Fault, Faults, Path, Problem, pointer_of};
 use super::layers::{self, Layer, Setting, Walk};
 use super::origin::Origin;
-use super::schema::{self, ENVIRONMENT_PREFIX, Key, RESERVED};
+use super::schema::{self, ENVIRONMENT_PREFIX, Key};
 use super::tree::{self, MAX_DEPTH, MAX_FILE, Mark, Node};
 use super::value::{Value, clip};
 
@@ -181,7 +181,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Errors> {
 }
 
 impl Loaded {
-    /// Takes a configuration that a program filled in, and checks it as if it had been read.
+    /// Takes a configuration that a program filled in, and checks it as if it had been read. Paths must be UTF-8.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -196,14 +196,15 @@ impl Loaded {
             let Some(key) = schema::key(path) else {
                 continue;
             };
-            if let Some(node) = Node::of_json(&value.to_json()) {
-                walk.key(
-                    key,
-                    key.path,
-                    &node,
-                    Mark::default(),
-                    &Path::Key(&Path::Root, path),
-                );
+            let node = match &value {
+                // JSON has no word for these.
+                Value::Number(number) if !number.is_finite() => {
+                    Some(Node::scalar(&number.to_string(), true))
+                }
+                value => Node::of_json(&value.to_json()),
+            };
+            if let Some(node) = node {
+                walk.key(key, key.path, &node, Mark::default(), &Path::Whole(path));
             }
         }
         let program = reading.take(walk);
@@ -338,7 +339,7 @@ impl Reading {
         let mut layer = Layer::new();
         for (name, value) in variables {
             let lossy = name.to_string_lossy();
-            if RESERVED.contains(&&*lossy) || value.is_empty() {
+            if schema::is_reserved(&lossy) || value.is_empty() {
                 continue;
             }
             let origin = Origin::Environment(clip(&lossy, 100).into());
@@ -379,7 +380,7 @@ impl Reading {
                 _ => {
                     let (block, name) = path.rsplit_once('.').unwrap_or(("", path));
                     let nearest = schema::nearest_name(block, name);
-                    let path = Path::Key(&Path::Root, path);
+                    let path = Path::Whole(path);
                     walk.faults
                         .add(origin.clone(), &path, Problem::Unknown { nearest });
                 }
@@ -394,9 +395,10 @@ impl Reading {
     fn assemble(mut self, layers: Layers) -> Result<Loaded, Errors> {
         let mut settings = Layer::new();
         for key in schema::schema() {
+            let value = &layers::defaults()[key.path];
             let default = || Setting {
-                value: layers::defaults()[key.path].clone(),
-                text: Some(key.default.into()).filter(|_| !key.kind.is_list()),
+                value: value.clone(),
+                text: value.is_quantity().then(|| key.default.into()),
                 origin: Origin::Default,
                 named: key.path,
             };
@@ -429,11 +431,9 @@ impl Reading {
     }
 
     /// Assembles, and refuses what needs a restart.
-    fn step(mut self, before: &Loaded, layers: Layers) -> Result<(Loaded, Vec<Change>), Errors> {
+    fn step(self, before: &Loaded, layers: Layers) -> Result<(Loaded, Vec<Change>), Errors> {
         let text = self.text.clone();
-        let wrong = self.faults.count() > 0;
-        let loaded = self.reborrow().assemble(layers)?;
-        debug_assert!(!wrong);
+        let loaded = self.assemble(layers)?;
         let changes = before.changes_to(&loaded);
         let mut restarts = Reading {
             text,
@@ -463,10 +463,6 @@ impl Reading {
         }
     }
 
-    fn reborrow(&mut self) -> Reading {
-        std::mem::take(self)
-    }
-
     fn errors(&mut self) -> Option<Errors> {
         let mut faults = std::mem::take(&mut self.faults);
         if let Some(text) = &self.text {
@@ -485,7 +481,7 @@ impl Reading {
 /// Reads the text of a variable or a flag.
 fn text_value(walk: &mut Walk<'_>, key: &'static Key, named: &'static str, text: &str) {
     if let Some(node) = walk.node_of_text(key, text) {
-        let path = Path::Key(&Path::Root, named);
+        let path = Path::Whole(named);
         walk.key(key, named, &node, Mark::default(), &path);
     }
 }

@@ -17,6 +17,7 @@
 
 mod blocks;
 mod checks;
+mod choices;
 mod classes;
 mod error;
 mod field;
@@ -30,6 +31,7 @@ mod tree;
 mod value;
 
 pub use blocks::*;
+pub use choices::*;
 pub use classes::Classes;
 pub use error::{Errors, Fault, MAX_FAULTS, Problem};
 pub use field::{MapList, Maps};

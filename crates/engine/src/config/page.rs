@@ -117,7 +117,8 @@ pub fn schema_markdown() -> String {
     let reserved: Vec<String> = RESERVED.iter().map(|name| format!("`{name}`")).collect();
     let _ = writeln!(
         out,
-        "\nThese variables begin like settings and are none: {}.",
+        "\nThese variables begin like settings and are none: {}, and what Kubernetes sets for a service called `flyball` (`FLYBALL_PORT…`, \
+         `FLYBALL_SERVICE_HOST`, `FLYBALL_SERVICE_PORT…`).",
         reserved.join(", ")
     );
     out

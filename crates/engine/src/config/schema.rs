@@ -16,14 +16,23 @@ pub const ENVIRONMENT_PREFIX: &str = "FLYBALL_";
 
 /// Environment variables that begin like settings and are none: those of the command line, and those that flyball sets for its own
 /// processes.
-pub const RESERVED: [&str; 6] = [
+pub const RESERVED: [&str; 4] = [
     "FLYBALL_CONFIG",
-    "FLYBALL_LOG",
     "FLYBALL_SERVER",
     "FLYBALL_SPAWN_SERVER",
-    "FLYBALL_STATE_DIR",
     "FLYBALL_TOKEN_FILE",
 ];
+
+/// Whether a variable is none of ours. Kubernetes describes every service to every pod of its namespace; one that is called
+/// `flyball` gives `FLYBALL_SERVICE_HOST`, `FLYBALL_SERVICE_PORT…` and `FLYBALL_PORT…`.
+pub(super) fn is_reserved(variable: &str) -> bool {
+    let rest = variable.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or("");
+    RESERVED.contains(&variable)
+        || rest == "SERVICE_HOST"
+        || rest == "PORT"
+        || rest.starts_with("SERVICE_PORT")
+        || rest.starts_with("PORT_")
+}
 
 /// One key of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -149,7 +158,8 @@ pub const ALIASES: [Alias; 2] = [
 
 /// Keys (or all keys below them) that have no effect in this build, and the part that is missing. Where several fit, the longest
 /// counts; an empty part says that this build has it.
-const ABSENT: [(&str, &str); 24] = [
+const ABSENT: [(&str, &str); 27] = [
+    ("performance.optimization_level", "optimizer"),
     ("memory_pool", "memory pool"),
     ("cpu_scheduler.task_timeout", "task queue"),
     ("throttling", "throttling"),
@@ -163,8 +173,10 @@ const ABSENT: [(&str, &str); 24] = [
     ("monitor.alert_threshold_percent", "alerting"),
     ("monitor.alert_cooldown", "alerting"),
     ("monitor.report_schedule", "reports"),
+    ("monitor.cpu.interval", "alerting"),
     ("monitor.cpu.max_percent", "alerting"),
     ("monitor.cpu.warn_percent", "alerting"),
+    ("monitor.memory.interval", "alerting"),
     ("monitor.memory.max_percent", "alerting"),
     ("monitor.memory.warn_percent", "alerting"),
     ("monitor.memory.max_bytes", "alerting"),
@@ -287,6 +299,9 @@ pub(super) fn members(block: &str) -> &'static [&'static str] {
 
 /// Finds what a misspelt name of a block was meant to be: a neighbour, or a key of another block that has exactly this name.
 pub(super) fn nearest_name(block: &str, name: &str) -> Option<String> {
+    if let Some((block, name)) = name.rsplit_once('.').filter(|_| key(name).is_some()) {
+        return Some(format!("{name} below {block}"));
+    }
     if let Some(near) = nearest(name, members(block).iter().copied()) {
         return Some(near.into());
     }

@@ -1,4 +1,4 @@
-//! Small tests of the schema; what people see is tested from outside, in `tests/it`.
+//! Tests of the schema itself; the modules below test what people write and see.
 
 use std::collections::BTreeSet;
 
@@ -37,3 +37,20 @@ fn environment_names_are_unambiguous() {
     let key = key("worker_pool.min_workers").expect("a key");
     assert_eq!(key.environment(), "FLYBALL_WORKER_POOL_MIN_WORKERS");
 }
+
+/// What is wrong with this file, as people see it.
+fn refused(text: impl Into<Vec<u8>>) -> String {
+    let loaded = load(&Sources::new().with_text("flyball.yaml", text));
+    loaded.expect_err("a mistake").to_string()
+}
+
+/// This file, which is right.
+fn loaded(text: impl Into<Vec<u8>>) -> Loaded {
+    let sources = Sources::new().with_text("flyball.yaml", text);
+    load(&sources).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+mod bad;
+mod change;
+mod good;
+mod hostile;

@@ -12,7 +12,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use super::error::{Faults, Path, Problem};
 use super::origin::Origin;
-use super::value::{clip, integer, is_null, number};
+use super::value::{clip, holds_credentials, integer, is_null, number};
 
 /// The largest file, bytes.
 pub const MAX_FILE: usize = 1 << 20;
@@ -79,6 +79,9 @@ impl Node {
             Data::List(_) => "a list".into(),
             Data::Map(_) => "a map".into(),
             Data::Scalar { .. } if self.is_null() => "nothing".into(),
+            Data::Scalar { text, .. } if holds_credentials(text) => {
+                "an address with a password".into()
+            }
             Data::Scalar { text, plain } => {
                 let bare = *plain
                     && (number(text).is_some()
@@ -166,7 +169,9 @@ pub(super) fn text<'a>(
         unusable(Mark::default(), "is UTF-16, expected UTF-8".into());
         return None;
     }
+    let all = bytes.len();
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let skipped = all - bytes.len();
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
@@ -174,7 +179,8 @@ pub(super) fn text<'a>(
             unusable(
                 mark_at(bytes, offset),
                 format!(
-                    "is not UTF-8: byte {offset} is 0x{:02x}, which no character has there",
+                    "is not UTF-8: byte {} is 0x{:02x}, which no character has there",
+                    offset + skipped,
                     bytes[offset]
                 ),
             );
@@ -183,10 +189,10 @@ pub(super) fn text<'a>(
     };
     // The parser would take a NUL for the end of the file.
     let control = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
-    if let Some(offset) = text.find(control) {
+    if let Some((offset, c)) = text.char_indices().find(|(_, c)| control(*c)) {
         unusable(
             mark_at(bytes, offset),
-            format!("has the control character 0x{:02x}", bytes[offset]),
+            format!("has the control character U+{:04X}", c as u32),
         );
         return None;
     }

@@ -126,12 +126,21 @@ impl fmt::Display for Value {
 }
 
 impl Value {
+    /// Whether it can be written in several ways, with units.
+    pub(super) fn is_quantity(&self) -> bool {
+        matches!(self, Self::Size(_) | Self::Duration(_) | Self::Rate(_))
+    }
+
     /// Returns the value as JSON: booleans and numbers as such, quantities with units as text (`"512MB"`).
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         match self {
             Self::Bool(value) => (*value).into(),
             Self::Integer(value) => (*value).into(),
+            // Whole numbers without a point: 80, not 80.0.
+            Self::Number(value) if value.fract() == 0.0 && value.abs() < 1e15 => {
+                (*value as i64).into()
+            }
             Self::Number(value) => (*value).into(),
             Self::List(items) => items.iter().map(String::as_str).collect(),
             Self::Maps(maps) => maps
@@ -411,6 +420,27 @@ pub(super) fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) 
         .filter(|(distance, word)| *distance <= (word.len() / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)
+}
+
+/// Words at whose sight a value is taken for a secret.
+const SECRETS: [&str; 5] = ["secret", "token", "password", "passphrase", "authorization"];
+
+/// Whether a field of this name holds a secret, in maps whose fields the schema does not know.
+pub(super) fn names_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRETS.iter().any(|word| name.ends_with(word))
+}
+
+/// Whether a text may show a secret: a field named like one, or an address with a password.
+pub(super) fn may_hold_secret(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    SECRETS.iter().any(|word| lower.contains(word)) || holds_credentials(text)
+}
+
+/// Whether a text looks like an address with a password in it.
+pub(super) fn holds_credentials(text: &str) -> bool {
+    text.split_once("://")
+        .is_some_and(|(_, rest)| rest.contains('@'))
 }
 
 /// Cuts a text after so many characters and makes what a terminal could obey visible.
