@@ -484,6 +484,21 @@ fn short_delays() {
     assert_eq!(plant.classic.history().len(), HISTORY);
 }
 
+/// CPU-16: what ran before a change says nothing about the new size: the load of twice the workers does not halve the pool again.
+#[test]
+fn a_change_is_measured_anew() {
+    let quick = PoolConfig {
+        scale_up_delay: Duration::from_millis(500),
+        scale_down_delay: Duration::from_secs(2),
+        max_idle_time: Duration::from_secs(3_600),
+        ..config(2, 64)
+    };
+    let mut plant = Plant::new(quick, 16);
+    plant.for_seconds(60.0, |_| 3.0);
+    assert_eq!(plant.sizes(), [8], "load 0.375 is above half of target");
+    plant.check();
+}
+
 /// A queue of single tasks: Poisson arrivals, exponential run times, `workers` servers; asked each second.
 fn stochastic(seed: u64, demand: f64, run: f64, seconds: u32) -> Plant {
     let mut rng = Rng::seeded(seed);
