@@ -201,6 +201,16 @@ impl AtomicHistogram {
         }
     }
 
+    /// Forgets all values. Call it from the thread that records.
+    pub fn clear(&self) {
+        for count in self.counts.iter() {
+            count.store(0, Ordering::Relaxed);
+        }
+        self.sum.store(0, Ordering::Relaxed);
+        self.min.store(u64::MAX, Ordering::Relaxed);
+        self.max.store(0, Ordering::Relaxed);
+    }
+
     /// Returns the values so far. While the writer writes, the figures may differ by the values being written.
     pub fn snapshot(&self) -> Histogram {
         let mut snapshot = Histogram::new();

@@ -33,6 +33,12 @@ pub enum Rejection {
     /// The engine takes no new work because it is stopping.
     #[error("the engine is shutting down; do not try again")]
     ShuttingDown,
+    /// The class was removed; the handle that was used is of no use any more.
+    #[error("class {class} was removed; do not try again")]
+    ClassRemoved {
+        /// The class.
+        class: Arc<str>,
+    },
     /// The task could not be done in time even if everything went as usual.
     #[error(
         "the deadline of the task for class {class} cannot be met: it is {available:?} away and the task needs {needed:?}; \
@@ -71,7 +77,7 @@ impl Rejection {
     /// `None` where it is pointless.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::ShuttingDown => None,
+            Self::ShuttingDown | Self::ClassRemoved { .. } => None,
             Self::Shed { retry_after, .. } => Some(*retry_after),
             Self::DeadlineUnmeetable {
                 needed, available, ..
@@ -112,6 +118,13 @@ mod tests {
                 Some(Duration::ZERO),
             ),
             (Rejection::ShuttingDown, "do not try again", None),
+            (
+                Rejection::ClassRemoved {
+                    class: class.clone(),
+                },
+                "batch was removed",
+                None,
+            ),
             (
                 Rejection::DeadlineUnmeetable {
                     class: class.clone(),

@@ -8,6 +8,7 @@ use crate::keyed::{KeyStatus, TaskKey};
 use crate::pool::{ClassInfo, Pool, UNNAMED};
 use crate::queue::Chain;
 use crate::scope::{self, Scope};
+use crate::spine::mode;
 use crate::task::{self, Async, Body, Call, Extra, Plan, Timed};
 use flyball_core::class::ClassSpec;
 use flyball_core::id::KindId;
@@ -150,7 +151,7 @@ impl Class {
         work: impl IntoIterator<Item = F>,
     ) -> Result<(), Rejected<Vec<F>>> {
         let mut work = work.into_iter();
-        let size = self.pool.config.batch_size;
+        let size = self.pool.tuning.batch_size.load(Relaxed);
         let carrier = self.pool.config.context.as_deref();
         loop {
             if self.may_queue(size).is_err() {
@@ -293,17 +294,14 @@ impl Class {
 
     #[cold]
     fn full(&self, limit: usize) -> Rejection {
+        if self.info.removed.load(SeqCst) {
+            return Rejection::ClassRemoved {
+                class: self.info.name.clone(),
+            };
+        }
         Rejection::QueueFull {
             class: self.info.name.clone(),
             limit,
-        }
-    }
-
-    /// Counts submissions for the testing kit.
-    #[inline]
-    fn note_submitted(&self, count: usize) {
-        if self.pool.spine.manual.load(Relaxed) {
-            self.info.slot.submitted.fetch_add(count as u64, Relaxed);
         }
     }
 
@@ -313,7 +311,6 @@ impl Class {
             // A tag needs a place to stand, which a bare task has not.
             return self.task().hand_over(Call(Some(work))).detach();
         }
-        self.note_submitted(1);
         let mut plan = PLAIN;
         let now = match dispatch::local() {
             Some(local) => {
@@ -332,10 +329,13 @@ impl Class {
         self.sweep_if_late();
     }
 
-    /// The pool may have ended between admission and now: whoever comes second cancels what was queued.
+    /// The pool may have ended between admission and now, or the class been removed: whoever comes second cancels what was
+    /// queued.
     #[inline]
     fn sweep_if_late(&self) {
-        if self.pool.spine.terminated.load(SeqCst) {
+        if self.pool.spine.terminated.load(SeqCst)
+            || self.info.slot.mode.load(SeqCst) == mode::REMOVED
+        {
             self.info.slot.sweep();
         }
     }
@@ -387,7 +387,6 @@ struct Batch<'a> {
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         if let Some(chain) = self.chain.take() {
-            self.class.note_submitted(self.count);
             self.class.info.slot.queue.push_chain(chain);
             self.class.info.slot.announce();
             self.class.sweep_if_late();
@@ -593,7 +592,6 @@ impl TaskBuilder<'_> {
     #[inline]
     fn hand_over<B: Body>(self, body: B) -> Handle<B::Output> {
         let now = crate::clock::now(self.class.pool.spine);
-        self.class.note_submitted(1);
         let mut extra = self.extra;
         if !self.class.pool.pulls() {
             self.class.tag(&mut extra);

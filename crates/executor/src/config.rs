@@ -47,8 +47,10 @@ pub struct Config {
     pub start_delay: Duration,
     /// Tasks of a batch handed over with one wake-up. Default: 10.
     pub batch_size: usize,
-    /// A task that runs longer is reported as stuck. Default: 60 s.
+    /// A task that runs longer is reported as stuck, and its worker replaced. Default: 60 s.
     pub stuck_after: Duration,
+    /// Threads of replaced workers that may be left in their tasks at once. Default: 16.
+    pub max_stuck: usize,
     /// How long a shutdown waits, once it has cancelled what was left, for closures that still run. Those that do not end keep
     /// their threads and are reported. Default: 5 s.
     pub force_after: Duration,
@@ -87,6 +89,7 @@ impl Default for Config {
             start_delay: Duration::from_millis(50),
             batch_size: 10,
             stuck_after: Duration::from_secs(60),
+            max_stuck: 16,
             force_after: Duration::from_secs(5),
             max_kinds: 32,
             max_keys: flyball_policy::sched::keys::DEFAULT_CAPACITY,

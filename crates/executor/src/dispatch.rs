@@ -14,7 +14,8 @@
 use crate::clock;
 use crate::pool::WorkerShared;
 use crate::queue::{Chain, Link};
-use crate::spine::{ClassSlot, Spine};
+use crate::spine::{ClassSlot, Spine, mode};
+use crate::stats::bump;
 use crate::task::Header;
 use flyball_core::class::Group;
 use flyball_core::time::Timestamp;
@@ -144,6 +145,16 @@ impl PartialOrd for Entry {
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.key, self.sequence).cmp(&(other.key, other.sequence))
+    }
+}
+
+impl Ordered {
+    /// All of them, in no order.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = NonNull<Header>> {
+        self.due
+            .iter()
+            .chain(&self.late)
+            .map(|Reverse(entry)| entry.task)
     }
 }
 
@@ -282,6 +293,9 @@ impl ClassSlot {
     pub(crate) fn announce(&self) {
         let spine = self.spine();
         let newly = spine.signals.mark_ready(self.index);
+        if self.mode.load(SeqCst) != mode::OPEN {
+            return; // whoever resumes the class looks for work after the mode has changed
+        }
         let group = self.group();
         if !spine.signals.wake_one(group) && newly {
             self.revoke_lower();
@@ -293,6 +307,9 @@ impl ClassSlot {
         let signals = &self.spine().signals;
         // Before the wake-up: who is woken and sees no bit goes to sleep again, and nobody else was told.
         let newly = signals.mark_ready(self.index);
+        if self.mode.load(SeqCst) != mode::OPEN {
+            return; // whoever resumes the class looks for work after the mode has changed
+        }
         if !signals.wake_worker(group, worker) && !signals.wake_one(group) && newly {
             self.revoke_lower();
         }
@@ -300,7 +317,7 @@ impl ClassSlot {
 
     /// Nobody was woken: workers of the group that run a lower rank end their slices at the next task boundary.
     #[cold]
-    fn revoke_lower(&self) {
+    pub(crate) fn revoke_lower(&self) {
         let spine = self.spine();
         let group = self.group();
         spine
@@ -315,11 +332,21 @@ impl ClassSlot {
 /// The caller holds the task's life reference and gives it away; the task is `SCHEDULED` and in no queue.
 #[inline]
 pub(crate) unsafe fn enqueue(task: NonNull<Header>) {
+    // SAFETY: by contract.
+    unsafe { enqueue_counted(task, false) }
+}
+
+/// As [`enqueue`]; `again` says that the task is not new.
+///
+/// # Safety
+/// As [`enqueue`].
+#[inline(always)]
+unsafe fn enqueue_counted(task: NonNull<Header>, again: bool) {
     // SAFETY: by contract alive until it is handed over below.
     let header = unsafe { task.as_ref() };
     let slot = header.slot;
     if header.priority != 0 || header.extra().is_some() {
-        return enqueue_special(slot, task);
+        return enqueue_special(slot, task, again);
     }
     match local() {
         Some(local)
@@ -327,7 +354,7 @@ pub(crate) unsafe fn enqueue(task: NonNull<Header>) {
                 && std::ptr::eq(local.spine, slot.spine())
                 && (header.is_future() || !local.io) =>
         {
-            push_local(local, slot, task, header.is_future());
+            push_local(local, slot, task, header.is_future(), again);
         }
         Some(local)
             if local.io
@@ -336,9 +363,12 @@ pub(crate) unsafe fn enqueue(task: NonNull<Header>) {
                 && std::ptr::eq(local.spine, slot.spine())
                 && slot.group() == Group::Front =>
         {
-            push_from_driver(local, slot, task);
+            push_from_driver(local, slot, task, again);
         }
         _ => {
+            if again {
+                slot.again.fetch_add(1, Relaxed);
+            }
             slot.queue.push(task.cast::<Link>());
             slot.announce();
         }
@@ -346,12 +376,15 @@ pub(crate) unsafe fn enqueue(task: NonNull<Header>) {
 }
 
 #[cold]
-fn enqueue_special(slot: &'static ClassSlot, task: NonNull<Header>) {
+fn enqueue_special(slot: &'static ClassSlot, task: NonNull<Header>, again: bool) {
     // SAFETY: ours until it is pushed.
     let header = unsafe { task.as_ref() };
     if header.samples.load(Relaxed) == 0 {
         header.enqueued.store(clock::now(slot.spine()), Relaxed);
         header.samples.store(1, Relaxed);
+    }
+    if !again {
+        slot.special.fetch_add(1, Relaxed);
     }
     if let Some(key) = header.key() {
         header.mark_keyed();
@@ -370,6 +403,7 @@ fn enqueue_special(slot: &'static ClassSlot, task: NonNull<Header>) {
             slot.announce();
         }
         _ => {
+            slot.again.fetch_add(1, Relaxed);
             slot.queue.push(task.cast::<Link>());
             slot.announce();
         }
@@ -401,6 +435,7 @@ pub(crate) unsafe fn enqueue_at(task: NonNull<Header>, now: u64) {
     if spine.terminated.load(Relaxed) {
         // Nothing runs any more; whoever ends the pool cancels what waits, also this one, which the registry knows. Not here:
         // the caller of a waker may hold a lock that the future's drop takes, or be the drop of another such future.
+        slot.again.fetch_add(1, Relaxed);
         slot.queue.push(task.cast::<Link>());
         return;
     }
@@ -408,7 +443,7 @@ pub(crate) unsafe fn enqueue_at(task: NonNull<Header>, now: u64) {
         return;
     }
     // SAFETY: by contract.
-    unsafe { enqueue(task) };
+    unsafe { enqueue_counted(task, true) };
 }
 
 /// Sets a future aside that used more than its part of its class's time; true when it did.
@@ -434,9 +469,18 @@ fn hold_back(slot: &'static ClassSlot, task: NonNull<Header>) -> bool {
 }
 
 #[inline]
-fn push_local(local: &Local, slot: &'static ClassSlot, task: NonNull<Header>, is_future: bool) {
+fn push_local(
+    local: &Local,
+    slot: &'static ClassSlot,
+    task: NonNull<Header>,
+    is_future: bool,
+    again: bool,
+) {
     // SAFETY: the worker of this thread outlives its `Local`.
     let shared = unsafe { &*local.shared };
+    if !again {
+        bump(&shared.submitted, 1);
+    }
     let spine = local.spine;
     if is_future {
         match shared.ring.push(task) {
@@ -463,9 +507,12 @@ fn push_local(local: &Local, slot: &'static ClassSlot, task: NonNull<Header>, is
 }
 
 /// A future that tokio's driver woke on the I/O thread: kept there, for the poll that follows the driver's turn.
-fn push_from_driver(local: &Local, slot: &'static ClassSlot, task: NonNull<Header>) {
+fn push_from_driver(local: &Local, slot: &'static ClassSlot, task: NonNull<Header>, again: bool) {
     // SAFETY: as in `push_local`.
     let (shared, pool) = unsafe { (&*local.shared, &*local.pool) };
+    if !again {
+        slot.special.fetch_add(1, Relaxed);
+    }
     if shared.ring.is_empty() {
         shared.ring_class.store(slot.index, Relaxed);
     }
@@ -487,6 +534,7 @@ fn push_from_driver(local: &Local, slot: &'static ClassSlot, task: NonNull<Heade
             local.spine.signals.wake_one(Group::Front);
         }
         Err(task) => {
+            slot.again.fetch_add(1, Relaxed);
             slot.queue.push(task.cast::<Link>());
             slot.announce();
         }
@@ -501,12 +549,17 @@ fn overflow(
     older: impl FnOnce(&mut dyn FnMut(NonNull<Header>)),
 ) {
     let mut chain: Option<Chain> = None;
-    let mut append = |entry: NonNull<Header>| match &mut chain {
-        Some(chain) => chain.append(entry.cast()),
-        None => chain = Some(Chain::of(entry.cast())),
+    let mut count = 0;
+    let mut append = |entry: NonNull<Header>| {
+        count += 1;
+        match &mut chain {
+            Some(chain) => chain.append(entry.cast()),
+            None => chain = Some(Chain::of(entry.cast())),
+        }
     };
     older(&mut append);
     append(task);
+    slot.again.fetch_add(count, Relaxed);
     if let Some(chain) = chain {
         slot.queue.push_chain(chain);
         slot.announce();

@@ -23,7 +23,28 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// All 64 classes are in use.
+    /// The class is one of those that every executor has.
+    #[error("class {name:?} is built in and stays; it can be paused or changed")]
+    BuiltInClass {
+        /// The class.
+        name: String,
+    },
+    /// The class has tasks, which removing it would strand.
+    #[error(
+        "class {name:?} has tasks: {queued} queued, {running} running, {waiting} waiting to be woken; pause it and try again when \
+         they have ended"
+    )]
+    ClassInUse {
+        /// The class.
+        name: String,
+        /// Tasks that wait to run.
+        queued: usize,
+        /// Tasks that run.
+        running: usize,
+        /// Futures that have been polled and have not ended.
+        waiting: usize,
+    },
+    /// All 64 classes are in use, or handles of removed ones are still held.
     #[error(
         "there are {} classes already, the most there can be",
         flyball_core::class::MAX_CLASSES
@@ -67,6 +88,14 @@ pub enum Error {
     /// No worker has this number.
     #[error("no worker has number {0}")]
     UnknownWorker(u16),
+    /// The worker was stuck and another has taken its place; it ends when its task does.
+    #[error("worker {id} was replaced by worker {by}, and ends when its task does")]
+    WorkerReplaced {
+        /// The worker.
+        id: u16,
+        /// The one in its place.
+        by: u16,
+    },
     /// The call would block a worker thread until work that may need that very thread is done.
     #[error("{call} would block a worker thread; await the handle, or use a scope")]
     BlocksWorker {

@@ -48,6 +48,18 @@ pub enum What {
     Unavailable,
     /// Code that nobody waits for panicked outside a task: a hook, a detached job of rayon's.
     Panicked,
+    /// A stuck worker's place was taken by another.
+    Replaced,
+    /// A stuck worker keeps its place: too many threads are left in their tasks already, or no number is free.
+    NotReplaced,
+    /// A worker that is at work has shown no sign of life for a second; told once until it shows one.
+    MissedHeartbeat,
+    /// A class is not run until it is resumed.
+    Paused,
+    /// A paused class is run again.
+    Resumed,
+    /// A class was taken away.
+    Removed,
     /// Shutdown began or ended.
     Shutdown,
 }

@@ -4,9 +4,12 @@ use crate::class::Class;
 use crate::config::Config;
 use crate::error::Error;
 use crate::event::{Event, What};
-use crate::pool::{Pool, TaskWhat, command, group_index, state};
+use crate::pool::{Pool, group_index, state};
+use crate::settings::WorkerSettings;
 use crate::spine::{IO_WORKER, MAX_WORKERS, MAX_WORKERS_PER_GROUP, group_of, workers_of};
 use crate::stats::Stats;
+use crate::status::WorkerStatus;
+use crate::tuning::Tuning;
 use crate::{io, supervisor, threads};
 use flyball_core::class::{ClassSpec, Group};
 use flyball_policy::sched::Algorithm;
@@ -31,56 +34,6 @@ impl fmt::Debug for Executor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Executor({} workers)", self.workers().len())
     }
-}
-
-/// One worker as it is now.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct WorkerStatus {
-    /// Its number; front workers count from 0, back workers from 128.
-    pub id: u16,
-    /// Its group.
-    pub group: Group,
-    /// What it does.
-    pub state: WorkerState,
-    /// Class, kind and age of the task it runs.
-    pub task: Option<(String, String, Duration)>,
-    /// Tasks in its ring and tagged for it.
-    pub queued: usize,
-    /// CPU use over the last second, 0 to 1.
-    pub cpu: f64,
-    /// Tasks ended.
-    pub tasks: u64,
-    /// Calls and polls.
-    pub polls: u64,
-    /// Tasks taken from others' rings.
-    pub stolen: u64,
-    /// Tasks that panicked or timed out.
-    pub errors: u64,
-    /// CPU time by its thread's clock, ns.
-    pub cpu_ns: u64,
-    /// The CPU it is pinned to.
-    pub pinned_to: Option<u32>,
-    /// Time since its last sign of life (a task boundary) while it runs one.
-    pub last_heartbeat: Duration,
-}
-
-/// What a worker does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum WorkerState {
-    /// Its thread is being started.
-    Starting,
-    /// It sleeps.
-    Idle,
-    /// It runs tasks or looks for them.
-    Processing,
-    /// It has run one task for longer than `stuck_after`.
-    Stuck,
-    /// It was told to stop and finishes its task.
-    Draining,
-    /// Its thread has ended.
-    Stopped,
 }
 
 /// What a shutdown achieved.
@@ -183,6 +136,63 @@ impl Executor {
     /// As [`Executor::add_class`], or there is no such class. Nothing has changed then.
     pub fn set_class(&self, spec: ClassSpec) -> Result<(), Error> {
         self.pool.set_class(spec)
+    }
+
+    /// Stops running a class: nothing of it starts from now on, what runs comes to its end, and everything else stays where it is,
+    /// futures included. Submissions are taken up to the class's queue limit; deadlines and timeouts go on running. True when it was
+    /// not paused already.
+    ///
+    /// A task that a worker is just about to start may still start. A scope that is waited for on a worker runs its own closures there
+    /// all the same. A shutdown resumes every class, so that what was accepted runs.
+    ///
+    /// # Errors
+    /// [`Error::UnknownClass`].
+    pub fn pause_class(&self, name: &str) -> Result<bool, Error> {
+        self.pool.pause_class(name)
+    }
+
+    /// Runs a paused class again; true when it was paused.
+    ///
+    /// # Errors
+    /// [`Error::UnknownClass`].
+    pub fn resume_class(&self, name: &str) -> Result<bool, Error> {
+        self.pool.resume_class(name)
+    }
+
+    /// Takes away a class that has no tasks. Handles of it that are still held refuse what is submitted with
+    /// [`Rejection::ClassRemoved`](crate::Rejection::ClassRemoved); its place counts among the 64 until the last of them is dropped.
+    /// A task that another thread submits at this very moment is refused or cancelled. May wait for workers to leave the class, up to
+    /// 100 ms.
+    ///
+    /// # Errors
+    /// [`Error::UnknownClass`]; [`Error::BuiltInClass`]; [`Error::ClassInUse`] while it has tasks that are queued, run or wait.
+    /// Nothing has changed then.
+    pub fn remove_class(&self, name: &str) -> Result<(), Error> {
+        self.pool.remove_class(name)
+    }
+
+    /// The settings that can be changed with [`Executor::set_tuning`], as they are now.
+    pub fn tuning(&self) -> Tuning {
+        self.pool.tuning.get()
+    }
+
+    /// Changes how workers are started and watched; in force from the supervisor's next look, within 10 ms while there is work.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a value is out of its range. Nothing has changed then.
+    pub fn set_tuning(&self, tuning: &Tuning) -> Result<(), Error> {
+        self.pool.set_tuning(tuning)?;
+        self.rouse();
+        Ok(())
+    }
+
+    /// Changes the weight, CPUs or keys of a worker; they stay with its number when its thread is restarted.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorker`] when there never was one of that number; [`Error::Config`] when a value is out of its range;
+    /// [`Error::Os`] when its thread cannot be pinned. Nothing has changed then.
+    pub fn set_worker(&self, id: u16, settings: &WorkerSettings) -> Result<(), Error> {
+        self.pool.set_worker(id, settings)
     }
 
     /// The classes, in the order of their creation.
@@ -312,63 +322,7 @@ impl Executor {
 
     /// The workers that exist, front ones first.
     pub fn workers(&self) -> Vec<WorkerStatus> {
-        let kinds = self.pool.kind_names();
-        let classes: Vec<String> = self
-            .classes()
-            .iter()
-            .map(|class| class.name().to_owned())
-            .collect();
-        let now = self.pool.now().as_nanos();
-        self.pool
-            .known_workers()
-            .map(|worker| {
-                let since = worker.task_since.load(Relaxed);
-                let what = TaskWhat(worker.task_what.load(Relaxed));
-                let name =
-                    |names: &[String], index: usize| names.get(index).cloned().unwrap_or_default();
-                let state = match worker.state.load(SeqCst) {
-                    state::STOPPED => WorkerState::Stopped,
-                    _ if worker.command.load(Relaxed) == command::STOP => WorkerState::Draining,
-                    state::STARTING => WorkerState::Starting,
-                    state::IDLE => WorkerState::Idle,
-                    _ if worker.stuck.load(Relaxed) => WorkerState::Stuck,
-                    _ => WorkerState::Processing,
-                };
-                let mut status = WorkerStatus {
-                    id: worker.index as u16,
-                    group: worker.group,
-                    state,
-                    task: (since != 0).then(|| {
-                        (
-                            name(&classes, what.class()),
-                            name(&kinds, what.kind()),
-                            Duration::from_nanos(now.saturating_sub(since)),
-                        )
-                    }),
-                    queued: worker.held() + self.pool.spine.tags.len(worker.index) as usize,
-                    cpu: f64::from(worker.cpu.load(Relaxed)) / 10_000.0,
-                    tasks: 0,
-                    polls: 0,
-                    stolen: 0,
-                    errors: 0,
-                    cpu_ns: 0,
-                    pinned_to: *worker.pinned_to.lock().unwrap_or_else(|e| e.into_inner()),
-                    last_heartbeat: Duration::from_nanos(
-                        now.saturating_sub(since.max(worker.heartbeat.load(Relaxed))),
-                    ),
-                };
-                for row in worker.stats.rows() {
-                    status.cpu_ns += row.cpu_ns.load(Relaxed);
-                    status.stolen += row.stolen.load(Relaxed);
-                    for kind in row.kinds() {
-                        status.tasks += kind.tasks.load(Relaxed);
-                        status.polls += kind.polls.load(Relaxed);
-                        status.errors += kind.panicked.load(Relaxed) + kind.timed_out.load(Relaxed);
-                    }
-                }
-                status
-            })
-            .collect()
+        self.pool.worker_statuses()
     }
 
     /// The last events, oldest first, at most [`MAX_EVENTS`](crate::MAX_EVENTS).
@@ -427,13 +381,14 @@ impl Executor {
         let started = pool.now();
         pool.events.push(started, None, What::Shutdown, "begun");
         pool.spine.closing.store(true, SeqCst);
+        pool.resume_all();
         self.wait_quiet(timeout, || (), || is_drained(&pool));
         pool.spine.terminated.store(true, SeqCst);
         pool.spine.sweep();
         for worker in pool.known_workers() {
             pool.spine.signals.revoke(worker.index);
         }
-        let force_after = pool.config.force_after;
+        let force_after = pool.tuning.force_after();
         self.wait_quiet(force_after, || pool.spine.sweep(), || no_task_runs(&pool));
         // In this order: a worker that gives its ring up sweeps for itself once it sees the flag.
         pool.stop.store(true, SeqCst);

@@ -1,7 +1,7 @@
 //! What a running task may say to the executor: it can be interrupted here, it is about to block, it yields.
 
 use crate::dispatch::{self, Local};
-use crate::pool::Pool;
+use crate::pool::{Pool, WorkerShared};
 use crate::task;
 use flyball_core::class::Group;
 use std::future::Future;
@@ -85,28 +85,30 @@ fn give_way(local: &Local) {
             .any(|class| pool.spine.classes[class.index()].rank.load(Relaxed) > rank)
     };
     let crowded = || group == Group::Back && signals.over_parallelism();
+    // SAFETY: the worker of this thread outlives its `Local`.
+    let shared = unsafe { &*local.shared };
     let must_wait = if higher_waits() {
-        signals.release_token(group);
+        // A worker that was stuck for too long has no token any more, and makes no room by waiting.
+        if !shared.lend_token(signals) {
+            return;
+        }
         let woken = signals.wake_another(group);
         if !woken {
-            signals.force_token(group);
+            shared.reclaim_token(signals);
         }
         woken
-    } else if crowded() {
-        signals.release_token(group);
-        true
     } else {
-        false
+        crowded() && shared.lend_token(signals)
     };
     if must_wait {
         // There is always room for the front group.
-        wait_for_token(pool, group, || {
+        wait_for_token(pool, shared, || {
             !higher_waits() && (group == Group::Front || signals.has_room())
         });
     }
 }
 
-fn wait_for_token(pool: &Pool, group: Group, may_go_on: impl Fn() -> bool) {
+fn wait_for_token(pool: &Pool, shared: &WorkerShared, may_go_on: impl Fn() -> bool) {
     pool.quiet_waiters.fetch_add(1, SeqCst);
     let guard = pool.quiet_lock.lock().unwrap_or_else(|e| e.into_inner());
     let waited = pool
@@ -114,7 +116,7 @@ fn wait_for_token(pool: &Pool, group: Group, may_go_on: impl Fn() -> bool) {
         .wait_timeout_while(guard, GIVE_WAY_MAX, |()| !may_go_on());
     drop(waited);
     pool.quiet_waiters.fetch_sub(1, SeqCst);
-    pool.spine.signals.force_token(group);
+    shared.reclaim_token(&pool.spine.signals);
 }
 
 /// Runs a closure that blocks (a file, a lock, another program) without keeping a CPU from other work: another worker may run
@@ -127,18 +129,31 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
         return f(); // inside another such call, or inside a scope that is waited for in one
     }
     /// Takes the token back, also when `f` panics.
-    struct Token<'a>(&'a Pool, &'a Local, Group);
+    struct Token<'a> {
+        pool: &'a Pool,
+        local: &'a Local,
+        /// None when it had none to lend: it was stuck for too long.
+        lender: Option<&'a WorkerShared>,
+    }
     impl Drop for Token<'_> {
         fn drop(&mut self) {
-            self.0.spine.signals.force_token(self.2);
-            self.1.token_lent.set(false);
+            if let Some(shared) = self.lender {
+                shared.reclaim_token(&self.pool.spine.signals);
+            }
+            self.local.token_lent.set(false);
         }
     }
     // SAFETY: the pool outlives its workers, and this is one.
     let pool = unsafe { &*local.pool };
     let group = crate::spine::group_of(local.worker);
-    pool.spine.signals.release_token(group);
-    let _token = Token(pool, local, group);
+    // SAFETY: the worker of this thread outlives its `Local`.
+    let shared = unsafe { &*local.shared };
+    let lender = shared.lend_token(&pool.spine.signals).then_some(shared);
+    let _token = Token {
+        pool,
+        local,
+        lender,
+    };
     pool.pass_on(group);
     pool.pass_on(Group::Back);
     f()

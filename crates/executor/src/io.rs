@@ -66,6 +66,7 @@ fn run(pool: Arc<Pool>, own: OwnRuntime) {
     let shared = pool.worker(IO_WORKER);
     *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) =
         os::ThreadClock::of_current_thread().ok();
+    *shared.thread_id.lock().unwrap_or_else(|e| e.into_inner()) = os::thread_id().ok();
     shared.started_at.store(pool.now().as_nanos(), SeqCst);
     shared.state.store(state::IDLE, SeqCst);
     let mut worker = Worker::new(pool.clone(), shared.clone(), Mode::Io);
@@ -85,6 +86,7 @@ fn run(pool: Arc<Pool>, own: OwnRuntime) {
         worker.leave();
     }
     *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) = None;
+    *shared.thread_id.lock().unwrap_or_else(|e| e.into_inner()) = None;
     shared.state.store(state::STOPPED, SeqCst);
     pool.notify_quiet();
 }

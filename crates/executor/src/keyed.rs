@@ -409,6 +409,19 @@ impl ClassSlot {
         Ok(())
     }
 
+    /// The least of what `when` finds in the tasks that go first of each key; called under the lock under which they are taken.
+    pub(crate) fn oldest_keyed(
+        &self,
+        when: impl Fn(NonNull<Header>) -> Option<u64>,
+    ) -> Option<u64> {
+        if self.keyed_len.load(Relaxed) == 0 {
+            return None;
+        }
+        let keyed = self.keyed();
+        let table = keyed.table.as_ref()?;
+        table.firsts().filter_map(|queued| when(queued.0)).min()
+    }
+
     /// The keys that are known, those with the most queued tasks first, then by name; and how many tasks went to shared buckets.
     pub(crate) fn key_statuses(&self) -> (Vec<KeyStatus>, u64) {
         let now = clock::now(self.spine());

@@ -5,7 +5,7 @@
 //! function answers with a value or with [`Unavailable`], which names what is missing and why, and the caller goes on
 //! without. On unixes other than Linux every function compiles and says that it is unavailable.
 //!
-//! Invariants: no call here blocks; none changes anything but the calling thread; none panics.
+//! Invariants: no call here blocks; none but `pin_thread` changes anything but the calling thread; none panics.
 //!
 //! Left out: judgement. Which priority, which CPUs and how many threads is decided elsewhere (`topology` for the layout,
 //! the policy crate for weights).
@@ -108,7 +108,25 @@ pub(crate) fn pin(cpus: &CpuSet) -> Result<(), Unavailable> {
             "the set of CPUs is empty",
         ));
     }
-    imp::pin(cpus)
+    imp::pin(0, cpus)
+}
+
+/// As [`pin`], for another thread of this process by the kernel's id. The caller sees to it that the thread lives.
+///
+/// # Errors
+/// As [`pin`].
+pub(crate) fn pin_thread(thread: u32, cpus: &CpuSet) -> Result<(), Unavailable> {
+    imp::pin(thread, cpus)
+}
+
+/// The CPUs that threads of the process may run on: those of its first thread and of the calling one together, as either may
+/// have been pinned to fewer.
+///
+/// # Errors
+/// [`Unavailable`] where the platform has no affinity masks.
+pub(crate) fn usable_cpus() -> Result<CpuSet, Unavailable> {
+    let (first, own) = (imp::affinity(std::process::id())?, allowed_cpus()?);
+    Ok(first.iter().chain(own.iter()).collect())
 }
 
 /// The CPUs on which the calling thread may run: its affinity mask, which lies inside the cgroup's cpuset.
@@ -116,7 +134,7 @@ pub(crate) fn pin(cpus: &CpuSet) -> Result<(), Unavailable> {
 /// # Errors
 /// [`Unavailable`] where the platform has no affinity masks.
 pub(crate) fn allowed_cpus() -> Result<CpuSet, Unavailable> {
-    imp::allowed_cpus()
+    imp::affinity(0)
 }
 
 /// How many threads can run at the same moment: the smaller of the affinity mask's size and the cgroup CPU quota
@@ -265,13 +283,13 @@ mod imp {
         check(status as i32, what).map(|()| attr)
     }
 
-    pub(super) fn pin(cpus: &CpuSet) -> Result<(), Unavailable> {
+    pub(super) fn pin(thread: u32, cpus: &CpuSet) -> Result<(), Unavailable> {
         let words = mask_words(cpus);
         // SAFETY: the pointer and the size in bytes describe `words`, an initialised buffer that outlives the call and is
         // only read; `cpu_set_t` is an array of words with the same bit order, of which the call uses `size` bytes.
         let status = unsafe {
             libc::sched_setaffinity(
-                0,
+                thread as libc::pid_t,
                 mem::size_of_val(words.as_slice()),
                 words.as_ptr().cast::<libc::cpu_set_t>(),
             )
@@ -290,7 +308,7 @@ mod imp {
         mask
     }
 
-    pub(super) fn allowed_cpus() -> Result<CpuSet, Unavailable> {
+    pub(super) fn affinity(thread: u32) -> Result<CpuSet, Unavailable> {
         const WHAT: &str = "the affinity mask";
         const LARGEST_WORDS: usize = 1 << 12;
         let bits = libc::c_ulong::BITS;
@@ -300,7 +318,7 @@ mod imp {
             // the kernel writes there is a value.
             let status = unsafe {
                 libc::sched_getaffinity(
-                    0,
+                    thread as libc::pid_t,
                     mem::size_of_val(words.as_slice()),
                     words.as_mut_ptr().cast::<libc::cpu_set_t>(),
                 )
@@ -378,11 +396,11 @@ mod imp {
         Err(Unavailable::platform("thread time slice"))
     }
 
-    pub(super) fn pin(_cpus: &CpuSet) -> Result<(), Unavailable> {
+    pub(super) fn pin(_thread: u32, _cpus: &CpuSet) -> Result<(), Unavailable> {
         Err(Unavailable::platform("pinning a thread"))
     }
 
-    pub(super) fn allowed_cpus() -> Result<CpuSet, Unavailable> {
+    pub(super) fn affinity(_thread: u32) -> Result<CpuSet, Unavailable> {
         Err(Unavailable::platform("the affinity mask"))
     }
 

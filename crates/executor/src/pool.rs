@@ -5,22 +5,27 @@ use crate::config::Config;
 use crate::dispatch;
 use crate::error::Error;
 use crate::event::{Events, What};
+use crate::health::Figures;
 use crate::ledger::Ledger;
 use crate::os::{BackPriority, ThreadClock};
 use crate::ring::Ring;
-use crate::spine::{ClassSlot, IO_WORKER, MAX_WORKERS, Spine, group_of};
+use crate::signals::Signals;
+use crate::spine::{ClassSlot, IO_WORKER, MAX_WORKERS, Spine, group_of, mode};
 use crate::stack::Stack;
-use crate::stats::{ClassStats, Stats, WorkerStats};
+use crate::stats::{BusyMeter, ClassStats, GroupStats, Stats, WorkerStats};
 use crate::task::Header;
+use crate::tuning::{Tuned, Tuning};
 use flyball_core::class::{ClassSpec, Group};
 use flyball_core::id::{ClassId, KindId, WorkerId};
 use flyball_core::time::{Source, Timestamp};
+use flyball_policy::sched::health::HEALTHY;
 use flyball_policy::sched::place::{Placer, Strategy, TaskView, WorkerView, rebalance};
-use flyball_policy::sched::{Algorithm, ClassParams, Scheduler};
+use flyball_policy::sched::{Algorithm, ClassParams, ClassService, Scheduler};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 use std::task::Waker;
+use std::time::Duration;
 
 /// Kind of a task that names none.
 pub(crate) const UNNAMED: usize = 0;
@@ -31,8 +36,8 @@ pub(crate) struct Pool {
     pub(crate) clock: Source,
     pub(crate) ledger: Ledger,
     pub(crate) classes: RwLock<Vec<Arc<ClassInfo>>>,
-    /// Classes of each group, a bit each.
-    masks: [AtomicU64; 2],
+    /// Classes of each group that are not paused, a bit each.
+    pub(crate) masks: [AtomicU64; 2],
     pub(crate) workers: Box<[OnceLock<Arc<WorkerShared>>]>,
     kinds: RwLock<Kinds>,
     pub(crate) events: Events,
@@ -42,6 +47,17 @@ pub(crate) struct Pool {
     /// Workers wanted in each group.
     pub(crate) wanted: [AtomicUsize; 2],
     pub(crate) rebalances: AtomicU64,
+    /// Tasks moved in them, and when the last one was, ns.
+    pub(crate) rebalanced_tasks: AtomicU64,
+    pub(crate) last_rebalance: AtomicU64,
+    pub(crate) tuning: Tuned,
+    /// Classes that were removed while handles of them were held.
+    pub(crate) removed: Mutex<Vec<Arc<ClassInfo>>>,
+    /// Tasks of classes that were removed: submitted, ended.
+    pub(crate) past_submitted: AtomicU64,
+    pub(crate) past_ended: AtomicU64,
+    /// The worker that each affinity key was given to.
+    pub(crate) key_owners: RwLock<HashMap<u64, u16>>,
     io_waker: Mutex<Option<Waker>>,
     /// Where keys ran last.
     pub(crate) cores: LastCores,
@@ -63,6 +79,8 @@ pub(crate) struct ClassInfo {
     pub(crate) name: Arc<str>,
     pub(crate) spec: RwLock<ClassSpec>,
     pub(crate) slot: &'static ClassSlot,
+    /// There is no such class any more.
+    pub(crate) removed: AtomicBool,
 }
 
 struct Kinds {
@@ -81,6 +99,16 @@ pub(crate) struct WorkerShared {
     /// Class of what is in ring and stack.
     pub(crate) ring_class: AtomicU8,
     pub(crate) stats: WorkerStats,
+    /// Tasks that tasks of this worker submitted to it.
+    pub(crate) submitted: AtomicU64,
+    /// How many of them are counted by class already.
+    pub(crate) submitted_settled: AtomicU64,
+    /// Wall-clock time spent in slices.
+    pub(crate) busy: BusyMeter,
+    /// When its last slice ended, ns; 0 before the first.
+    pub(crate) last_activity: AtomicU64,
+    /// What has become of the token that the worker took.
+    pub(crate) token: AtomicU8,
     pub(crate) state: AtomicU8,
     /// Times that the worker became busy: one that is idle and has the same number as before has been idle all the time.
     pub(crate) wakes: AtomicU64,
@@ -99,10 +127,25 @@ pub(crate) struct WorkerShared {
     pub(crate) mean_run_ns: AtomicU64,
     pub(crate) throughput: AtomicU64,
     pub(crate) error_rate: AtomicU32,
-    /// Relative speed the worker should be given, parts in 10,000.
+    /// Relative speed the worker should be given, parts in 10,000: what was set, times what heat leaves of it.
     pub(crate) weight: AtomicU32,
+    pub(crate) weight_set: AtomicU32,
+    pub(crate) weight_by_heat: AtomicU32,
     pub(crate) pinned_to: Mutex<Option<u32>>,
+    /// The CPUs it was given by hand; empty: none.
+    pub(crate) affinity_cores: Mutex<Vec<u32>>,
+    /// The kernel's number of its thread. Locked while a system call goes by it, so that it is not another thread's meanwhile.
+    pub(crate) thread_id: Mutex<Option<u32>>,
+    /// What is measured of it from second to second.
+    pub(crate) figures: Mutex<Figures>,
+    /// Its health score, parts in 10,000, as the supervisor saw it last.
+    pub(crate) health: AtomicU32,
+    /// Seconds in which it was at work and passed no task boundary, in all and since it last did.
+    pub(crate) missed_heartbeats: AtomicU64,
+    pub(crate) missed_now: AtomicU32,
     pub(crate) stuck: AtomicBool,
+    /// The worker that has its place; [`NOBODY`] unless it was replaced.
+    pub(crate) successor: AtomicU32,
     /// The poll in progress has lasted from one tick to the next while a task waits for its end.
     pub(crate) overdue: AtomicBool,
     pub(crate) started_at: AtomicU64,
@@ -118,6 +161,20 @@ pub(crate) mod state {
 pub(crate) mod command {
     pub(crate) const RUN: u8 = 0;
     pub(crate) const STOP: u8 = 1;
+}
+
+/// No worker has another's place.
+pub(crate) const NOBODY: u32 = u32::MAX;
+
+/// Whose the token is that a worker took from [`Signals`](crate::signals::Signals). Only the worker itself leaves `NONE` and `LENT`;
+/// `HELD` is left by the worker (it gives the token back, or lends it for a while) or by the supervisor (`TAKEN`), whoever is first.
+pub(crate) mod token {
+    /// The worker has none.
+    pub(crate) const NONE: u8 = 0;
+    /// It is the worker's.
+    pub(crate) const HELD: u8 = 1;
+    /// The worker's task blocks or gives way and has given it back for that long.
+    pub(crate) const LENT: u8 = 2;
 }
 
 pub(crate) fn group_index(group: Group) -> usize {
@@ -182,6 +239,29 @@ impl WorkerShared {
         self.ring.len() + self.stack.len()
     }
 
+    /// Gives the worker's token back until [`WorkerShared::reclaim_token`]; false when it has none to give.
+    pub(crate) fn lend_token(&self, signals: &Signals) -> bool {
+        let lent = self
+            .token
+            .compare_exchange(token::HELD, token::LENT, SeqCst, SeqCst)
+            .is_ok();
+        if lent {
+            signals.release_token(self.group);
+        }
+        lent
+    }
+
+    /// Takes a token in place of the one that was lent, whether there is room or not.
+    pub(crate) fn reclaim_token(&self, signals: &Signals) {
+        signals.force_token(self.group);
+        self.token.store(token::HELD, SeqCst);
+    }
+
+    /// The worker that has this one's place, if it was replaced and its task goes on.
+    pub(crate) fn replaced_by(&self) -> Option<u16> {
+        u16::try_from(self.successor.load(SeqCst)).ok()
+    }
+
     /// Notes that the worker is busy from now on.
     pub(crate) fn wake_up(&self) {
         self.wakes.fetch_add(1, SeqCst);
@@ -210,7 +290,7 @@ impl WorkerShared {
         }
     }
 
-    fn new(index: usize, kinds: usize) -> Self {
+    pub(crate) fn new(index: usize, kinds: usize) -> Self {
         WorkerShared {
             index,
             group: group_of(index),
@@ -218,6 +298,11 @@ impl WorkerShared {
             stack: Stack::new(),
             ring_class: AtomicU8::new(dispatch::NO_CLASS),
             stats: WorkerStats::new(kinds),
+            submitted: AtomicU64::new(0),
+            submitted_settled: AtomicU64::new(0),
+            busy: BusyMeter::default(),
+            last_activity: AtomicU64::new(0),
+            token: AtomicU8::new(token::NONE),
             state: AtomicU8::new(state::STOPPED),
             wakes: AtomicU64::new(0),
             task_since: AtomicU64::new(0),
@@ -230,8 +315,17 @@ impl WorkerShared {
             throughput: AtomicU64::new(0),
             error_rate: AtomicU32::new(0),
             weight: AtomicU32::new(10_000),
+            weight_set: AtomicU32::new(10_000),
+            weight_by_heat: AtomicU32::new(10_000),
             pinned_to: Mutex::new(None),
+            affinity_cores: Mutex::default(),
+            thread_id: Mutex::new(None),
+            figures: Mutex::default(),
+            health: AtomicU32::new(10_000),
+            missed_heartbeats: AtomicU64::new(0),
+            missed_now: AtomicU32::new(0),
             stuck: AtomicBool::new(false),
+            successor: AtomicU32::new(NOBODY),
             overdue: AtomicBool::new(false),
             started_at: AtomicU64::new(0),
         }
@@ -269,6 +363,13 @@ impl Pool {
                 AtomicUsize::new(config.back_workers),
             ],
             rebalances: AtomicU64::new(0),
+            rebalanced_tasks: AtomicU64::new(0),
+            last_rebalance: AtomicU64::new(0),
+            tuning: Tuned::new(&Tuning::from(&config)),
+            removed: Mutex::default(),
+            past_submitted: AtomicU64::new(0),
+            past_ended: AtomicU64::new(0),
+            key_owners: RwLock::default(),
             io_waker: Mutex::new(None),
             cores: LastCores::new(),
             stop: AtomicBool::new(false),
@@ -305,7 +406,7 @@ impl Pool {
         self.clock.now()
     }
 
-    /// Classes of a group.
+    /// Classes of a group that may run: those that are not paused.
     #[inline]
     pub(crate) fn mask(&self, group: Group) -> u64 {
         self.masks[group_index(group)].load(Relaxed)
@@ -313,14 +414,21 @@ impl Pool {
 
     pub(crate) fn find_class(&self, name: &str) -> Result<Arc<ClassInfo>, Error> {
         let classes = self.classes.read().unwrap_or_else(|e| e.into_inner());
-        classes
+        find(&classes, name).cloned()
+    }
+
+    /// Names of the classes by their slots.
+    pub(crate) fn class_names(&self) -> Vec<String> {
+        let mut names = vec![String::new(); self.spine.classes.len()];
+        for class in self
+            .classes
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
             .iter()
-            .find(|class| &*class.name == name)
-            .cloned()
-            .ok_or_else(|| Error::UnknownClass {
-                name: name.to_owned(),
-                known: classes.iter().map(|class| class.name.to_string()).collect(),
-            })
+        {
+            names[class.id.index()] = class.name.to_string();
+        }
+        names
     }
 
     pub(crate) fn add_class(&self, spec: ClassSpec) -> Result<Arc<ClassInfo>, Error> {
@@ -332,7 +440,10 @@ impl Pool {
         if classes.iter().any(|class| *class.name == *spec.name) {
             return Err(Error::DuplicateClass { name: spec.name });
         }
-        let id = ClassId::try_new(classes.len()).ok_or(Error::TooManyClasses)?;
+        let id = self
+            .free_slot(&classes)
+            .and_then(ClassId::try_new)
+            .ok_or(Error::TooManyClasses)?;
         let now = self.now();
         self.ledger
             .open()
@@ -342,11 +453,13 @@ impl Pool {
                 reason: error.to_string(),
             })?;
         let slot = &self.spine.classes[id.index()];
+        slot.begin_class();
         let info = Arc::new(ClassInfo {
             id,
             name: spec.name.as_str().into(),
             slot,
             spec: RwLock::new(spec),
+            removed: AtomicBool::new(false),
         });
         self.publish_class(&info);
         classes.push(info.clone());
@@ -355,11 +468,13 @@ impl Pool {
 
     /// Changes a class that exists; the name and the group stay.
     pub(crate) fn set_class(&self, spec: ClassSpec) -> Result<(), Error> {
-        let info = self.find_class(&spec.name)?;
         spec.validate().map_err(|source| Error::Class {
             name: spec.name.clone(),
             source,
         })?;
+        // Kept until the end, so that the class is not removed or paused meanwhile.
+        let classes = self.classes.read().unwrap_or_else(|e| e.into_inner());
+        let info = find(&classes, &spec.name)?;
         let mut present = info.spec.write().unwrap_or_else(|e| e.into_inner());
         if present.group != spec.group {
             return Err(Error::Config {
@@ -378,7 +493,7 @@ impl Pool {
             })?;
         *present = spec;
         drop(present);
-        self.publish_class(&info);
+        self.publish_class(info);
         self.events.push(
             now,
             None,
@@ -401,7 +516,9 @@ impl Pool {
             spec.latency_target.as_nanos().min(u128::from(u64::MAX)) as u64,
             SeqCst,
         );
-        self.masks[group_index(spec.group)].fetch_or(1 << info.id.index(), SeqCst);
+        if slot.mode.load(SeqCst) == mode::OPEN {
+            self.masks[group_index(spec.group)].fetch_or(1 << info.id.index(), SeqCst);
+        }
     }
 
     fn publish_algorithm(&self, algorithm: Algorithm) {
@@ -478,6 +595,12 @@ impl Pool {
             last_core: key.and_then(|key| self.cores.last(key)),
         };
         let mut placer = self.placer.lock().unwrap_or_else(|e| e.into_inner());
+        if matches!(placer.strategy(), Strategy::Affinity | Strategy::Locality)
+            && let Some(owner) = key.and_then(|key| self.owner_of(key))
+            && views.iter().any(|view| view.id == owner && view.is_open())
+        {
+            return Some(owner.get());
+        }
         placer.place(&task, &views).map(|id| id.get())
     }
 
@@ -497,7 +620,7 @@ impl Pool {
             health: if worker.stuck.load(Relaxed) {
                 0.0
             } else {
-                1.0 - error_rate
+                f64::from(worker.health.load(Relaxed)) / 10_000.0
             },
             core: worker
                 .pinned_to
@@ -507,6 +630,7 @@ impl Pool {
             cpu_free: 1.0 - cpu,
             memory_free: u64::MAX,
             accepting: worker.accepts(),
+            max_tagged: self.tuning.max_tasks_per_worker.load(Relaxed),
         }
     }
 
@@ -602,7 +726,8 @@ impl Pool {
     /// True when a worker of the group could find a task.
     pub(crate) fn has_work(&self, group: Group) -> bool {
         let signals = &self.spine.signals;
-        signals.ready() & self.mask(group) != 0 || self.ring_classes(group) != 0
+        let mask = self.mask(group);
+        signals.ready() & mask != 0 || self.ring_classes(group) & mask != 0
     }
 
     /// Wakes a worker of the group if there is something to run. For whoever gave back a token or found more than it took.
@@ -653,8 +778,11 @@ impl Pool {
         }
         if moved > 0 {
             self.rebalances.fetch_add(1, Relaxed);
+            self.rebalanced_tasks.fetch_add(moved as u64, Relaxed);
+            let now = self.now();
+            self.last_rebalance.store(now.as_nanos().max(1), Relaxed);
             self.events.push(
-                self.now(),
+                now,
                 None,
                 What::Rebalanced,
                 format!("{moved} tasks moved: {reason}"),
@@ -667,8 +795,10 @@ impl Pool {
     pub(crate) fn kind_p95(&self, class: ClassId, kind: KindId) -> Option<u64> {
         let mut all = flyball_core::histogram::Histogram::new();
         for worker in self.known_workers() {
-            if let Some(row) = worker.stats.existing(class.index() as u8)
-                && let Some(run) = row.kind(usize::from(kind.get())).existing_run()
+            if let Some(row) = worker.stats.existing(
+                class.index() as u8,
+                self.spine.classes[class.index()].generation.load(SeqCst),
+            ) && let Some(run) = row.kind(usize::from(kind.get())).existing_run()
             {
                 all.merge(&run.snapshot());
             }
@@ -682,11 +812,9 @@ impl Pool {
 
     pub(crate) fn stats(&self) -> Stats {
         let names = self.kind_names();
-        let classes: Vec<Arc<ClassInfo>> = self
-            .classes
-            .read()
-            .unwrap_or_else(|e| e.into_inner())
-            .clone();
+        let now = self.now();
+        // Removing a class moves its totals under this lock.
+        let classes = self.classes.read().unwrap_or_else(|e| e.into_inner());
         let scheduler = self.ledger.open();
         let algorithm = scheduler.algorithm();
         let services: Vec<_> = classes
@@ -694,50 +822,112 @@ impl Pool {
             .map(|class| scheduler.stats(class.id))
             .collect();
         drop(scheduler);
-        let classes = classes
+        let by_class: Vec<ClassStats> = classes
             .iter()
             .zip(services)
-            .map(|(class, service)| {
-                let mut stats = ClassStats::empty(class.name.to_string());
-                let index = class.id.index() as u8;
-                let mut in_rings = 0;
-                for worker in self.known_workers() {
-                    if let Some(row) = worker.stats.existing(index) {
-                        stats.add(row, &names);
-                    }
-                    if worker.ring_class.load(Relaxed) == index {
-                        in_rings += worker.held();
-                    }
-                }
-                for (kind, count) in class
-                    .slot
-                    .ended_elsewhere
-                    .lock()
-                    .unwrap_or_else(|e| e.into_inner())
-                    .iter()
-                {
-                    // A kind may be younger than the list of names.
-                    if let Some(name) = names.get(usize::from(kind.get())) {
-                        stats.add_cancelled(name, *count);
-                    }
-                }
-                stats.queued = class.slot.waiting() + in_rings;
-                stats.refused = class.slot.refused.load(Relaxed);
-                if let Some(service) = service {
-                    stats.promised = service.promised;
-                    stats.aged = service.ageings;
-                }
-                stats
-            })
+            .map(|(class, service)| self.class_stats(class, &names, service, now.as_nanos()))
             .collect();
+        let ended = self.past_ended.load(SeqCst)
+            + by_class.iter().map(|class| class.counts.tasks).sum::<u64>();
+        let submitted = self.past_submitted.load(SeqCst)
+            + by_class.iter().map(|class| class.submitted).sum::<u64>();
+        drop(classes);
+        let last_rebalance = self.last_rebalance.load(Relaxed);
         Stats {
+            at: now,
             algorithm,
             strategy: self.strategy(),
             parallelism: self.spine.signals.parallelism() as usize,
             running: self.spine.signals.running() as usize,
             waiting_futures: self.spine.registry.len(),
-            classes,
+            classes: by_class,
+            submitted,
+            ended,
+            groups: [Group::Front, Group::Back]
+                .map(|group| self.group_stats(group, now.as_nanos())),
             rebalances: self.rebalances.load(Relaxed),
+            rebalanced_tasks: self.rebalanced_tasks.load(Relaxed),
+            last_rebalance: (last_rebalance != 0).then(|| Timestamp::from_nanos(last_rebalance)),
+        }
+    }
+
+    /// What one class has done; `names` are the kinds', `service` what the scheduler says.
+    pub(crate) fn class_stats(
+        &self,
+        class: &ClassInfo,
+        names: &[String],
+        service: Option<ClassService>,
+        now: u64,
+    ) -> ClassStats {
+        let spec = class.spec.read().unwrap_or_else(|e| e.into_inner()).clone();
+        let slot = class.slot;
+        let generation = slot.generation.load(SeqCst);
+        let index = class.id.index() as u8;
+        let mut stats = ClassStats::empty(spec);
+        for worker in self.known_workers() {
+            if let Some(row) = worker.stats.existing(index, generation) {
+                stats.add(row, names);
+                stats.submitted += row.submitted.load(Relaxed);
+                if worker.ring_class.load(Relaxed) == index && worker.busy.is_on() {
+                    // What the slice in progress has submitted; read in this order, so that nothing is counted twice.
+                    let settled = worker.submitted_settled.load(SeqCst);
+                    stats.submitted += worker.submitted.load(Relaxed).saturating_sub(settled);
+                }
+            }
+        }
+        for (kind, count) in slot
+            .ended_elsewhere
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .iter()
+        {
+            // A kind may be younger than the list of names.
+            if let Some(name) = names.get(usize::from(kind.get())) {
+                stats.add_cancelled(name, *count);
+            }
+        }
+        stats.paused = slot.mode.load(SeqCst) == mode::PAUSED;
+        stats.queued = slot.waiting() + self.held_of(index);
+        stats.running = self.running_of(index);
+        stats.oldest_wait = self.oldest_wait(slot, now);
+        // Read one after the other, the figures are of slightly different moments.
+        stats.submitted = (stats.submitted + slot.submitted_elsewhere()).max(stats.counts.tasks);
+        stats.refused = slot.refused.load(Relaxed);
+        if let Some(service) = service {
+            stats.promised = service.promised;
+            stats.aged = service.ageings;
+        }
+        stats
+    }
+
+    fn group_stats(&self, group: Group, now: u64) -> GroupStats {
+        let workers = || {
+            self.known_workers()
+                .filter(move |worker| worker.group == group && worker.index != IO_WORKER)
+        };
+        let count =
+            |of: &dyn Fn(&WorkerShared) -> bool| workers().filter(|worker| of(worker)).count();
+        let idle = |worker: &Arc<WorkerShared>| {
+            let since = worker
+                .last_activity
+                .load(Relaxed)
+                .max(worker.started_at.load(Relaxed));
+            Duration::from_nanos(now.saturating_sub(since))
+        };
+        GroupStats {
+            group,
+            wanted: self.wanted[group_index(group)].load(SeqCst),
+            present: count(&WorkerShared::accepts),
+            healthy: count(&|worker| {
+                worker.accepts() && f64::from(worker.health.load(Relaxed)) / 10_000.0 >= HEALTHY
+            }),
+            stuck: count(&|worker| worker.stuck.load(SeqCst)),
+            replaced: count(&|worker| worker.replaced_by().is_some()),
+            busy_ns: workers().map(|worker| worker.busy.read(now)).sum(),
+            idle_longest: workers()
+                .filter(|worker| worker.accepts() && !worker.busy.is_on())
+                .map(idle)
+                .max(),
         }
     }
 
@@ -761,6 +951,19 @@ impl Pool {
     pub(crate) fn warm_clock() -> Source {
         clock::best().clone()
     }
+}
+
+pub(crate) fn find<'a>(
+    classes: &'a [Arc<ClassInfo>],
+    name: &str,
+) -> Result<&'a Arc<ClassInfo>, Error> {
+    classes
+        .iter()
+        .find(|class| &*class.name == name)
+        .ok_or_else(|| Error::UnknownClass {
+            name: name.to_owned(),
+            known: classes.iter().map(|class| class.name.to_string()).collect(),
+        })
 }
 
 impl Drop for Pool {

@@ -112,6 +112,11 @@ impl Queue {
         pushed.wrapping_sub(taken)
     }
 
+    /// Entries that were ever appended; wraps.
+    pub(crate) fn pushed(&self) -> usize {
+        self.producers.pushed.load(SeqCst)
+    }
+
     /// True when `more` entries would pass `limit`. Racing producers may each find room for the same place, so the bound is
     /// kept to within the number of producers.
     #[inline]
@@ -195,6 +200,24 @@ impl Queue {
             self.taken.fetch_add(count, SeqCst);
         }
         count
+    }
+
+    /// Shows the oldest entry that can be reached now, which nobody can take meanwhile.
+    pub(crate) fn with_first<T>(&self, see: impl FnOnce(NonNull<Link>) -> T) -> Option<T> {
+        let consumers = lock(&self.consumers);
+        let first = match consumers.returned.front() {
+            Some(&first) => Some(first),
+            None => {
+                let stub = std::ptr::from_ref::<Link>(&self.stub).cast_mut();
+                let mut head = consumers.head;
+                if head == stub {
+                    // SAFETY: the stub lives as long as the queue.
+                    head = unsafe { (*head).next.load(Acquire) };
+                }
+                NonNull::new(head)
+            }
+        };
+        first.map(see)
     }
 
     /// Gives back entries that were taken and not started; they come first again, in the order given.

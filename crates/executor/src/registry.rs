@@ -74,6 +74,21 @@ impl Registry {
             .sum()
     }
 
+    /// Futures of a class that wait or run. Looks at each of them: for what is asked rarely.
+    pub(crate) fn count_of(&self, class: u8) -> usize {
+        (0..SHARDS)
+            .map(|shard| {
+                self.lock(shard)
+                    .entries
+                    .iter()
+                    .flatten()
+                    // SAFETY: entered, and the shard is locked: the life reference is still held.
+                    .filter(|task| unsafe { task.as_ref() }.slot.index == class)
+                    .count()
+            })
+            .sum()
+    }
+
     /// Cancels every future that is entered; returns how many were cancelled.
     pub(crate) fn cancel_all(&self) -> usize {
         let mut cancelled = 0;

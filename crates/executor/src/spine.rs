@@ -20,7 +20,7 @@ use std::hash::RandomState;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 
 /// Most worker threads of a group.
 pub const MAX_WORKERS_PER_GROUP: usize = 128;
@@ -117,8 +117,25 @@ pub(crate) struct ClassSlot {
     pub(crate) refused: AtomicU64,
     /// Tasks that were cancelled while no worker had them, by kind: futures that waited, and what a shutdown swept.
     pub(crate) ended_elsewhere: Mutex<Vec<(KindId, u64)>>,
-    /// Tasks submitted; counted on a manual clock only.
-    pub(crate) submitted: AtomicU64,
+    /// Whether workers may run the class: see [`mode`].
+    pub(crate) mode: AtomicU8,
+    /// Told apart from classes that had this slot before.
+    pub(crate) generation: AtomicU32,
+    /// Entries the queue had ever had when the class began.
+    pushed_before: AtomicUsize,
+    /// Entries of the queue that were no new tasks: woken futures, and what came back from rings and tags.
+    pub(crate) again: AtomicU64,
+    /// New tasks that went elsewhere than to the queue or to a worker's ring or stack.
+    pub(crate) special: AtomicU64,
+}
+
+/// Whether a class is run.
+pub(crate) mod mode {
+    pub(crate) const OPEN: u8 = 0;
+    /// Nothing of it starts; what is submitted waits.
+    pub(crate) const PAUSED: u8 = 1;
+    /// There is no such class any more: what slipped in is cancelled.
+    pub(crate) const REMOVED: u8 = 2;
 }
 
 impl ClassSlot {
@@ -146,7 +163,11 @@ impl ClassSlot {
             limit: AtomicUsize::new(usize::MAX),
             refused: AtomicU64::new(0),
             ended_elsewhere: Mutex::default(),
-            submitted: AtomicU64::new(0),
+            mode: AtomicU8::new(mode::REMOVED),
+            generation: AtomicU32::new(0),
+            pushed_before: AtomicUsize::new(0),
+            again: AtomicU64::new(0),
+            special: AtomicU64::new(0),
         }
     }
 
@@ -163,6 +184,34 @@ impl ClassSlot {
         } else {
             Group::Back
         }
+    }
+
+    /// Makes the slot ready for a new class. No task of an earlier one is left, and no handle of it.
+    pub(crate) fn begin_class(&self) {
+        self.virtual_now.store(0, SeqCst);
+        *self.ordered.lock().unwrap_or_else(|e| e.into_inner()) = Ordered::default();
+        self.forget_keys();
+        self.served_until.store(0, SeqCst);
+        self.refused.store(0, SeqCst);
+        self.ended_elsewhere
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .clear();
+        self.pushed_before.store(self.queue.pushed(), SeqCst);
+        self.again.store(0, SeqCst);
+        self.special.store(0, SeqCst);
+        self.generation.fetch_add(1, SeqCst);
+        self.mode.store(mode::OPEN, SeqCst);
+    }
+
+    /// Tasks submitted since the class began, those not counted that a task gave to its own worker.
+    pub(crate) fn submitted_elsewhere(&self) -> u64 {
+        let again = self.again.load(SeqCst);
+        let pushed = self
+            .queue
+            .pushed()
+            .wrapping_sub(self.pushed_before.load(SeqCst)) as u64;
+        (pushed + self.special.load(SeqCst)).saturating_sub(again)
     }
 
     /// Counts a task that was cancelled while no worker had it.
@@ -243,16 +292,7 @@ impl Spine {
         self.sweep();
         for slot in &self.classes {
             slot.limit.store(usize::MAX, SeqCst);
-            slot.virtual_now.store(0, SeqCst);
-            *slot.ordered.lock().unwrap_or_else(|e| e.into_inner()) = Ordered::default();
             slot.forget_keys();
-            slot.served_until.store(0, SeqCst);
-            slot.refused.store(0, SeqCst);
-            slot.ended_elsewhere
-                .lock()
-                .unwrap_or_else(|e| e.into_inner())
-                .clear();
-            slot.submitted.store(0, SeqCst);
         }
         self.key_refill.store(u64::MAX, SeqCst);
         for started in &self.started {

@@ -4,10 +4,12 @@
 //! class and kind; histograms by worker and class. Rows exist from the first task of a class on a worker. With the default of
 //! 32 kinds a row takes 2.6 KB of counters and 16 KB of histograms, so that 5 workers and 5 classes stay under half a megabyte.
 
-use flyball_core::class::MAX_CLASSES;
+use flyball_core::class::{ClassSpec, Group, MAX_CLASSES};
 use flyball_core::histogram::{AtomicHistogram, Histogram};
+use flyball_core::time::Timestamp;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::time::Duration;
 
 /// Adds to a figure that only this thread writes.
 #[inline(always)]
@@ -29,6 +31,10 @@ pub(crate) struct KindRow {
 }
 
 pub(crate) struct ClassRow {
+    /// Which of the classes that had this slot one after the other the figures are of.
+    generation: AtomicU32,
+    /// Tasks that tasks of the class submitted to it on this worker.
+    pub(crate) submitted: AtomicU64,
     kinds: Box<[KindRow]>,
     pub(crate) wait: AtomicHistogram,
     pub(crate) run: AtomicHistogram,
@@ -41,6 +47,10 @@ pub(crate) struct ClassRow {
 pub(crate) struct WorkerStats {
     kinds: usize,
     classes: Box<[OnceLock<ClassRow>]>,
+    /// Figures of classes that were removed, whose rows serve others now.
+    past: KindRow,
+    past_cpu_ns: AtomicU64,
+    past_stolen: AtomicU64,
 }
 
 impl WorkerStats {
@@ -48,12 +58,75 @@ impl WorkerStats {
         WorkerStats {
             kinds,
             classes: (0..MAX_CLASSES).map(|_| OnceLock::new()).collect(),
+            past: KindRow::default(),
+            past_cpu_ns: AtomicU64::new(0),
+            past_stolen: AtomicU64::new(0),
         }
+    }
+
+    /// Makes the row the one of this generation of the class: called by the worker before it runs a task of it.
+    #[inline]
+    pub(crate) fn renew(&self, class: u8, generation: u32) {
+        let row = self.row(class);
+        if row.generation.load(Relaxed) != generation {
+            self.start_over(row, generation);
+        }
+    }
+
+    #[cold]
+    fn start_over(&self, row: &ClassRow, generation: u32) {
+        for kind in row.kinds.iter() {
+            let moved = [
+                (&self.past.tasks, &kind.tasks),
+                (&self.past.polls, &kind.polls),
+                (&self.past.run_ns, &kind.run_ns),
+                (&self.past.panicked, &kind.panicked),
+                (&self.past.timed_out, &kind.timed_out),
+            ];
+            for (past, figure) in moved {
+                bump(past, figure.load(Relaxed));
+            }
+            kind.clear();
+        }
+        bump(&self.past_cpu_ns, row.cpu_ns.load(Relaxed));
+        bump(&self.past_stolen, row.stolen.load(Relaxed));
+        row.wait.clear();
+        row.run.clear();
+        for figure in [
+            &row.submitted,
+            &row.cpu_ns,
+            &row.slices,
+            &row.preempted,
+            &row.stolen,
+        ] {
+            figure.store(0, Relaxed);
+        }
+        row.generation.store(generation, Release);
+    }
+
+    /// Everything the worker has done, whatever the class.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            counts: Counts::default(),
+            cpu_ns: self.past_cpu_ns.load(Relaxed),
+            stolen: self.past_stolen.load(Relaxed),
+        };
+        totals.counts.add(&self.past);
+        for row in self.rows() {
+            totals.cpu_ns += row.cpu_ns.load(Relaxed);
+            totals.stolen += row.stolen.load(Relaxed);
+            for kind in row.kinds() {
+                totals.counts.add(kind);
+            }
+        }
+        totals
     }
 
     #[inline]
     pub(crate) fn row(&self, class: u8) -> &ClassRow {
         self.classes[usize::from(class)].get_or_init(|| ClassRow {
+            generation: AtomicU32::new(0),
+            submitted: AtomicU64::new(0),
             kinds: (0..self.kinds).map(|_| KindRow::default()).collect(),
             wait: AtomicHistogram::new(),
             run: AtomicHistogram::new(),
@@ -64,8 +137,11 @@ impl WorkerStats {
         })
     }
 
-    pub(crate) fn existing(&self, class: u8) -> Option<&ClassRow> {
-        self.classes[usize::from(class)].get()
+    /// The row of this generation of the class, if the worker has run any task of it.
+    pub(crate) fn existing(&self, class: u8, generation: u32) -> Option<&ClassRow> {
+        self.classes[usize::from(class)]
+            .get()
+            .filter(|row| row.generation.load(Acquire) == generation)
     }
 
     pub(crate) fn rows(&self) -> impl Iterator<Item = &ClassRow> {
@@ -84,7 +160,71 @@ impl ClassRow {
     }
 }
 
+/// What one worker has done since its number was first used.
+pub(crate) struct Totals {
+    pub(crate) counts: Counts,
+    pub(crate) cpu_ns: u64,
+    pub(crate) stolen: u64,
+}
+
+/// Time that something was on: one word, one writer, readable at any moment and also while it is on.
+///
+/// While it is off the word is the time so far. While it is on, the top bit is set and the rest is the moment at which it would have
+/// been switched on had it never been off, so that the time so far is now less that.
+#[derive(Default)]
+pub(crate) struct BusyMeter(AtomicU64);
+
+const ON: u64 = 1 << 63;
+
+impl BusyMeter {
+    /// Switches on at `now`, ns.
+    pub(crate) fn start(&self, now: u64) {
+        let word = self.0.load(Relaxed);
+        if word & ON == 0 {
+            self.0.store(ON | (now.wrapping_sub(word) & !ON), SeqCst);
+        }
+    }
+
+    /// Switches off at `now`, ns.
+    pub(crate) fn stop(&self, now: u64) {
+        let word = self.0.load(Relaxed);
+        if word & ON != 0 {
+            self.0.store(now.saturating_sub(word & !ON), SeqCst);
+        }
+    }
+
+    /// The time so far as of `now`, ns.
+    pub(crate) fn read(&self, now: u64) -> u64 {
+        match self.0.load(SeqCst) {
+            word if word & ON != 0 => now.saturating_sub(word & !ON),
+            word => word,
+        }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.load(SeqCst) & ON != 0
+    }
+}
+
 impl KindRow {
+    fn clear(&self) {
+        for figure in [
+            &self.tasks,
+            &self.polls,
+            &self.run_ns,
+            &self.wait_ns,
+            &self.panicked,
+            &self.cancelled,
+            &self.timed_out,
+            &self.deadline_missed,
+        ] {
+            figure.store(0, Relaxed);
+        }
+        if let Some(run) = self.run.get() {
+            run.clear();
+        }
+    }
+
     /// The histogram of run times of a named kind.
     pub(crate) fn run(&self) -> &AtomicHistogram {
         self.run.get_or_init(AtomicHistogram::new)
@@ -148,8 +288,23 @@ impl Counts {
 pub struct ClassStats {
     /// The class's name.
     pub name: String,
+    /// The class's settings as they are now.
+    pub spec: ClassSpec,
+    /// It is not run until it is resumed.
+    pub paused: bool,
+    /// Tasks submitted and taken, those that were refused not counted.
+    pub submitted: u64,
     /// Tasks that wait to run now.
     pub queued: usize,
+    /// Workers that run a task of the class now.
+    pub running: usize,
+    /// How long the task that has waited longest has waited to be run; None while none waits or it is not known.
+    ///
+    /// Of tasks in the class's queue by their time of arrival; if more than 1,024 have an order of their own (priority, deadline), the
+    /// longest of as many of them; of each key, its next task. Of what a worker has already taken to run next: the time since it began the task it runs, which for
+    /// tasks that this very task submitted is up to its age too much. A closure without a handle that a task submitted carries no
+    /// time of arrival; if it stands first in the queue, the time is not known.
+    pub oldest_wait: Option<Duration>,
     /// Sums over all kinds.
     pub counts: Counts,
     /// Sums by kind, those that occurred; `""` is tasks without a kind, `other` those beyond the bound on kinds.
@@ -176,10 +331,15 @@ pub struct ClassStats {
 }
 
 impl ClassStats {
-    pub(crate) fn empty(name: String) -> Self {
+    pub(crate) fn empty(spec: ClassSpec) -> Self {
         ClassStats {
-            name,
+            name: spec.name.clone(),
+            spec,
+            paused: false,
+            submitted: 0,
             queued: 0,
+            running: 0,
+            oldest_wait: None,
             counts: Counts::default(),
             kinds: Vec::new(),
             cpu_ns: 0,
@@ -231,10 +391,35 @@ impl ClassStats {
     }
 }
 
+/// One group's workers as they are now.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct GroupStats {
+    /// The group.
+    pub group: Group,
+    /// Workers it should have: the number given at the start or by [`scale`](crate::Executor::scale).
+    pub wanted: usize,
+    /// Of those, the ones that are there and take work.
+    pub present: usize,
+    /// Of those, the ones whose health is at least one half.
+    pub healthy: usize,
+    /// Workers that are stuck, those that were replaced included.
+    pub stuck: usize,
+    /// Threads of replaced workers that are still in their tasks.
+    pub replaced: usize,
+    /// Wall-clock time that the group's workers have spent in slices, ns, slices in progress and tasks that block included. The
+    /// difference between two readings over the time between them is the mean number of busy workers. Never less than before.
+    pub busy_ns: u64,
+    /// The longest that one of those present has been without work up to now; None when all are at work.
+    pub idle_longest: Option<Duration>,
+}
+
 /// What the executor has done since it started.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Stats {
+    /// When this was read.
+    pub at: Timestamp,
     /// The algorithm in force.
     pub algorithm: flyball_policy::sched::Algorithm,
     /// The placement strategy in force.
@@ -247,11 +432,26 @@ pub struct Stats {
     pub waiting_futures: usize,
     /// By class, in the order of their creation.
     pub classes: Vec<ClassStats>,
+    /// Tasks submitted and taken, all classes, those removed meanwhile included.
+    pub submitted: u64,
+    /// Tasks that ended, however they did; likewise.
+    pub ended: u64,
+    /// The front group, then the back group. The thread that drives tokio belongs to neither.
+    pub groups: [GroupStats; 2],
     /// Times queued work was moved between workers on demand or by the variance threshold.
     pub rebalances: u64,
+    /// Tasks moved by them.
+    pub rebalanced_tasks: u64,
+    /// When the last of them was; None before the first.
+    pub last_rebalance: Option<Timestamp>,
 }
 
 impl Stats {
+    /// The figures of one group.
+    pub fn group(&self, group: Group) -> &GroupStats {
+        &self.groups[usize::from(group == Group::Back)]
+    }
+
     /// The figures of one class.
     pub fn class(&self, name: &str) -> Option<&ClassStats> {
         self.classes.iter().find(|class| class.name == name)

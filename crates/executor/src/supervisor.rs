@@ -5,13 +5,13 @@
 
 use crate::event::What;
 use crate::os;
-use crate::pool::{Pool, TaskWhat, group_index, state};
+use crate::pool::{Pool, TaskWhat, WorkerShared, group_index, state, token};
 use crate::spine::{IO_WORKER, workers_of};
-use crate::stats::Counts;
 use crate::threads;
 use crate::topology::{self, Topology};
 use flyball_core::class::Group;
 use flyball_core::id::ClassSet;
+use flyball_core::time::nanos_of;
 use flyball_policy::sched::{heat, place};
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,6 +23,8 @@ use std::time::Duration;
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// How long it goes on ticking without work.
 const LINGER_NS: u64 = 50_000_000;
+/// A worker that is at work and shows no sign of life for this long has missed a heartbeat.
+const HEARTBEAT_NS: u64 = 1_000_000_000;
 /// How often CPU use, parallelism and balance are looked at.
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -31,6 +33,10 @@ const REFILL_NS: u64 = 50_000;
 
 struct Seen {
     task_since: u64,
+    /// The last sign of life, and for how long there has been no other while the worker was at work, ns.
+    sign: u64,
+    silent: u64,
+    looked: u64,
     /// The I/O thread had something in its ring and ran no task.
     held: bool,
     cpu: u64,
@@ -41,6 +47,7 @@ pub(crate) fn run(pool: &Arc<Pool>) {
     let mut busy_until = 0u64;
     let mut next_batch = 0u64;
     let mut next_second = 0u64;
+    let mut last_rebalance = 0u64;
     let mut seen: HashMap<usize, Seen> = HashMap::new();
     let mut no_heat = false;
     loop {
@@ -50,8 +57,7 @@ pub(crate) fn run(pool: &Arc<Pool>) {
         }
         let starting = now >= next_batch && start_missing(pool);
         if starting {
-            let delay = pool.config.start_delay.as_nanos();
-            next_batch = now.saturating_add(delay.min(u128::from(u64::MAX)) as u64);
+            next_batch = now.saturating_add(nanos_of(pool.tuning.start_delay()));
         }
         let busy = is_busy(pool);
         if busy {
@@ -63,13 +69,18 @@ pub(crate) fn run(pool: &Arc<Pool>) {
         if now >= next_second {
             next_second = now + SECOND_NS;
             measure(pool, &mut seen, now);
-            summarise(pool, now);
+            pool.judge_workers(now);
             follow_heat(pool, &mut no_heat);
             follow_parallelism(pool);
+        }
+        if let Some(every) = pool.tuning.rebalance_interval_ns()
+            && now >= last_rebalance.saturating_add(every)
+        {
+            last_rebalance = now;
             rebalance_if_uneven(pool);
         }
         if missing(pool) {
-            let delay = pool.config.start_delay;
+            let delay = pool.tuning.start_delay();
             sleep(pool, Some(delay.min(TICK.max(Duration::from_millis(1)))));
         } else if now < busy_until {
             sleep(pool, Some(TICK));
@@ -131,7 +142,7 @@ fn missing(pool: &Pool) -> bool {
 
 /// Starts the next batch of workers that are wanted and not there; true when it started any.
 fn start_missing(pool: &Arc<Pool>) -> bool {
-    let mut left = pool.config.start_batch;
+    let mut left = pool.tuning.start_batch.load(Relaxed);
     let mut any = false;
     for group in [Group::Front, Group::Back] {
         let wanted = pool.wanted[group_index(group)].load(SeqCst);
@@ -154,10 +165,14 @@ fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
         let since = worker.task_since.load(Relaxed);
         let before = seen.entry(worker.index).or_insert(Seen {
             task_since: 0,
+            sign: 0,
+            silent: 0,
+            looked: now,
             held: false,
             cpu: 0,
             at: 0,
         });
+        listen(pool, worker, before, now);
         let same = since != 0 && before.task_since == since;
         before.task_since = since;
         // A task of tokio's own that blocks the thread of its driver is no task of a class.
@@ -171,7 +186,7 @@ fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
         if overdue && worker.held() != 0 {
             pool.pass_on(worker.group);
         }
-        let stuck = same && now.saturating_sub(since) > pool.config.stuck_after.as_nanos() as u64;
+        let stuck = same && now.saturating_sub(since) > pool.tuning.stuck_after_ns();
         if stuck != worker.stuck.swap(stuck, SeqCst) {
             let what = TaskWhat(worker.task_what.load(Relaxed));
             let kind = pool
@@ -179,12 +194,7 @@ fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
                 .get(what.kind())
                 .cloned()
                 .unwrap_or_default();
-            let class = pool
-                .classes
-                .read()
-                .unwrap_or_else(|e| e.into_inner())
-                .get(what.class())
-                .map_or(String::new(), |class| class.name.to_string());
+            let class = pool.class_names().swap_remove(what.class());
             let at = pool.now();
             if stuck {
                 let reason = format!(
@@ -199,6 +209,43 @@ fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
             }
         }
     }
+}
+
+/// Counts the seconds in which a worker that is at work passed no task boundary. A task that blocks and has said so shows no sign of
+/// life by right.
+fn listen(pool: &Pool, worker: &WorkerShared, seen: &mut Seen, now: u64) {
+    let since = worker.task_since.load(Relaxed);
+    let sign = if since != 0 {
+        since
+    } else {
+        worker.heartbeat.load(Relaxed)
+    };
+    let at_work = worker.state.load(SeqCst) == state::BUSY;
+    let elapsed = now.saturating_sub(std::mem::replace(&mut seen.looked, now));
+    let before = seen.silent / HEARTBEAT_NS;
+    if !at_work || sign != seen.sign {
+        seen.silent = 0;
+        seen.sign = sign;
+    } else if worker.token.load(SeqCst) != token::LENT {
+        seen.silent = seen.silent.saturating_add(elapsed);
+    }
+    let missed = seen.silent / HEARTBEAT_NS;
+    if missed > before {
+        worker.missed_heartbeats.fetch_add(missed - before, Relaxed);
+        if before == 0 {
+            let silent = Duration::from_nanos(seen.silent);
+            let reason = format!("at work, and no task boundary for {silent:?}");
+            pool.events.push(
+                pool.now(),
+                Some(worker.index),
+                What::MissedHeartbeat,
+                reason,
+            );
+        }
+    }
+    worker
+        .missed_now
+        .store(u32::try_from(missed).unwrap_or(u32::MAX), Relaxed);
 }
 
 /// Takes back the slice of a long task while a higher rank waits: whoever queued that may have found its class marked ready
@@ -235,28 +282,6 @@ fn measure(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
             before.cpu = cpu;
             before.at = now;
         }
-    }
-}
-
-/// Sums up what each worker has done, for the placement strategies.
-fn summarise(pool: &Pool, now: u64) {
-    for worker in pool.known_workers() {
-        let mut counts = Counts::default();
-        for kind in worker.stats.rows().flat_map(|row| row.kinds()) {
-            counts.add(kind);
-        }
-        let alive = now.saturating_sub(worker.started_at.load(Relaxed)).max(1);
-        let errors = counts.panicked + counts.timed_out;
-        worker
-            .mean_run_ns
-            .store(counts.run_ns / counts.polls.max(1), Relaxed);
-        worker.throughput.store(
-            (u128::from(counts.tasks) * 1_000_000_000 / u128::from(alive)) as u64,
-            Relaxed,
-        );
-        worker
-            .error_rate
-            .store((errors * 10_000 / counts.tasks.max(1)) as u32, Relaxed);
     }
 }
 
@@ -298,7 +323,10 @@ fn follow_heat(pool: &Pool, known_unavailable: &mut bool) {
                 .zip(reading.hardware_khz)
                 .map(|(allowed, hardware)| (allowed as f64, hardware as f64)),
         });
-        worker.weight.store((weight * 10_000.0) as u32, Relaxed);
+        worker
+            .weight_by_heat
+            .store((weight * 10_000.0) as u32, Relaxed);
+        worker.publish_weight();
     }
 }
 

@@ -86,11 +86,29 @@ impl Tags {
             .find_map(|worker| self.take(worker, slot))
     }
 
+    /// The least of what `oldest` finds in each worker's list of a class, called under the list's lock.
+    pub(crate) fn oldest_of(
+        &self,
+        class: u8,
+        oldest: impl Fn(&mut dyn Iterator<Item = NonNull<Header>>) -> Option<u64>,
+    ) -> Option<u64> {
+        self.workers
+            .iter()
+            .filter(|tagged| tagged.classes.load(Relaxed) & (1 << class) != 0)
+            .filter_map(|tagged| {
+                let lists = tagged.lists.lock().unwrap_or_else(|e| e.into_inner());
+                let (_, list) = lists.0.iter().find(|(known, _)| *known == class)?;
+                oldest(&mut list.iter().copied())
+            })
+            .min()
+    }
+
     /// Moves what is tagged for a worker to the classes' queues; returns how many tasks.
     pub(crate) fn untag(&self, worker: usize, slots: &'static [ClassSlot]) -> usize {
         let mut moved = 0;
         for slot in slots {
             while let Some(task) = self.take(worker, slot) {
+                slot.again.fetch_add(1, Relaxed);
                 slot.queue.push(task.cast::<Link>());
                 slot.announce();
                 moved += 1;

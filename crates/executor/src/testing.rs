@@ -101,6 +101,30 @@ impl Testing {
         Ok(Class::new(self.pool.clone(), self.pool.add_class(spec)?))
     }
 
+    /// Takes away a class that has no tasks.
+    ///
+    /// # Errors
+    /// As [`Executor::remove_class`](crate::Executor::remove_class).
+    pub fn remove_class(&self, name: &str) -> Result<(), Error> {
+        self.pool.remove_class(name)
+    }
+
+    /// Stops running a class until it is resumed; true when it was not paused already.
+    ///
+    /// # Errors
+    /// [`Error::UnknownClass`].
+    pub fn pause_class(&self, name: &str) -> Result<bool, Error> {
+        self.pool.pause_class(name)
+    }
+
+    /// Runs a paused class again; true when it was paused.
+    ///
+    /// # Errors
+    /// [`Error::UnknownClass`].
+    pub fn resume_class(&self, name: &str) -> Result<bool, Error> {
+        self.pool.resume_class(name)
+    }
+
     /// Switches the algorithm.
     pub fn set_algorithm(&self, algorithm: Algorithm) {
         self.pool.set_algorithm(algorithm);
@@ -144,9 +168,10 @@ impl Testing {
 
     /// Tasks submitted to a class since the start; 0 for a class that there is not.
     pub fn submitted(&self, class: &str) -> u64 {
-        self.pool
-            .find_class(class)
-            .map_or(0, |info| info.slot.submitted.load(SeqCst))
+        self.pool.find_class(class).map_or(0, |info| {
+            let now = self.pool.now().as_nanos();
+            self.pool.class_stats(&info, &[], None, now).submitted
+        })
     }
 
     /// Tasks of a class that are ready to run and have not.

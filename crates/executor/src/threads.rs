@@ -6,11 +6,9 @@ use crate::event::What;
 use crate::os::{self, BackPriority, ThreadClock, Unavailable};
 use crate::pool::{Pool, WorkerShared, command, state};
 use crate::spine::{group_of, workers_of};
-use crate::topology::Topology;
 use crate::worker::{Mode, Worker};
 use flyball_core::class::Group;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::*;
 
@@ -89,6 +87,7 @@ fn body(pool: Arc<Pool>, shared: Arc<WorkerShared>) {
         pool.config.on_thread_stop.as_deref(),
     );
     *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) = None;
+    *shared.thread_id.lock().unwrap_or_else(|e| e.into_inner()) = None;
     shared.cpu.store(0, SeqCst);
     let reason = if pool.stop.load(SeqCst) {
         "shutdown"
@@ -160,24 +159,24 @@ fn settle_in(pool: &Pool, shared: &WorkerShared) {
     take_priority(&pool.config, shared.group, &|unavailable| {
         report(Err(unavailable))
     });
-    if let Some(layout) = pool.config.pin {
-        let allowed = os::allowed_cpus().ok();
-        let topology = Topology::read(Path::new("/"), allowed.as_ref())
-            .or_else(|why| allowed.as_ref().map(Topology::flat).ok_or(why));
-        match topology {
-            Ok(topology) => {
-                let position = shared.index - workers_of(shared.group).start;
-                if let Some(cpus) = topology.layout(position + 1, layout).last() {
-                    let pinned = os::pin(cpus);
-                    if pinned.is_ok() {
-                        *shared.pinned_to.lock().unwrap_or_else(|e| e.into_inner()) =
-                            cpus.iter().next();
-                    }
-                    report(pinned);
-                }
+    {
+        // Held over the call, as whoever changes the CPUs meanwhile holds it.
+        let cores = shared
+            .affinity_cores
+            .lock()
+            .unwrap_or_else(|e| e.into_inner());
+        let cpus = match &cores[..] {
+            [] => pool.layout_of(shared.index, os::allowed_cpus().ok().as_ref()),
+            cores => Some(Ok(cores.iter().copied().collect())),
+        };
+        if let Some(cpus) = cpus {
+            let pinned = cpus.and_then(|cpus| os::pin(&cpus).map(|()| cpus));
+            if let Ok(cpus) = &pinned {
+                *shared.pinned_to.lock().unwrap_or_else(|e| e.into_inner()) = cpus.iter().next();
             }
-            Err(unavailable) => report(Err(unavailable)),
+            report(pinned.map(drop));
         }
+        *shared.thread_id.lock().unwrap_or_else(|e| e.into_inner()) = os::thread_id().ok();
     }
     *shared.clock.lock().unwrap_or_else(|e| e.into_inner()) = ThreadClock::of_current_thread().ok();
 }

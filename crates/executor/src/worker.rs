@@ -13,9 +13,9 @@ use self::park::WAKE_COST;
 use crate::dispatch::{self, Local, NO_CLASS, Which};
 use crate::ledger::Used;
 use crate::os;
-use crate::pool::{Pool, TaskWhat, UNNAMED, WorkerShared, command, state};
+use crate::pool::{Pool, TaskWhat, UNNAMED, WorkerShared, command, state, token};
 use crate::signals::Signals;
-use crate::spine::ClassSlot;
+use crate::spine::{ClassSlot, mode};
 use crate::stats::bump;
 use crate::task::{self, Header, Ran};
 use flyball_core::class::Group;
@@ -448,7 +448,9 @@ impl Worker {
             match self.begin() {
                 Begin::Slice => {
                     let slot = self.slice.as_ref()?.slot;
-                    if let Some(task) = self.take(slot) {
+                    if slot.mode.load(SeqCst) == mode::OPEN
+                        && let Some(task) = self.take(slot)
+                    {
                         self.found_work();
                         return Some(task);
                     }
@@ -577,11 +579,14 @@ impl Worker {
         if !self.shared.ring.is_empty() {
             ready |= 1 << self.shared.ring_class.load(Relaxed); // also what others may not take
         }
+        // A paused class neither runs nor counts as one that waits.
+        let open = pool.mask(Group::Front) | pool.mask(Group::Back);
+        ready &= open;
         let allowed = match self.mode {
             Mode::Thread => pool.mask(group),
-            Mode::Manual => pool.mask(Group::Front) | pool.mask(Group::Back),
+            Mode::Manual => open,
             Mode::Io if self.shared.ring.is_empty() => 0,
-            Mode::Io => 1 << self.shared.ring_class.load(Relaxed),
+            Mode::Io => open & 1 << self.shared.ring_class.load(Relaxed),
         };
         if ready & allowed == 0 {
             return Begin::Nothing { until: 0 };
@@ -591,6 +596,7 @@ impl Worker {
                 return Begin::Nothing { until: 0 };
             }
             self.token = true;
+            self.shared.token.store(token::HELD, SeqCst);
         }
         if self.slice.is_none() {
             // What was spent on looking for work is nobody's.
@@ -660,8 +666,12 @@ impl Worker {
         let signals = self.signals();
         if self.shared.ring_class.load(Relaxed) != slot.index {
             self.flush_ring();
-            self.shared.ring_class.store(slot.index, Relaxed);
+            self.shared.ring_class.store(slot.index, SeqCst);
         }
+        self.shared.busy.start(self.now);
+        self.shared
+            .stats
+            .renew(slot.index, slot.generation.load(Relaxed));
         self.local.slice_class.set(slot.index);
         let rank = slot.rank.load(Relaxed);
         signals.publish_rank(self.shared.index, rank);
@@ -673,6 +683,9 @@ impl Worker {
             .any(|class| self.pool.spine.classes[class.index()].rank.load(Relaxed) > rank)
         {
             signals.revoke(self.shared.index);
+        }
+        if slot.mode.load(SeqCst) != mode::OPEN {
+            signals.revoke(self.shared.index); // paused between the pick and now
         }
         if self.pool.spine.supervisor_asleep.load(Relaxed) {
             self.pool.spine.rouse_supervisor();
@@ -707,6 +720,13 @@ impl Worker {
         let row = self.shared.stats.row(slice.slot.index);
         bump(&row.cpu_ns, cpu_ns);
         bump(&row.slices, 1);
+        self.shared.busy.stop(self.now);
+        self.shared.last_activity.store(self.now, Relaxed);
+        let submitted = self.shared.submitted.load(Relaxed);
+        let settled = self.shared.submitted_settled.load(Relaxed);
+        // In this order: a reader that adds what is not settled yet misses some rather than count it twice.
+        self.shared.submitted_settled.store(submitted, SeqCst);
+        bump(&row.submitted, submitted - settled);
         if self.now < slice.end
             && self.now > slice.started
             && self.signals().is_revoked(self.shared.index)

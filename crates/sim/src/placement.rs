@@ -55,6 +55,7 @@ impl Placement {
                 cpu_free: 1.0,
                 memory_free: config.memory_per_worker(),
                 accepting: true,
+                max_tagged: place::MAX_TASKS_PER_WORKER,
             })
             .collect();
         let places = |strategy: Strategy| strategy != Strategy::Pull;

@@ -4,8 +4,8 @@
 //! classes), its token. How sleepers and wakers cannot miss each other is told in [`signals`](crate::signals).
 
 use super::Worker;
-use crate::pool::{Pool, command, state};
-use crate::spine::ClassSlot;
+use crate::pool::{Pool, command, state, token};
+use crate::spine::{ClassSlot, mode};
 use crate::stats::bump;
 use crate::task::Header;
 use flyball_core::class::Group;
@@ -51,6 +51,7 @@ impl Worker {
                 if first.is_none() {
                     first = Some(task);
                 } else if let Err(task) = ring.push_quiet(task) {
+                    slot.again.fetch_add(1, Relaxed);
                     slot.queue.push(task.cast());
                     slot.announce();
                 }
@@ -103,6 +104,9 @@ impl Worker {
         let links: Vec<_> = entries.iter().map(|task| task.cast()).collect();
         slot.queue.give_back(&links);
         slot.announce();
+        if slot.mode.load(SeqCst) == mode::REMOVED {
+            slot.sweep(); // what slipped in: nobody else looks for it any more
+        }
     }
 
     /// The time of a shutdown is over: nothing that waits here starts any more.
@@ -125,7 +129,10 @@ impl Worker {
 
     pub(super) fn release_token(&mut self) {
         if std::mem::replace(&mut self.token, false) {
-            self.signals().release_token(self.group());
+            // Unless the supervisor gave it back already, while this worker was stuck.
+            if self.shared.token.swap(token::NONE, SeqCst) == token::HELD {
+                self.signals().release_token(self.group());
+            }
             if self.group() == Group::Front {
                 self.pool.pass_on(Group::Back);
             }

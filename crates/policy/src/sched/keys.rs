@@ -423,6 +423,14 @@ impl<T> KeyTable<T> {
         self.retain(|_| false, into);
     }
 
+    /// Shows of each key the tasks that wait and go first: the next new one, and the next of those that were started.
+    pub fn firsts(&self) -> impl Iterator<Item = &T> {
+        self.entries
+            .iter()
+            .flat_map(|entry| [entry.waiting.first(), entry.started.first()])
+            .flatten()
+    }
+
     /// Shows the keys that are known and the shared buckets in use, in no order.
     pub fn keys(&self) -> impl Iterator<Item = KeyView<'_>> {
         self.entries

@@ -5,7 +5,7 @@
 //! wish: the task stays in its class, others may steal it, and a strategy can be changed at any time because nothing but
 //! new tags depends on it.
 //!
-//! Every strategy looks only at workers that accept work and have fewer than [`MAX_TASKS_PER_WORKER`] tagged tasks, and
+//! Every strategy looks only at workers that accept work and have fewer tagged tasks than they may, and
 //! answers `None` when there is none: the task then waits untagged. Ties go to the lowest worker id, so answers repeat.
 //! Figures that are no number count as the worst. A decision is a scan over the workers.
 
@@ -27,7 +27,7 @@ pub use balance::{
     Move, REBALANCE_VARIANCE, jain, needs_rebalance, normalized_variance, rebalance, variance,
 };
 
-/// How many tasks may be tagged for one worker.
+/// How many tasks may be tagged for one worker, unless something else is set.
 pub const MAX_TASKS_PER_WORKER: u32 = 100;
 /// A worker that owns a key is overloaded when it has more than this much of the average load, in percent, rounded up
 /// (consistent hashing with bounded loads: Mirrokni, Thorup, Zadimoghaddam, 2018, where 125 % is a usual choice).
@@ -148,6 +148,8 @@ pub struct WorkerView {
     pub memory_free: u64,
     /// Whether it takes new work at all.
     pub accepting: bool,
+    /// How many tasks may be tagged for it; [`MAX_TASKS_PER_WORKER`] unless set.
+    pub max_tagged: u32,
 }
 
 impl WorkerView {
@@ -168,6 +170,7 @@ impl WorkerView {
             cpu_free: 1.0,
             memory_free: u64::MAX,
             accepting: true,
+            max_tagged: MAX_TASKS_PER_WORKER,
         }
     }
 
@@ -178,7 +181,7 @@ impl WorkerView {
 
     /// Says whether a task may be tagged for the worker.
     pub fn is_open(&self) -> bool {
-        self.accepting && self.tagged < MAX_TASKS_PER_WORKER
+        self.accepting && self.tagged < self.max_tagged
     }
 }
 

@@ -79,6 +79,11 @@ impl<T> Line<T> {
         }
     }
 
+    /// The task that goes first.
+    pub(super) fn first(&self) -> Option<&T> {
+        self.front_item().map(|item| &item.task)
+    }
+
     /// Rank and sequence of the task that goes first.
     pub(super) fn front(&self) -> Option<(u64, u64)> {
         self.front_item().map(Item::order)

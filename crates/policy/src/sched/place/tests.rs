@@ -26,6 +26,7 @@ fn worker() -> impl Generator<Value = WorkerView> {
         cpu_free: c.0,
         memory_free: c.1,
         accepting: c.2 || c.3,
+        max_tagged: MAX_TASKS_PER_WORKER,
     })
 }
 
