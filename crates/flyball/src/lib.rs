@@ -36,9 +36,15 @@ pub use flyball_executor::{
 pub use flyball_executor::testing;
 #[cfg(feature = "process")]
 pub use flyball_process as process;
+#[cfg(all(
+    feature = "watch",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+pub use flyball_profile::watch;
 
 // The guide's code is compiled and run with the tests.
-#[cfg(all(doctest, feature = "testing"))]
+#[cfg(all(doctest, feature = "testing", feature = "watch"))]
 #[doc = include_str!("../../../docs/guide.md")]
 mod guide {}
 

@@ -30,8 +30,11 @@ mod turn;
 
 pub use threads::State;
 
-use crate::stack::{SIGNAL, Sampler, Stack};
-use crate::{Error, sys};
+pub use crate::Error;
+pub use crate::stack::{Frame, Stack};
+
+use crate::stack::{SIGNAL, Sampler};
+use crate::sys;
 use flyball_core::time::Timestamp;
 use shell::{Shared, Shell};
 use std::fmt;
