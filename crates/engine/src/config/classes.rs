@@ -3,16 +3,20 @@
 //! A class with the name of a built-in one starts from that, any other from what `normal` has. Each field is a row of its own, and
 //! its value is kept as it was written.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flyball_core::class::{
-    ClassSpec, Group, MAX_PRIORITY, MAX_SHARES, MAX_TIME_SLICE, MIN_TIME_SLICE,
+    ClassSpec, Group, MAX_CLASSES, MAX_PRIORITY, MAX_SHARES, MAX_TIME_SLICE, MIN_TIME_SLICE,
 };
 use serde_json::{Map, Value as Json};
 
+use super::error::{Path, Problem};
 use super::field::Field;
+use super::layers::Walk;
 use super::schema::{Key, integer, number};
-use super::value::{Kind, Value};
+use super::tree::{Data, Entry, Mark, Node};
+use super::value::{Kind, Value, nearest};
 
 const GROUPS: [&str; 2] = ["front", "back"];
 
@@ -157,13 +161,13 @@ impl Field for Classes {
             panic!("the schema's row of {key} does not fit its field")
         };
         Classes {
-            specs: maps.iter().map(spec).collect(),
+            specs: maps.iter().map(spec_of).collect(),
             maps: maps.clone(),
         }
     }
 
     fn give(&self, _: &Key) -> Value {
-        let kept: Vec<ClassSpec> = self.maps.iter().map(spec).collect();
+        let kept: Vec<ClassSpec> = self.maps.iter().map(spec_of).collect();
         Value::Maps(match kept == self.specs {
             true => self.maps.clone(),
             false => self.specs.iter().map(map).collect(),
@@ -172,12 +176,12 @@ impl Field for Classes {
 }
 
 /// Finds the row of a field.
-pub(super) fn key(name: &str) -> Option<&'static Key> {
+fn key(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name() == name)
 }
 
 /// Makes a class of a map that has been checked; what it does not say is as in the built-in class of the name, or in `normal`.
-pub(super) fn spec(map: &Map<String, Json>) -> ClassSpec {
+fn spec_of(map: &Map<String, Json>) -> ClassSpec {
     let name = map.get("name").and_then(Json::as_str).unwrap_or_default();
     let mut spec = ClassSpec::built_in()
         .into_iter()
@@ -213,7 +217,7 @@ pub(super) fn spec(map: &Map<String, Json>) -> ClassSpec {
 }
 
 /// Writes a class out, every field of it.
-pub(super) fn map(spec: &ClassSpec) -> Map<String, Json> {
+fn map(spec: &ClassSpec) -> Map<String, Json> {
     let text = |time| Json::from(flyball_core::units::format_duration(time));
     let concurrency = spec.concurrency.map_or("unlimited".into(), Json::from);
     [
@@ -233,4 +237,129 @@ pub(super) fn map(spec: &ClassSpec) -> Map<String, Json> {
     .into_iter()
     .map(|(field, json): (&str, Json)| (field.to_owned(), json))
     .collect()
+}
+
+impl Walk<'_> {
+    /// Reads the list of classes.
+    pub(super) fn classes(&mut self, items: &[Node], mark: Mark, path: &Path<'_>) -> Option<Value> {
+        let before = self.faults.count();
+        let mut maps = Vec::<Map<String, Json>>::new();
+        let mut names = BTreeMap::<String, Mark>::new();
+        for (index, item) in items.iter().enumerate() {
+            let path = Path::Item(path, index);
+            let Some((map, name_at)) = self.class(item, &path) else {
+                continue;
+            };
+            let spec = spec_of(&map);
+            if let Some(first) = names.get(&spec.name) {
+                let problem = Problem::Conflict {
+                    other: "the other".into(),
+                    at: (self.locate)(*first),
+                    reason: format!("two classes have the name {}", spec.name),
+                };
+                let origin = (self.locate)(name_at);
+                self.faults.add(origin, &Path::Key(&path, "name"), problem);
+            } else {
+                names.insert(spec.name.clone(), name_at);
+            }
+            maps.push(map);
+        }
+        self.all_classes(&maps, mark, path);
+        (self.faults.count() == before).then_some(Value::Maps(maps))
+    }
+
+    /// Checks what needs all classes at once.
+    fn all_classes(&mut self, maps: &[Map<String, Json>], mark: Mark, path: &Path<'_>) {
+        let mut all: BTreeMap<String, ClassSpec> = ClassSpec::built_in()
+            .into_iter()
+            .map(|spec| (spec.name.clone(), spec))
+            .collect();
+        all.extend(
+            maps.iter()
+                .map(spec_of)
+                .map(|spec| (spec.name.clone(), spec)),
+        );
+        let mut unusable = |found: String, expected: String| {
+            let problem = Problem::Wrong {
+                found,
+                why: None,
+                expected,
+                nearest: None,
+            };
+            self.faults.add((self.locate)(mark), path, problem);
+        };
+        if all.len() > MAX_CLASSES {
+            unusable(
+                format!("{} classes, the built-in ones included", all.len()),
+                format!("at most {MAX_CLASSES}"),
+            );
+        }
+        let guaranteed: f64 = all.values().map(|spec| spec.guarantee).sum();
+        // Ten guarantees of 0.1 may add up to a little more than 1.
+        if guaranteed > 1.0 + 1e-9 {
+            unusable(
+                format!("guarantees of {guaranteed:.3} together"),
+                "at most 1".into(),
+            );
+        }
+    }
+
+    /// Reads one class, and tells where its name stands.
+    fn class(&mut self, item: &Node, path: &Path<'_>) -> Option<(Map<String, Json>, Mark)> {
+        let Data::Map(entries) = &item.data else {
+            self.mismatch(item, item.mark, path, "a class as a map".into());
+            return None;
+        };
+        let before = self.faults.count();
+        let mut map = Map::new();
+        let mut name_at = None;
+        for Entry {
+            key: name,
+            mark,
+            node,
+        } in entries.iter()
+        {
+            let path = Path::Key(path, name);
+            let Some(key) = key(name) else {
+                let known = KEYS.iter().map(|key| key.name());
+                let nearest = match self.faults.is_full() {
+                    true => None,
+                    false => nearest(name, known).map(Into::into),
+                };
+                let origin = (self.locate)(*mark);
+                self.faults.add(origin, &path, Problem::Unknown { nearest });
+                continue;
+            };
+            if key.name() == "name" {
+                name_at = Some(node.mark);
+            }
+            if let Some((value, text)) = self.value(key, node, &path) {
+                let json = match text {
+                    Some(text) => Json::from(&*text),
+                    None => value.to_json(),
+                };
+                map.insert(key.name().into(), json);
+            }
+        }
+        let Some(name_at) = name_at else {
+            let problem = Problem::Wrong {
+                found: "a class without a name".into(),
+                why: None,
+                expected: "the key name".into(),
+                nearest: None,
+            };
+            self.faults.add((self.locate)(item.mark), path, problem);
+            return None;
+        };
+        if self.faults.count() > before {
+            return None;
+        }
+        if let Err(error) = spec_of(&map).validate() {
+            let reason = error.to_string();
+            let origin = (self.locate)(name_at);
+            self.faults.add(origin, path, Problem::Unusable { reason });
+            return None;
+        }
+        Some((map, name_at))
+    }
 }

@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
-use flyball_core::class::{ClassSpec, MAX_CLASSES};
 use serde_json::{Map, Value as Json};
 
 use super::blocks::Values;
-use super::classes;
 use super::error::{Faults, Path, Problem};
 use super::origin::Origin;
 use super::schema::{self, Found, Key};
@@ -52,7 +50,7 @@ pub(super) fn defaults() -> &'static Values {
 
 /// Reads one source into a layer.
 pub(super) struct Walk<'a> {
-    locate: Locate<'a>,
+    pub(super) locate: Locate<'a>,
     /// Whether a null takes a setting back (a change at run time) or is a mistake.
     patch: bool,
     pub(super) layer: Layer,
@@ -336,129 +334,7 @@ impl<'a> Walk<'a> {
         (maps.len() == items.len()).then_some(Value::Maps(maps))
     }
 
-    fn classes(&mut self, items: &[Node], mark: Mark, path: &Path<'_>) -> Option<Value> {
-        let before = self.faults.count();
-        let mut maps = Vec::<Map<String, Json>>::new();
-        let mut names = BTreeMap::<String, Mark>::new();
-        for (index, item) in items.iter().enumerate() {
-            let path = Path::Item(path, index);
-            let Some((map, name_at)) = self.class(item, &path) else {
-                continue;
-            };
-            let spec = classes::spec(&map);
-            if let Some(first) = names.get(&spec.name) {
-                let problem = Problem::Conflict {
-                    other: "the other".into(),
-                    at: (self.locate)(*first),
-                    reason: format!("two classes have the name {}", spec.name),
-                };
-                let origin = (self.locate)(name_at);
-                self.faults.add(origin, &Path::Key(&path, "name"), problem);
-            } else {
-                names.insert(spec.name.clone(), name_at);
-            }
-            maps.push(map);
-        }
-        self.all_classes(&maps, mark, path);
-        (self.faults.count() == before).then_some(Value::Maps(maps))
-    }
-
-    /// Checks what needs all classes at once.
-    fn all_classes(&mut self, maps: &[Map<String, Json>], mark: Mark, path: &Path<'_>) {
-        let mut all: BTreeMap<String, ClassSpec> = ClassSpec::built_in()
-            .into_iter()
-            .map(|spec| (spec.name.clone(), spec))
-            .collect();
-        all.extend(
-            maps.iter()
-                .map(classes::spec)
-                .map(|spec| (spec.name.clone(), spec)),
-        );
-        let mut unusable = |found: String, expected: String| {
-            let problem = Problem::Wrong {
-                found,
-                why: None,
-                expected,
-                nearest: None,
-            };
-            self.faults.add((self.locate)(mark), path, problem);
-        };
-        if all.len() > MAX_CLASSES {
-            unusable(
-                format!("{} classes, the built-in ones included", all.len()),
-                format!("at most {MAX_CLASSES}"),
-            );
-        }
-        let guaranteed: f64 = all.values().map(|spec| spec.guarantee).sum();
-        // Ten guarantees of 0.1 may add up to a little more than 1.
-        if guaranteed > 1.0 + 1e-9 {
-            unusable(
-                format!("guarantees of {guaranteed:.3} together"),
-                "at most 1".into(),
-            );
-        }
-    }
-
-    /// Reads one class, and tells where its name stands.
-    fn class(&mut self, item: &Node, path: &Path<'_>) -> Option<(Map<String, Json>, Mark)> {
-        let Data::Map(entries) = &item.data else {
-            self.mismatch(item, item.mark, path, "a class as a map".into());
-            return None;
-        };
-        let before = self.faults.count();
-        let mut map = Map::new();
-        let mut name_at = None;
-        for Entry {
-            key: name,
-            mark,
-            node,
-        } in entries.iter()
-        {
-            let path = Path::Key(path, name);
-            let Some(key) = classes::key(name) else {
-                let known = classes::KEYS.iter().map(|key| key.name());
-                let nearest = match self.faults.is_full() {
-                    true => None,
-                    false => nearest(name, known).map(Into::into),
-                };
-                let origin = (self.locate)(*mark);
-                self.faults.add(origin, &path, Problem::Unknown { nearest });
-                continue;
-            };
-            if key.name() == "name" {
-                name_at = Some(node.mark);
-            }
-            if let Some((value, text)) = self.value(key, node, &path) {
-                let json = match text {
-                    Some(text) => Json::from(&*text),
-                    None => value.to_json(),
-                };
-                map.insert(key.name().into(), json);
-            }
-        }
-        let Some(name_at) = name_at else {
-            let problem = Problem::Wrong {
-                found: "a class without a name".into(),
-                why: None,
-                expected: "the key name".into(),
-                nearest: None,
-            };
-            self.faults.add((self.locate)(item.mark), path, problem);
-            return None;
-        };
-        if self.faults.count() > before {
-            return None;
-        }
-        if let Err(error) = classes::spec(&map).validate() {
-            let reason = error.to_string();
-            let origin = (self.locate)(name_at);
-            self.faults.add(origin, path, Problem::Unusable { reason });
-            return None;
-        }
-        Some((map, name_at))
-    }
-
-    fn mismatch(&mut self, node: &Node, mark: Mark, path: &Path<'_>, expected: String) {
+    pub(super) fn mismatch(&mut self, node: &Node, mark: Mark, path: &Path<'_>, expected: String) {
         self.wrong(node, mark, path, expected, Wrong::default());
     }
 

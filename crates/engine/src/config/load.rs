@@ -6,9 +6,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
-use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -18,98 +15,10 @@ use super::checks;
 use super::error::{Errors, Fault, Faults, Path, Problem, pointer_of};
 use super::layers::{self, Layer, Setting, Walk};
 use super::origin::Origin;
-use super::schema::{self, ENVIRONMENT_PREFIX, Key};
+use super::schema::{self, Key};
+use super::sources::{FileSource, Sources, Unreadable, read_file};
 use super::tree::{self, MAX_DEPTH, MAX_FILE, Mark, Node};
 use super::value::{Value, clip};
-
-/// What a configuration is read from.
-#[derive(Clone, Debug, Default)]
-pub struct Sources {
-    file: FileSource,
-    environment: Vec<(OsString, OsString)>,
-    flags: Vec<(String, String, String)>,
-}
-
-#[derive(Clone, Debug, Default)]
-enum FileSource {
-    #[default]
-    None,
-    File {
-        path: PathBuf,
-        optional: bool,
-    },
-    Text {
-        name: String,
-        bytes: Vec<u8>,
-    },
-}
-
-impl Sources {
-    /// No source: everything at its default.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Reads this file, which must exist.
-    #[must_use]
-    pub fn with_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.file = FileSource::File {
-            path: path.into(),
-            optional: false,
-        };
-        self
-    }
-
-    /// Reads this file if it exists.
-    #[must_use]
-    pub fn with_file_if_present(mut self, path: impl Into<PathBuf>) -> Self {
-        self.file = FileSource::File {
-            path: path.into(),
-            optional: true,
-        };
-        self
-    }
-
-    /// Reads these bytes as if they were the file of this name.
-    #[must_use]
-    pub fn with_text(mut self, name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
-        self.file = FileSource::Text {
-            name: name.into(),
-            bytes: bytes.into(),
-        };
-        self
-    }
-
-    /// Takes the variables among these that begin with `FLYBALL_`, such as all of `std::env::vars_os()`. An empty one counts as not
-    /// set.
-    #[must_use]
-    pub fn with_environment(
-        mut self,
-        variables: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
-    ) -> Self {
-        let prefix = ENVIRONMENT_PREFIX.as_bytes();
-        self.environment = variables
-            .into_iter()
-            .map(|(name, value)| (name.into(), value.into()))
-            .filter(|(name, _)| name.as_encoded_bytes().starts_with(prefix))
-            .collect();
-        self.environment.sort();
-        self
-    }
-
-    /// Adds a flag of the command line (`--listen`) that sets a key (`server.listen`).
-    #[must_use]
-    pub fn with_flag(
-        mut self,
-        flag: impl Into<String>,
-        key: impl Into<String>,
-        value: impl Into<String>,
-    ) -> Self {
-        self.flags.push((flag.into(), key.into(), value.into()));
-        self
-    }
-}
 
 /// A valid configuration, and where it came from.
 #[derive(Clone, Debug)]
@@ -158,6 +67,7 @@ impl fmt::Display for Notice {
 
 /// A key whose value is another than before.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct Change {
     /// The key.
@@ -540,36 +450,4 @@ fn notices(settings: &Layer) -> Vec<Notice> {
         }
     }
     notices
-}
-
-enum Unreadable {
-    Absent,
-    Because(String),
-}
-
-impl From<std::io::Error> for Unreadable {
-    fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            ErrorKind::NotFound => Unreadable::Absent,
-            _ => Unreadable::Because(format!("cannot be read: {error}")),
-        }
-    }
-}
-
-/// Reads a file up to one byte over the bound. Only files: opening a FIFO could wait for ever, and a device never ends.
-fn read_file(path: &FilePath) -> Result<Vec<u8>, Unreadable> {
-    let kind = fs::metadata(path)?.file_type();
-    if !kind.is_file() {
-        let what = if kind.is_dir() {
-            "a folder"
-        } else {
-            "a device, FIFO or socket"
-        };
-        return Err(Unreadable::Because(format!("is {what}, expected a file")));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_FILE as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

@@ -27,6 +27,7 @@ mod origin;
 mod page;
 mod print;
 mod schema;
+mod sources;
 mod tree;
 mod value;
 
@@ -35,10 +36,11 @@ pub use choices::*;
 pub use classes::Classes;
 pub use error::{Errors, Fault, MAX_FAULTS, Problem};
 pub use field::{MapList, Maps};
-pub use load::{Change, Loaded, Notice, Sources, load};
+pub use load::{Change, Loaded, Notice, load};
 pub use origin::Origin;
 pub use page::{schema_json, schema_markdown, schema_text};
 pub use schema::{ALIASES, Alias, ENVIRONMENT_PREFIX, Key, RESERVED, class_keys, key, schema};
+pub use sources::Sources;
 pub use tree::{MAX_BYTES, MAX_DEPTH, MAX_FILE, MAX_NODES};
 pub use value::{Kind, Value};
 

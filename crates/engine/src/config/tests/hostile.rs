@@ -127,7 +127,7 @@ fn check_places(text: &[u8], errors: &Errors) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// CFG-6: what is printed reads back as the same, quantities as they were written.
     #[test]
