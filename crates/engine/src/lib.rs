@@ -11,12 +11,35 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `engine` | what its owner holds |
+//! | `answers` | what it answers, and the changes it takes: the same behind every door |
 //! | `config` | one file, environment, flags → validated configuration, with the origin of each value |
-//! | `view` | what people and programs are shown |
-//! | `usage` | statistics of CPU use over the history (pure) |
+//! | `settings` | what the configuration means for the parts (pure) |
+//! | `apply` | changes of the configuration while it runs, whole or not at all |
+//! | `control` | the control loop |
+//! | `knobs`, `decisions` | the arbiter's knobs and what its decisions do; their log |
+//! | `snapshot` | one look at machine and executor, and those that are kept |
+//! | `usage`, `health` | judgements on them (pure) |
 //! | `events` | the bounded stream of what happened |
+//! | `view` | what people and programs are shown |
 
+mod answers;
+mod apply;
 pub mod config;
+mod control;
+mod decisions;
+mod engine;
+mod error;
 pub mod events;
+pub mod health;
+pub mod knobs;
+mod settings;
+mod shared;
+pub mod snapshot;
 pub mod usage;
 pub mod view;
+
+pub use answers::{DecisionQuery, ScaleRequest, WorkerChange};
+pub use decisions::MAX_DECISIONS;
+pub use engine::Engine;
+pub use error::Error;

@@ -23,7 +23,7 @@ pub struct DecisionView {
     pub number: u64,
     /// When.
     pub timestamp: Time,
-    /// The part that asked: `pool`, `people`, `safety`, …
+    /// Who asked: `pool`; `pin` and `unpin` for people, `bounds` for a change of bounds.
     pub part: String,
     /// What it is about.
     pub knob: String,
@@ -64,11 +64,15 @@ pub struct KnobView {
 }
 
 /// A knob held by a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PinView {
     /// Who.
     pub by: String,
+    /// At which value; safety may override it for a while.
+    pub value: f64,
+    /// Since when.
+    pub since: Time,
 }
 
 /// A bound that is in force, and how near it is.

@@ -253,10 +253,12 @@ pub struct WorkerView {
     pub missed_heartbeats: u64,
     /// What it runs.
     pub current_task: Option<RunningTask>,
-    /// When it last ended or began a task.
-    pub last_activity: Time,
-    /// Time since its thread started.
-    pub uptime_ms: u64,
+    /// When it last ended or began a task; null before the first.
+    pub last_activity: Option<Time>,
+    /// Time since its thread started; null while it has none.
+    pub uptime_ms: Option<u64>,
+    /// The worker that took its place, while it is stuck and replaced.
+    pub replaced_by: Option<String>,
     /// The kernel's number of its thread.
     pub thread_id: Option<u32>,
 }

@@ -52,11 +52,13 @@ use flyball_core::time::Timestamp;
 
 use crate::control::{Controller, Evidence, KnobId, Proposal, Rank, Span};
 
+mod fill;
 mod load;
 mod params;
 #[cfg(test)]
 mod tests;
 
+pub use fill::fill;
 pub use load::LOAD_WINDOW;
 use load::{Measured, Window, in_range};
 pub use params::{LoadPoint, PoolConfig, PoolView};

@@ -1,0 +1,462 @@
+//! Decisions, knobs, limits, sizes, and the whole at a glance.
+
+use crate::Engine;
+use crate::answers::work::ScaleRequest;
+use crate::config::{self, Loaded};
+use crate::error::Error;
+use crate::knobs;
+use crate::view::{
+    DecisionView, KnobView, LimitView, PartFlag, PartHealth, StatusView, Time, Utilisation,
+};
+use flyball_core::class::{ClassSpec, Group};
+use flyball_executor::WorkerState;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+
+/// Which decisions to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DecisionQuery {
+    /// Only those of this part.
+    pub part: Option<String>,
+    /// Only those made after the one of this number.
+    pub after: Option<u64>,
+    /// Only those not made before.
+    pub since: Option<Time>,
+}
+
+impl Engine {
+    /// What was decided, oldest first, at most `limit`.
+    pub fn decisions(&self, query: &DecisionQuery, limit: usize) -> Vec<DecisionView> {
+        self.shared
+            .decisions
+            .list(query.part.as_deref(), query.after, query.since, limit)
+    }
+
+    /// The knobs.
+    pub fn knobs(&self) -> Vec<KnobView> {
+        self.shared.knob_views()
+    }
+
+    /// Holds a knob at a value, for a person, until it is unpinned.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; [`Error::Conflict`] with the reason for which it was refused.
+    pub fn pin(&self, knob: &str, value: f64, who: &str) -> Result<DecisionView, Error> {
+        let id = self.knob(knob)?;
+        if value.fract() != 0.0 {
+            return Err(Error::Invalid {
+                field: "value",
+                found: value.to_string(),
+                expected: "a whole number of workers".to_owned(),
+            });
+        }
+        settle(self.shared.pin(id, value, who))
+    }
+
+    /// Gives a knob back to its controllers.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; [`Error::Conflict`] when nobody had pinned it.
+    pub fn unpin(&self, knob: &str, who: &str) -> Result<DecisionView, Error> {
+        let id = self.knob(knob)?;
+        let decision = self.shared.unpin(id, who);
+        if knob == knobs::PARALLELISM && decision.applied {
+            self.shared.executor.follow_machine();
+        }
+        settle(decision)
+    }
+
+    fn knob(&self, name: &str) -> Result<flyball_policy::control::KnobId, Error> {
+        let knobs = self.shared.knobs();
+        match knobs.arbiter.knob(name) {
+            Some(knob) => Ok(knob.id()),
+            None => Err(Error::Unknown {
+                what: "knob",
+                name: name.to_owned(),
+                known: format!(
+                    "; there are {}",
+                    knobs
+                        .arbiter
+                        .knobs()
+                        .map(|knob| knob.name())
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+            }),
+        }
+    }
+
+    /// Sizes a group of workers: a target is held until it is given back, bounds are settings of the pool.
+    ///
+    /// # Errors
+    /// Values out of range or that contradict each other; nothing has changed then.
+    pub fn scale(
+        &self,
+        group: Group,
+        request: ScaleRequest,
+        who: &str,
+    ) -> Result<Vec<DecisionView>, Error> {
+        let mut pool = Map::new();
+        for (key, value) in [("min_workers", request.min), ("max_workers", request.max)] {
+            if let Some(value) = value {
+                pool.insert(key.to_owned(), value.into());
+            }
+        }
+        if pool.is_empty() && request.target.is_none() {
+            return Err(Error::Invalid {
+                field: "target",
+                found: "nothing".to_owned(),
+                expected: "target, min or max".to_owned(),
+            });
+        }
+        let name = match group {
+            Group::Front => knobs::FRONT,
+            Group::Back => knobs::BACK,
+        };
+        if let Some(target) = request.target {
+            self.fits(group, target, &request)?;
+        }
+        if !pool.is_empty() {
+            self.configure(&json!({ "worker_pool": Value::Object(pool) }), who, false)?;
+        }
+        match request.target {
+            Some(target) => Ok(vec![self.pin(name, f64::from(target), who)?]),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Checks a target against the bounds that will hold, before any of them changes.
+    fn fits(&self, group: Group, target: u32, request: &ScaleRequest) -> Result<(), Error> {
+        let mut config = (*self.config()).clone();
+        let pool = &mut config.worker_pool;
+        pool.min_workers = request.min.unwrap_or(pool.min_workers);
+        pool.max_workers = request.max.unwrap_or(pool.max_workers);
+        let parallelism = self.shared.executor.stats().parallelism;
+        let range = crate::settings::range(&config, group, parallelism, self.shared.cpus);
+        if (range.min..=range.max).contains(&(target as usize)) {
+            Ok(())
+        } else {
+            Err(Error::Invalid {
+                field: "target",
+                found: target.to_string(),
+                expected: format!("{} to {}", range.min, range.max),
+            })
+        }
+    }
+
+    /// Lets a worker finish its task and ends its thread; its group keeps one worker less until it is unpinned.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; the group is as small as it may be.
+    pub fn drain_worker(&self, id: &str, who: &str) -> Result<DecisionView, Error> {
+        let number = self.worker_number(id)?;
+        let workers = self.shared.executor.workers();
+        let group = workers
+            .iter()
+            .find(|worker| worker.id == number)
+            .map_or(Group::Back, |worker| worker.group);
+        settle(self.shared.pin_without(group, number, who))
+    }
+
+    /// Holds a class back: what is queued stays queued, nothing of it starts.
+    ///
+    /// # Errors
+    /// The executor's, when there is no such class.
+    pub fn pause_class(&self, name: &str, who: &str) -> Result<(), Error> {
+        self.shared.executor.pause_class(name)?;
+        tracing::info!(who, class = name, "class paused");
+        Ok(())
+    }
+
+    /// Lets a class run again.
+    ///
+    /// # Errors
+    /// The executor's, when there is no such class.
+    pub fn resume_class(&self, name: &str, who: &str) -> Result<(), Error> {
+        self.shared.executor.resume_class(name)?;
+        tracing::info!(who, class = name, "class resumed");
+        Ok(())
+    }
+
+    /// Creates a class: the fields of `classes` in the configuration. What it does not say is as in `normal`.
+    ///
+    /// # Errors
+    /// [`Error::Exists`]; [`Error::Config`] with everything that is wrong. Nothing has changed then.
+    pub fn create_class(&self, fields: &Map<String, Value>, who: &str) -> Result<(), Error> {
+        let name = fields
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let exists = self.shared.executor.class(name).is_ok();
+        if exists {
+            return Err(Error::Exists {
+                what: "class",
+                name: name.to_owned(),
+            });
+        }
+        let mut classes = class_maps(&self.configuration());
+        classes.push(fields.clone());
+        self.configure_classes(classes, who)
+    }
+
+    /// Changes fields of a class; the others stay.
+    ///
+    /// # Errors
+    /// There is no such class; [`Error::Config`] with everything that is wrong. Nothing has changed then.
+    pub fn change_class(
+        &self,
+        name: &str,
+        fields: &Map<String, Value>,
+        who: &str,
+    ) -> Result<(), Error> {
+        self.class(name)?;
+        if let Some(other) = fields.get("name")
+            && other.as_str() != Some(name)
+        {
+            return Err(Error::Invalid {
+                field: "name",
+                found: other.to_string(),
+                expected: format!("{name:?}, or nothing: a class keeps its name"),
+            });
+        }
+        let mut classes = class_maps(&self.configuration());
+        let known =
+            |map: &Map<String, Value>| map.get("name").and_then(Value::as_str) == Some(name);
+        match classes.iter_mut().find(|map| known(map)) {
+            Some(map) => map.extend(fields.clone()),
+            None if is_built_in(name) => {
+                let mut map = fields.clone();
+                map.insert("name".to_owned(), name.into());
+                classes.push(map);
+            }
+            None => return Err(not_configured(name)),
+        }
+        self.configure_classes(classes, who)
+    }
+
+    /// Removes a class, or takes back what the configuration says of a built-in one.
+    ///
+    /// # Errors
+    /// There is no such class; it has tasks; it is built in and as it always was.
+    pub fn delete_class(&self, name: &str, who: &str) -> Result<(), Error> {
+        self.class(name)?;
+        let mut classes = class_maps(&self.configuration());
+        let before = classes.len();
+        classes.retain(|map| map.get("name").and_then(Value::as_str) != Some(name));
+        if classes.len() == before {
+            return Err(if is_built_in(name) {
+                Error::Conflict(format!("class {name} is built in and cannot be removed"))
+            } else {
+                not_configured(name)
+            });
+        }
+        self.configure_classes(classes, who)
+    }
+
+    fn configure_classes(&self, classes: Vec<Map<String, Value>>, who: &str) -> Result<(), Error> {
+        self.configure(&json!({ "classes": classes }), who, false)?;
+        Ok(())
+    }
+
+    /// The bounds that are in force, and how near each is.
+    pub fn limits(&self) -> Vec<LimitView> {
+        let stats = self.shared.executor.stats();
+        let last = self.shared.history.last();
+        let busy = last.as_ref().map(|snapshot| snapshot.work.busy_workers);
+        let mut limits = vec![LimitView {
+            name: "parallelism".to_owned(),
+            kind: "workers".to_owned(),
+            unit: "workers".to_owned(),
+            limit: Some(stats.parallelism as f64),
+            used: busy,
+            refused: None,
+            setting: "knob parallelism".to_owned(),
+        }];
+        for class in &stats.classes {
+            let limit =
+                |kind: &str, unit: &str, limit: Option<f64>, used: Option<f64>, field: &str| {
+                    LimitView {
+                        name: format!("class/{}/{kind}", class.name),
+                        kind: kind.to_owned(),
+                        unit: unit.to_owned(),
+                        limit,
+                        used,
+                        refused: None,
+                        setting: format!("classes[{}].{field}", class.name),
+                    }
+                };
+            let mut queue = limit(
+                "queue",
+                "tasks",
+                Some(class.spec.queue_limit as f64),
+                Some(class.queued as f64),
+                "queue_limit",
+            );
+            queue.refused = Some(class.refused);
+            limits.push(queue);
+            limits.push(limit(
+                "concurrency",
+                "workers",
+                class.spec.concurrency.map(f64::from),
+                Some(class.running as f64),
+                "concurrency",
+            ));
+            let cpu = last
+                .as_ref()
+                .and_then(|snapshot| snapshot.cpus_of(&class.name));
+            let allowed =
+                (class.spec.ceiling < 1.0).then_some(class.spec.ceiling * stats.parallelism as f64);
+            limits.push(limit("cpu", "CPUs", allowed, cpu, "ceiling"));
+        }
+        limits
+    }
+
+    /// The whole at a glance.
+    pub fn status(&self) -> StatusView {
+        let shared = &self.shared;
+        let health = self.health();
+        let stats = shared.executor.stats();
+        let last = shared.history.last();
+        let work = last
+            .as_ref()
+            .map(|snapshot| (&snapshot.work, snapshot.interval.as_secs_f64()));
+        let workers = shared.executor.workers();
+        let alive = workers
+            .iter()
+            .filter(|worker| worker.state != WorkerState::Stopped);
+        StatusView {
+            timestamp: Time::now(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: shared.now().duration_since(shared.started).as_millis() as u64,
+            health: health.status,
+            score: health.score,
+            reasons: health.reasons,
+            parts: self.parts(),
+            utilisation: self.utilisation(),
+            workers: alive.count() as u32,
+            parallelism: stats.parallelism as u32,
+            queue_length: stats.classes.iter().map(|class| class.queued as u64).sum(),
+            running: stats.running as u64,
+            response_time_ms: work.and_then(|(work, _)| {
+                (work.polls > 0)
+                    .then(|| (work.wait_ns + work.run_ns) as f64 / work.polls as f64 / 1e6)
+            }),
+            throughput_per_second: work
+                .and_then(|(work, seconds)| (seconds > 0.0).then(|| work.ended as f64 / seconds)),
+            error_rate_percent: work.and_then(|(work, _)| {
+                (work.ended > 0).then(|| work.failed as f64 / work.ended as f64 * 100.0)
+            }),
+        }
+    }
+
+    fn utilisation(&self) -> Utilisation {
+        let Some(last) = self.shared.history.last() else {
+            return Utilisation::default();
+        };
+        let sample = &last.sample;
+        let part = |used: u64, of: u64| (of > 0).then(|| used as f64 / of as f64 * 100.0);
+        let machine = sample.memory.and_then(|memory| {
+            part(
+                memory.total_bytes.saturating_sub(memory.available_bytes),
+                memory.total_bytes,
+            )
+        });
+        let group = sample
+            .cgroup_memory
+            .and_then(|group| part(group.current_bytes, group.limit_bytes?));
+        let parallelism = last.work.parallelism.max(1) as f64;
+        Utilisation {
+            cpu_percent: last.overall(),
+            process_cpu_percent: last.usage.process_percent,
+            memory_percent: group.or(machine),
+            resident_bytes: sample.process.and_then(|process| process.resident_bytes),
+            network_percent: None,
+            disk_percent: None,
+            worker_percent: Some((last.work.busy_workers / parallelism * 100.0).min(100.0)),
+        }
+    }
+
+    fn parts(&self) -> Vec<PartFlag> {
+        let status = self.cpu_status();
+        let mut parts = vec![
+            status.cpu_profiling,
+            status.load_balancing,
+            status.cpu_scheduling,
+            PartFlag {
+                part: "pool_size".to_owned(),
+                enabled: self.config().performance.enabled,
+                detail: self
+                    .knobs()
+                    .iter()
+                    .map(|knob| format!("{} {}", knob.name, knob.value))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            },
+            status.cpu_throttling,
+        ];
+        let absent: BTreeSet<&str> = config::schema()
+            .iter()
+            .filter_map(|key| key.absent_part())
+            .collect();
+        parts.extend(absent.into_iter().map(|part| PartFlag {
+            part: part.replace([' ', '/'], "_").to_lowercase(),
+            enabled: false,
+            detail: format!("unavailable: this build has no {part}"),
+        }));
+        parts
+    }
+
+    /// Each part's health.
+    pub fn part_health(&self) -> Vec<PartHealth> {
+        let health = self.health();
+        let cpu = PartHealth {
+            part: "cpu".to_owned(),
+            status: Some(health.status),
+            score: Some(health.score),
+            reasons: health.reasons,
+        };
+        let others = self
+            .parts()
+            .into_iter()
+            .filter(|part| !part.enabled)
+            .map(|part| PartHealth {
+                part: part.part,
+                status: None,
+                score: None,
+                reasons: vec![part.detail],
+            });
+        std::iter::once(cpu).chain(others).collect()
+    }
+}
+
+fn settle(decision: DecisionView) -> Result<DecisionView, Error> {
+    match &decision.refusal {
+        None => Ok(decision),
+        Some(refusal) => Err(Error::Conflict(format!(
+            "{} stays at {}: {refusal}",
+            decision.knob,
+            decision.from.unwrap_or_default()
+        ))),
+    }
+}
+
+fn is_built_in(name: &str) -> bool {
+    ClassSpec::built_in().iter().any(|class| class.name == name)
+}
+
+fn not_configured(name: &str) -> Error {
+    Error::Conflict(format!(
+        "class {name} was added by the program, not by the configuration; only the program can change it"
+    ))
+}
+
+/// What the configuration says of classes.
+fn class_maps(loaded: &Loaded) -> Vec<Map<String, Value>> {
+    match loaded.to_json().get("classes") {
+        Some(Value::Array(classes)) => classes
+            .iter()
+            .filter_map(|class| class.as_object().cloned())
+            .collect(),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,281 @@
+//! The control loop: looks at the machine and the executor, lets controllers propose, has the arbiter decide.
+//!
+//! One thread. It looks once a sampling interval, and steps each controller at the controller's own period; between two looks it
+//! sleeps. Where nothing is sampled and nothing is regulated, it sleeps until the configuration changes.
+
+use crate::config::Config;
+use crate::events::EventKind;
+use crate::shared::{Shared, Woken};
+use crate::snapshot::{Snapshot, Work};
+use crate::view::Time;
+use crate::{answers, settings};
+use flyball_core::class::Group;
+use flyball_core::time::Timestamp;
+use flyball_executor::Stats;
+use flyball_policy::control::{Controller, Evidence, Proposal, Rank};
+use flyball_policy::sched::pool::{Classic, PoolView, fill};
+use flyball_sense::{Root, Sample, Sensors};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// The loop's own state.
+pub(crate) struct Loop {
+    shared: Arc<Shared>,
+    root: Root,
+    /// None while nothing is sampled.
+    sensing: Option<Sensing>,
+    /// Empty while nothing is regulated.
+    pools: Vec<Pool>,
+    /// The number of the executor's last event that was passed on.
+    events_seen: Option<u64>,
+}
+
+struct Sensing {
+    sensors: Sensors,
+    before: Sample,
+    sample: Sample,
+    stats: Option<Stats>,
+    interval: Duration,
+    due: Timestamp,
+}
+
+/// The size of one group.
+struct Pool {
+    group: Group,
+    controller: Classic,
+    due: Timestamp,
+    last: Option<Seen>,
+}
+
+/// What a group had done at a moment.
+#[derive(Clone, Copy)]
+struct Seen {
+    at: Timestamp,
+    busy_ns: u64,
+    ended: u64,
+}
+
+/// Runs until the engine ends.
+pub(crate) fn run(shared: Arc<Shared>, root: Root) {
+    let mut this = Loop {
+        shared,
+        root,
+        sensing: None,
+        pools: Vec::new(),
+        events_seen: None,
+    };
+    this.configure();
+    loop {
+        match this.shared.wait_until(this.due()) {
+            Woken::Stop => {
+                this.pass_events_on();
+                return;
+            }
+            Woken::Changed => this.configure(),
+            Woken::Due => this.look(),
+        }
+        this.shared.ticks.fetch_add(1, Relaxed);
+    }
+}
+
+impl Loop {
+    /// Starts and stops what the configuration says.
+    fn configure(&mut self) {
+        let config = self.shared.config();
+        let now = self.shared.now();
+        if !self.shared.samples() {
+            self.sensing = None;
+            self.shared.history.clear();
+            self.shared.set_lacks(Vec::new());
+        } else if let Some(sensing) = &mut self.sensing {
+            sensing.interval = config.monitor.collection_interval;
+            sensing.due = sensing.due.min(now.saturating_add(sensing.interval));
+        } else {
+            self.sensing = Some(self.start_sensing(&config, now));
+        }
+        if !config.performance.enabled {
+            self.pools.clear();
+        } else if self.pools.is_empty() {
+            let pool = |group| Pool {
+                group,
+                controller: settings::pool_controller(&self.shared, &config, group),
+                due: now,
+                last: None,
+            };
+            self.pools = [Group::Front, Group::Back].map(pool).into();
+        } else {
+            self.configure_pools(&config);
+        }
+    }
+
+    fn configure_pools(&mut self, config: &Config) {
+        let parallelism = self.shared.executor.stats().parallelism;
+        for pool in &mut self.pools {
+            let settings = settings::pool(config, pool.group, parallelism, self.shared.cpus);
+            pool.controller.set_config(settings);
+        }
+    }
+
+    /// The first sample: figures come from the second on.
+    fn start_sensing(&self, config: &Config, now: Timestamp) -> Sensing {
+        let mut sensing = Sensing {
+            sensors: Sensors::open(&self.root),
+            before: Sample::default(),
+            sample: Sample::default(),
+            stats: None,
+            interval: config.monitor.collection_interval,
+            due: now.saturating_add(config.monitor.collection_interval),
+        };
+        sensing.sensors.sample(now, &mut sensing.sample);
+        sensing.stats = Some(self.shared.executor.stats());
+        let lacks = sensing.sensors.unavailable().iter();
+        let sentence =
+            |lack: &flyball_sense::Unavailable| format!("{}: {}", lack.what, lack.reason);
+        self.shared.set_lacks(lacks.map(sentence).collect());
+        sensing
+    }
+
+    fn due(&self) -> Timestamp {
+        let sensing = self.sensing.iter().map(|sensing| sensing.due);
+        let pools = self.pools.iter().map(|pool| pool.due);
+        sensing.chain(pools).min().unwrap_or(Timestamp::MAX)
+    }
+
+    /// One look: what is due is done.
+    fn look(&mut self) {
+        let now = self.shared.now();
+        let stats = self.shared.executor.stats();
+        if let Some(sensing) = &mut self.sensing
+            && sensing.due <= now
+        {
+            sensing.sample(&self.shared, now, &stats);
+        }
+        self.follow_parallelism(&stats);
+        let due = self.pools.iter().any(|pool| pool.due <= now);
+        if due {
+            let proposals: Vec<Proposal> = self
+                .pools
+                .iter_mut()
+                .filter(|pool| pool.due <= now)
+                .filter_map(|pool| pool.step(now, &stats, &self.shared))
+                .collect();
+            self.shared.decide(proposals);
+        }
+        self.pass_events_on();
+    }
+
+    /// The executor follows the CPUs that affinity mask and quota allow by itself; the knob follows it, and so do the bounds that hang on it.
+    fn follow_parallelism(&mut self, stats: &Stats) {
+        let knobs = self.shared.knobs();
+        let (knob, known) = (knobs.parallelism, knobs.arbiter.value(knobs.parallelism));
+        drop(knobs);
+        let present = stats.parallelism as f64;
+        if known == present {
+            return;
+        }
+        self.shared.decide(vec![Proposal {
+            knob,
+            value: present,
+            rank: Rank::Safety,
+            part: "machine",
+            hold: Duration::ZERO,
+            reason: format!("affinity mask and quota allow {present} CPUs now"),
+            evidence: vec![Evidence::new("cpus", present, "CPUs")],
+        }]);
+        let config = self.shared.config();
+        self.shared.set_pool_bounds(&config);
+        self.configure_pools(&config);
+    }
+
+    /// Tells log and stream what happened to workers.
+    fn pass_events_on(&mut self) {
+        for event in self.shared.executor.events() {
+            if self.events_seen.is_some_and(|seen| event.number <= seen) {
+                continue;
+            }
+            self.events_seen = Some(event.number);
+            let view = answers::event(&event);
+            tracing::info!(
+                worker = view.worker.as_deref(),
+                kind = view.kind.as_str(),
+                "{}",
+                view.reason
+            );
+            self.shared.tell(EventKind::Worker, &view);
+        }
+    }
+}
+
+impl Sensing {
+    fn sample(&mut self, shared: &Shared, now: Timestamp, stats: &Stats) {
+        std::mem::swap(&mut self.before, &mut self.sample);
+        self.sensors.sample(now, &mut self.sample);
+        let interval = now.duration_since(self.before.at);
+        let snapshot = Arc::new(Snapshot {
+            at: now,
+            time: Time::now(),
+            interval,
+            usage: flyball_sense::usage(&self.before, &self.sample),
+            sample: self.sample.clone(),
+            work: Work::between(self.stats.as_ref(), stats, interval),
+        });
+        self.stats = Some(stats.clone());
+        if shared.events.is_followed() {
+            shared.tell(EventKind::Sample, &snapshot.profile());
+        }
+        shared.history.push(snapshot);
+        // From one multiple of the interval to the next; what was missed (the machine slept) is not made up for.
+        self.due = self.due.saturating_add(self.interval);
+        if self.due <= now {
+            self.due = now.saturating_add(self.interval);
+        }
+    }
+}
+
+impl Pool {
+    fn step(&mut self, now: Timestamp, stats: &Stats, shared: &Shared) -> Option<Proposal> {
+        self.due = now.saturating_add(self.controller.period());
+        let group = stats.group(self.group);
+        let seen = Seen {
+            at: now,
+            busy_ns: group.busy_ns,
+            ended: self.classes(stats).map(|class| class.counts.tasks).sum(),
+        };
+        let last = self.last.replace(seen)?;
+        let passed = now.saturating_nanos_since(last.at);
+        if passed == 0 {
+            return None;
+        }
+        let knobs = shared.knobs();
+        let knob = knobs.of(self.group);
+        let wanted = knobs.arbiter.value(knob) as u32;
+        drop(knobs);
+        let view = PoolView {
+            workers: wanted,
+            healthy: group.healthy as u32,
+            busy: seen.busy_ns.saturating_sub(last.busy_ns) as f64 / passed as f64,
+            backlog: self
+                .classes(stats)
+                .filter(|class| !class.paused)
+                .map(|class| class.queued as u64)
+                .sum(),
+            ran: seen.ended.saturating_sub(last.ended) as f64,
+            parallelism: stats.parallelism as u32,
+            idle_longest: group.idle_longest,
+        };
+        let slow = self.controller.step(now, &view);
+        fill(knob, self.controller.config(), &view).or(slow)
+    }
+
+    fn classes<'a>(
+        &self,
+        stats: &'a Stats,
+    ) -> impl Iterator<Item = &'a flyball_executor::ClassStats> + use<'a> {
+        let group = self.group;
+        stats
+            .classes
+            .iter()
+            .filter(move |class| class.spec.group == group)
+    }
+}

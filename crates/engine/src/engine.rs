@@ -1,0 +1,159 @@
+//! The engine as its owner holds it: started, configured, shut down.
+
+use crate::config::{Config, Loaded};
+use crate::control;
+use crate::error::Error;
+use crate::events::Events;
+use crate::knobs::Knobs;
+use crate::settings;
+use crate::shared::Shared;
+use crate::snapshot::Snapshot;
+use flyball_core::class::Group;
+use flyball_executor::{Class, Executor, ShutdownReport};
+use flyball_sense::Root;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+/// A running engine. It owns its threads; dropping it cancels what is queued and ends them.
+///
+/// Its answers and the changes it takes are listed in the module `answers`; they are the same behind library, API and command line.
+pub struct Engine {
+    // In this order: the control thread ends before what it works on.
+    control: ControlThread,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// The thread of the control loop; dropping it ends and joins it.
+struct ControlThread {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for ControlThread {
+    fn drop(&mut self) {
+        self.shared.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({:?})", self.shared.executor)
+    }
+}
+
+impl Engine {
+    /// Starts the parts that the configuration switches on.
+    ///
+    /// # Errors
+    /// Classes that do not fit together, a thread that cannot be started. Nothing runs then.
+    pub fn start(loaded: Loaded) -> Result<Self, Error> {
+        Self::start_at(loaded, Root::default())
+    }
+
+    /// As [`Engine::start`], with another root for what is sensed (captured trees in tests).
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_at(loaded: Loaded, root: Root) -> Result<Self, Error> {
+        let cpus = flyball_executor::available_parallelism();
+        let config = loaded.config.clone();
+        let executor = Executor::start(settings::executor(&config, cpus))?;
+        executor.set_tuning(&settings::tuning(&config))?;
+        let knobs = Knobs::new(
+            settings::range(&config, Group::Front, cpus, cpus),
+            settings::range(&config, Group::Back, cpus, cpus),
+            settings::parallelism_range(cpus),
+        );
+        let shared = Arc::new(Shared::new(executor, loaded, cpus, knobs));
+        let owned = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("flyball-control".to_owned())
+            .spawn(move || control::run(owned, root))
+            .map_err(|source| Error::Os {
+                what: "start the control thread",
+                source,
+            })?;
+        let control = ControlThread {
+            shared: shared.clone(),
+            thread: Some(thread),
+        };
+        Ok(Engine { control, shared })
+    }
+
+    /// Looks a class up; the handle is cheap to clone.
+    ///
+    /// # Errors
+    /// The executor's, which lists those there are.
+    pub fn class(&self, name: &str) -> Result<Class, Error> {
+        Ok(self.shared.executor.class(name)?)
+    }
+
+    /// The worker pool.
+    pub fn executor(&self) -> &Executor {
+        &self.shared.executor
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.config()
+    }
+
+    /// The newest look at the machine; None before the first, and while monitoring is off.
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.shared.history.last()
+    }
+
+    /// The newest `limit` looks, oldest of them first; at most [`HISTORY`](crate::snapshot::HISTORY) are kept.
+    pub fn snapshots(&self, limit: usize) -> Vec<Arc<Snapshot>> {
+        self.shared.history.newest(limit)
+    }
+
+    /// What happened, to follow.
+    pub fn events(&self) -> &Events {
+        &self.shared.events
+    }
+
+    /// How often the control loop has looked: it stands still when there is nothing to sample and to regulate, else when it hangs.
+    pub fn control_ticks(&self) -> u64 {
+        self.shared.ticks.load(Ordering::Relaxed)
+    }
+
+    /// Says that the engine will end: from now on it is not ready for new work from outside.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the engine takes work.
+    pub fn is_ready(&self) -> bool {
+        !self.shared.is_draining()
+    }
+
+    /// Ends the control loop, runs what was accepted for at most `worker_pool.shutdown_timeout`, cancels the rest, and says what was not
+    /// done. Blocks.
+    ///
+    /// # Errors
+    /// The engine back when called on one of its own workers, which would wait for itself.
+    pub fn shutdown(self) -> Result<ShutdownReport, Box<(Self, Error)>> {
+        if self.shared.executor.is_own_thread() {
+            let error = flyball_executor::Error::BlocksWorker { call: "shutdown" };
+            return Err(Box::new((self, error.into())));
+        }
+        self.drain();
+        let Engine { control, shared } = self;
+        drop(control);
+        let timeout = shared.config().worker_pool.shutdown_timeout;
+        let Some(shared) = Arc::into_inner(shared) else {
+            unreachable!("the control thread held the only other reference");
+        };
+        match shared.executor.shutdown(timeout) {
+            Ok(report) => Ok(report),
+            Err(_) => unreachable!("this is none of its workers"),
+        }
+    }
+}

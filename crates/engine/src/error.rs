@@ -1,0 +1,69 @@
+//! What can go wrong in the engine.
+
+use crate::config;
+use flyball_executor as executor;
+
+/// Why the engine did not do something. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration, or a change of it, is wrong.
+    #[error("{0}")]
+    Config(#[source] config::Errors),
+    /// The executor refused.
+    #[error(transparent)]
+    Executor(#[from] executor::Error),
+    /// The system refused.
+    #[error("cannot {what}: {source}")]
+    Os {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is no such thing.
+    #[error("there is no {what} {name:?}{known}")]
+    Unknown {
+        /// `class`, `worker`, `knob`, …
+        what: &'static str,
+        /// The name that was given.
+        name: String,
+        /// `; there are …`, or nothing.
+        known: String,
+    },
+    /// It exists already.
+    #[error("{what} {name:?} exists already")]
+    Exists {
+        /// `class`, …
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The part is switched off.
+    #[error("{part} is switched off; {setting} switches it on")]
+    Off {
+        /// The part.
+        part: &'static str,
+        /// The setting that switches it on.
+        setting: &'static str,
+    },
+    /// It does not go together with how things are now.
+    #[error("{0}")]
+    Conflict(String),
+    /// A value that is well-formed and yet not possible.
+    #[error("{field}: found {found}, expected {expected}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What was given.
+        found: String,
+        /// What would be accepted.
+        expected: String,
+    },
+}
+
+impl From<config::Errors> for Error {
+    fn from(errors: config::Errors) -> Self {
+        Error::Config(errors)
+    }
+}

@@ -1,0 +1,201 @@
+//! The knobs that the engine turns: the arbiter, and what its decisions do.
+//!
+//! Invariant: the value of a knob is what the executor was last told; an act that fails takes the value back.
+
+use crate::decisions;
+use crate::events::EventKind;
+use crate::shared::Shared;
+use crate::view::{DecisionView, KnobView, PinView, Time};
+use flyball_core::class::Group;
+use flyball_policy::control::{Arbiter, Decision, KnobId, KnobSpec, Proposal};
+
+/// Threads of the front group.
+pub const FRONT: &str = "worker_pool.front";
+/// Threads of the back group.
+pub const BACK: &str = "worker_pool.back";
+/// Workers allowed to run at once.
+pub const PARALLELISM: &str = "parallelism";
+
+/// The arbiter and the numbers of its knobs.
+#[derive(Debug)]
+pub(crate) struct Knobs {
+    pub(crate) arbiter: Arbiter,
+    pub(crate) front: KnobId,
+    pub(crate) back: KnobId,
+    pub(crate) parallelism: KnobId,
+}
+
+/// What a knob turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Size(Group),
+    Parallelism,
+}
+
+/// Lowest and highest value, and the present one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) min: usize,
+    pub(crate) max: usize,
+    pub(crate) value: usize,
+}
+
+impl Knobs {
+    pub(crate) fn new(front: Range, back: Range, parallelism: Range) -> Self {
+        let mut arbiter = Arbiter::new();
+        let mut add = |name: &str, about: &'static str, range: Range| {
+            let spec = KnobSpec {
+                name: name.to_owned(),
+                unit: "workers",
+                min: range.min as f64,
+                max: range.max as f64,
+                about,
+            };
+            arbiter.add_knob(spec, range.value as f64)
+        };
+        let front = add(
+            FRONT,
+            "threads of the front group, parked until needed",
+            front,
+        );
+        let back = add(BACK, "threads of the back group", back);
+        let parallelism = add(PARALLELISM, "workers allowed to run at once", parallelism);
+        Knobs {
+            arbiter,
+            front,
+            back,
+            parallelism,
+        }
+    }
+
+    fn turn(&self, name: &str) -> Turn {
+        match self.arbiter.knob(name).map(|knob| knob.id()) {
+            Some(id) if id == self.front => Turn::Size(Group::Front),
+            Some(id) if id == self.back => Turn::Size(Group::Back),
+            _ => Turn::Parallelism,
+        }
+    }
+
+    /// The knob that sizes a group.
+    pub(crate) fn of(&self, group: Group) -> KnobId {
+        match group {
+            Group::Front => self.front,
+            Group::Back => self.back,
+        }
+    }
+}
+
+impl Shared {
+    /// Judges proposals, does what was decided, and keeps the record.
+    pub(crate) fn decide(&self, proposals: Vec<Proposal>) -> Vec<DecisionView> {
+        let mut knobs = self.knobs();
+        let decisions = knobs.arbiter.decide(self.now(), proposals);
+        decisions
+            .into_iter()
+            .map(|decision| self.act_on(&mut knobs, decision))
+            .collect()
+    }
+
+    /// Holds a knob at a value for a person.
+    pub(crate) fn pin(&self, id: KnobId, value: f64, who: &str) -> DecisionView {
+        let mut knobs = self.knobs();
+        let decision = knobs.arbiter.pin(id, value, who, self.now());
+        self.act_on(&mut knobs, decision)
+    }
+
+    /// Ends one worker's thread, and holds the size of its group at one less for the person who asked.
+    pub(crate) fn pin_without(&self, group: Group, worker: u16, who: &str) -> DecisionView {
+        let mut knobs = self.knobs();
+        let id = knobs.of(group);
+        let value = knobs.arbiter.value(id) - 1.0;
+        let decision = knobs.arbiter.pin(id, value, who, self.now());
+        self.settle(&mut knobs, decision, |_| self.executor.drain_worker(worker))
+    }
+
+    /// Gives a knob back to its controllers.
+    pub(crate) fn unpin(&self, id: KnobId, who: &str) -> DecisionView {
+        let mut knobs = self.knobs();
+        let decision = knobs.arbiter.unpin(id, who, self.now());
+        self.act_on(&mut knobs, decision)
+    }
+
+    /// Gives knobs other bounds; values outside of them move.
+    pub(crate) fn set_bounds(&self, bounds: &[(KnobId, Range)]) {
+        let mut knobs = self.knobs();
+        let now = self.now();
+        for (id, range) in bounds {
+            let (min, max) = (range.min as f64, range.max as f64);
+            if let Some(decision) = knobs.arbiter.set_bounds(*id, min, max, now) {
+                self.act_on(&mut knobs, decision);
+            }
+        }
+    }
+
+    fn act_on(&self, knobs: &mut Knobs, decision: Decision) -> DecisionView {
+        self.settle(knobs, decision, |(id, value)| self.act(id, value))
+    }
+
+    /// Does what was decided, takes it back where that fails, and keeps the record.
+    fn settle(
+        &self,
+        knobs: &mut Knobs,
+        mut decision: Decision,
+        act: impl FnOnce((Turn, usize)) -> Result<(), flyball_executor::Error>,
+    ) -> DecisionView {
+        let turn = knobs.turn(&decision.knob);
+        if decision.applied()
+            && decision.from != decision.to
+            && let Err(error) = act((turn, decision.to.round() as usize))
+        {
+            knobs.arbiter.failed(&mut decision, error.to_string());
+        }
+        let view = decisions::view(&decision);
+        if !decision.quiet {
+            self.record(&view);
+        }
+        view
+    }
+
+    /// Tells the executor.
+    fn act(&self, turn: Turn, value: usize) -> Result<(), flyball_executor::Error> {
+        match turn {
+            Turn::Size(group) => self.executor.scale(group, value),
+            // What the executor did by itself, when the machine allowed other CPUs, needs no doing.
+            Turn::Parallelism if self.executor.stats().parallelism == value => Ok(()),
+            Turn::Parallelism => self.executor.set_parallelism(value),
+        }
+    }
+
+    fn record(&self, view: &DecisionView) {
+        let refusal = view.refusal.as_deref();
+        let (part, knob) = (view.part.as_str(), view.knob.as_str());
+        let (from, to) = (view.from, view.to);
+        match refusal {
+            None => tracing::info!(part, knob, from, to, "decided: {}", view.reason),
+            Some(refusal) => {
+                tracing::info!(part, knob, from, to, refusal, "refused: {}", view.reason);
+            }
+        }
+        self.decisions.push(view.clone());
+        self.tell(EventKind::Decision, view);
+    }
+
+    /// What people are shown of the knobs.
+    pub(crate) fn knob_views(&self) -> Vec<KnobView> {
+        let knobs = self.knobs();
+        let view = |knob: &flyball_policy::control::Knob| KnobView {
+            name: knob.name().to_owned(),
+            about: knob.spec().about.to_owned(),
+            unit: knob.spec().unit.to_owned(),
+            min: knob.spec().min,
+            max: knob.spec().max,
+            value: knob.value(),
+            pinned: knob.pin().map(|pin| PinView {
+                by: pin.who.clone(),
+                value: pin.value,
+                since: Time::of(pin.since),
+            }),
+        };
+        knobs.arbiter.knobs().map(view).collect()
+    }
+}

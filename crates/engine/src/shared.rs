@@ -1,0 +1,167 @@
+//! What the engine's callers and its control loop share.
+
+use crate::config::{Config, Loaded};
+use crate::decisions::Decisions;
+use crate::events::{EventKind, Events};
+use crate::knobs::Knobs;
+use crate::snapshot::History;
+use crate::view::Time;
+use arc_swap::ArcSwap;
+use flyball_core::time::{Source, Timestamp};
+use flyball_executor::Executor;
+use serde::Serialize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub(crate) struct Shared {
+    pub(crate) executor: Executor,
+    loaded: ArcSwap<Loaded>,
+    /// The values of `loaded`.
+    config: ArcSwap<Config>,
+    /// CPUs that affinity mask and quota allowed at the start: what 0 stands for in the configuration.
+    pub(crate) cpus: usize,
+    /// Held while the configuration changes: one change at a time.
+    pub(crate) changing: Mutex<()>,
+    knobs: Mutex<Knobs>,
+    pub(crate) decisions: Decisions,
+    pub(crate) events: Events,
+    pub(crate) history: History,
+    pub(crate) clock: Source,
+    pub(crate) started: Timestamp,
+    /// What the machine lacks, a sentence each.
+    lacks: ArcSwap<Vec<String>>,
+    /// Counts looks of the control loop, so that others can tell that it lives.
+    pub(crate) ticks: AtomicU64,
+    pub(crate) draining: AtomicBool,
+    signal: Mutex<Signal>,
+    signalled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    stop: bool,
+    changed: bool,
+}
+
+/// Why the control loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// The time has come.
+    Due,
+    /// The configuration changed.
+    Changed,
+    /// The engine ends.
+    Stop,
+}
+
+impl Shared {
+    pub(crate) fn new(executor: Executor, loaded: Loaded, cpus: usize, knobs: Knobs) -> Self {
+        let clock = Source::best();
+        Shared {
+            executor,
+            config: ArcSwap::from_pointee(loaded.config.clone()),
+            loaded: ArcSwap::from_pointee(loaded),
+            cpus,
+            changing: Mutex::default(),
+            knobs: Mutex::new(knobs),
+            decisions: Decisions::default(),
+            events: Events::default(),
+            history: History::default(),
+            started: clock.now(),
+            clock,
+            lacks: ArcSwap::default(),
+            ticks: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            signal: Mutex::default(),
+            signalled: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// The same with the origin of each value.
+    pub(crate) fn loaded(&self) -> Arc<Loaded> {
+        self.loaded.load_full()
+    }
+
+    /// Takes another configuration; the caller holds `changing`.
+    pub(crate) fn set_loaded(&self, loaded: Loaded) {
+        self.config.store(Arc::new(loaded.config.clone()));
+        self.loaded.store(Arc::new(loaded));
+    }
+
+    /// Whether the machine is sampled.
+    pub(crate) fn samples(&self) -> bool {
+        let config = self.config();
+        config.monitor.enabled && config.monitor.cpu.enabled
+    }
+
+    pub(crate) fn lacks(&self) -> Arc<Vec<String>> {
+        self.lacks.load_full()
+    }
+
+    pub(crate) fn set_lacks(&self, lacks: Vec<String>) {
+        self.lacks.store(Arc::new(lacks));
+    }
+
+    pub(crate) fn knobs(&self) -> MutexGuard<'_, Knobs> {
+        self.knobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts something into the event stream.
+    pub(crate) fn tell(&self, kind: EventKind, data: &impl Serialize) {
+        // These types have no maps with other keys than text, and no numbers that JSON lacks: it cannot fail.
+        let data = serde_json::to_value(data).unwrap_or_default();
+        self.events.push(kind, Time::now(), data);
+    }
+
+    /// Wakes the control loop: the configuration changed.
+    pub(crate) fn poke(&self) {
+        self.signal().changed = true;
+        self.signalled.notify_all();
+    }
+
+    /// Tells the control loop to end.
+    pub(crate) fn stop(&self) {
+        self.signal().stop = true;
+        self.signalled.notify_all();
+    }
+
+    /// Waits until `at`, or until there is something else to do.
+    pub(crate) fn wait_until(&self, at: Timestamp) -> Woken {
+        let mut signal = self.signal();
+        loop {
+            if signal.stop {
+                return Woken::Stop;
+            }
+            if std::mem::take(&mut signal.changed) {
+                return Woken::Changed;
+            }
+            let left = at.duration_since(self.now());
+            if left.is_zero() {
+                return Woken::Due;
+            }
+            signal = self
+                .signalled
+                .wait_timeout(signal, left.min(Duration::from_secs(3600)))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn signal(&self) -> MutexGuard<'_, Signal> {
+        self.signal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+}
