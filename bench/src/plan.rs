@@ -261,7 +261,12 @@ pub fn executor(quick: bool, rounds: usize) -> Vec<Entry> {
 /// All cases of area `sense`; quick, they take under a minute.
 pub fn sense(quick: bool, rounds: usize) -> Vec<Entry> {
     const ALL: &[Subject] = &[Subject::Flyball, Subject::Procfs];
-    const BASIC: &[Subject] = &[Subject::Flyball, Subject::Sysinfo, Subject::Procfs];
+    const BASIC: &[Subject] = &[
+        Subject::Flyball,
+        Subject::Sysinfo,
+        Subject::Procfs,
+        Subject::Preads,
+    ];
     let mut plan = Plan {
         entries: Vec::new(),
         rounds,

@@ -5,6 +5,9 @@
 //! call for pressure and context switches, so flyball is held against it without pressure and control groups (`basic`). It
 //! declines to read CPU times again within 200 ms, so its hot figure covers less; the pause of the cold case is longer.
 //!
+//! `preads` makes the system calls of flyball's basic look on files kept open and does not read their answers: cheaper it
+//! cannot be had.
+//!
 //! The figure is CPU time of the looking thread. Hot, it is the median over batches; cold, over single looks, each after
 //! a pause and after a walk through more memory than caches hold, as other programs would do in between.
 
@@ -111,6 +114,48 @@ mod flyball {
     }
 }
 
+mod preads {
+    use super::{Looker, black_box, sys};
+    use std::fs::File;
+    use std::io;
+    use std::os::unix::fs::FileExt;
+
+    pub struct Floor {
+        files: Vec<File>,
+        folders: Vec<File>,
+        buffer: Vec<u8>,
+    }
+
+    impl Floor {
+        pub fn open() -> io::Result<Self> {
+            let open = |paths: &[&str]| paths.iter().map(File::open).collect::<io::Result<_>>();
+            Ok(Self {
+                files: open(&[
+                    "/proc/stat",
+                    "/proc/self/statm",
+                    "/proc/loadavg",
+                    "/proc/meminfo",
+                ])?,
+                folders: open(&["/proc/self/task", "/proc/self/fd"])?,
+                buffer: vec![0; 16 << 10],
+            })
+        }
+    }
+
+    impl Looker for Floor {
+        fn look(&mut self) {
+            black_box((sys::now_ns(), sys::process_cpu_ns()));
+            sys::ask_rusage();
+            for file in &self.files {
+                black_box(file.read_at(&mut self.buffer, 0).ok());
+            }
+            for folder in &self.folders {
+                black_box(folder.metadata().ok());
+            }
+        }
+    }
+}
+
 #[cfg(feature = "sysinfo")]
 mod sysinfo {
     use super::{Looker, black_box};
@@ -197,6 +242,9 @@ pub fn run(subject: Subject, look: Look, samples: usize) -> Result<Sample> {
             let process = ::procfs::process::Process::myself()?;
             let pressure = facts == Facts::All;
             measure(procfs::Peer { process, pressure }, look, samples)
+        }
+        (Subject::Preads, Look::Hot(Facts::Basic) | Look::Cold(Facts::Basic)) => {
+            measure(preads::Floor::open()?, look, samples)
         }
         (other, _) => bail!(
             "{} cannot run this case, or this build lacks it",

@@ -70,6 +70,8 @@ pub enum Subject {
     Xargs,
     Sysinfo,
     Procfs,
+    /// The system calls that a look at the machine needs, without reading their answers.
+    Preads,
 }
 
 impl Subject {
@@ -94,7 +96,7 @@ impl Subject {
             Subject::Crossbeam => cfg!(feature = "crossbeam"),
             Subject::Sysinfo => cfg!(feature = "sysinfo"),
             Subject::Procfs => cfg!(feature = "procfs"),
-            Subject::Threads | Subject::Xargs => true,
+            Subject::Threads | Subject::Xargs | Subject::Preads => true,
         }
     }
 }
