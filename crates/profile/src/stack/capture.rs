@@ -24,6 +24,13 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
+    /// Whether `address` is in the copied part of the stack.
+    pub(crate) fn holds(&self, address: u64) -> bool {
+        address
+            .checked_sub(self.start)
+            .is_some_and(|offset| offset < self.bytes.len() as u64)
+    }
+
     /// The word at `address`, if it was copied.
     pub(crate) fn word(&self, address: u64) -> Option<u64> {
         let offset = usize::try_from(address.checked_sub(self.start)?).ok()?;

@@ -13,6 +13,8 @@ mod capture;
 mod modules;
 mod signal;
 mod symbols;
+#[cfg(test)]
+mod tests;
 mod unwind;
 
 pub(crate) use capture::SIGNAL;

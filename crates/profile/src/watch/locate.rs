@@ -5,7 +5,7 @@
 //! worker over in `block_in_place`: it is looked at if it has the name of those that did. What the stack says decides: it is the worker only if tokio's worker
 //! loop is on it, is polling a task, and is that worker's ([`turn::recognise`]).
 //!
-//! Should the loop's state not be recognised, a thread with the runtime's address on its stack is taken to be any worker that it may be: then the numbers of workers
+//! Should the loop's state never be recognised, a thread with the runtime's address in that part of its stack is taken to be any worker that it may be: then the numbers of workers
 //! that are blocked at once may be taken for each other's.
 
 use super::probe::Answer;
@@ -15,6 +15,7 @@ use crate::stack::{self, Raw, Sampler, Unwinder, Unwound};
 use crate::{Error, sys};
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::Handle;
 
 /// Most threads that are known of one runtime; more are looked for when they are needed.
@@ -23,6 +24,9 @@ const KNOWN_MAX: usize = 1024;
 const CAPTURES_MAX: usize = 32;
 /// Most addresses whose part is remembered; then all are forgotten.
 const PARTS_MAX: usize = 8192;
+
+/// Whether a worker was ever recognised by its loop's state: tokio is compiled once into a program, so then all are.
+static RECOGNISES: AtomicBool = AtomicBool::new(false);
 
 /// The name that tokio gives to the threads of a runtime unless told otherwise.
 const TOKIO_NAME: &str = "tokio-rt-worker";
@@ -207,9 +211,10 @@ impl Locator {
         };
         let recognised = self
             .runtime
-            .and_then(|runtime| turn::recognise(&raw, part, runtime, self.workers));
+            .and_then(|runtime| turn::recognise(&raw, part.clone(), runtime, self.workers));
         let (worker, core) = match recognised {
             Some(recognised) => {
+                RECOGNISES.store(true, Ordering::Relaxed);
                 self.settle(thread, recognised.worker);
                 if recognised.core.is_none() {
                     // Its worker goes on elsewhere.
@@ -217,7 +222,14 @@ impl Locator {
                 }
                 (Some(recognised.worker), recognised.core)
             }
-            None if self.runtime.is_none_or(|runtime| refers_to(&raw, runtime)) => (None, None),
+            // Where workers can be recognised, this is one of another runtime.
+            None if RECOGNISES.load(Ordering::Relaxed) => return Ok(None),
+            None if self
+                .runtime
+                .is_some_and(|runtime| refers_to(&raw, part, runtime)) =>
+            {
+                (None, None)
+            }
             None => return Ok(None),
         };
         Ok(Some(Found {
@@ -295,12 +307,7 @@ fn address_of(handle: &Handle) -> Option<u64> {
         .find(|&word| word >= 1 << 16 && word.is_multiple_of(8) && word < 1 << 56)
 }
 
-/// Whether the address is anywhere on the stack.
-fn refers_to(raw: &Raw, address: u64) -> bool {
-    let skip = (raw.start.next_multiple_of(8) - raw.start) as usize;
-    raw.bytes
-        .get(skip..)
-        .unwrap_or_default()
-        .chunks_exact(8)
-        .any(|word| word == address.to_ne_bytes())
+/// Whether the address is in this part of the stack.
+fn refers_to(raw: &Raw, mut part: Range<u64>, address: u64) -> bool {
+    part.any(|slot| slot.is_multiple_of(8) && raw.word(slot) == Some(address))
 }

@@ -1,7 +1,8 @@
 //! Reports of tokio workers that a task blocks, with the stack: for runtimes of the program's own, without `tokio_unstable`.
 //!
 //! A task that sleeps, waits for a lock or computes without an `.await` holds its worker up, and with it whatever else was to run there. tokio does not
-//! say so. [`watch`](fn@watch) starts one thread, which reads the runtime's figures each quarter of the threshold ([`judge`] decides), finds the worker's thread
+//! say so. [`watch`](fn@watch) starts one thread, which reads the runtime's figures each quarter of the threshold, or each threshold
+//! while all workers are parked ([`judge`] decides), finds the worker's thread
 //! ([`locate`]), makes sure that it is one poll and not many short ones that take so long ([`turn`]), and copies and names its stack
 //! ([`stack`](crate::stack)).
 //!
@@ -237,7 +238,7 @@ pub struct Blocked {
     pub thread_name: String,
     /// When the worker was last seen to go on.
     pub since: Timestamp,
-    /// How long it has been blocked, to a quarter of the threshold.
+    /// How long it has been blocked, at least: up to a quarter of the threshold less than it was, or a whole one if all workers were idle before.
     pub blocked_for: Duration,
     /// Whether it computes or waits, and for what.
     pub state: State,
@@ -257,7 +258,7 @@ pub struct Blocked {
 pub struct Recovered {
     /// The worker.
     pub worker: usize,
-    /// How long it was blocked, to a quarter of the threshold.
+    /// How long it was blocked, as exactly as [`Blocked::blocked_for`].
     pub blocked_for: Duration,
     /// The number of the episode.
     pub episode: u64,

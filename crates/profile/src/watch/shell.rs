@@ -163,7 +163,10 @@ impl Shell {
         loop {
             let goes_on = self.sample(OsClock.now());
             self.publish();
-            if !goes_on || !self.shared.pause(self.interval) {
+            // While all workers are parked there is nothing to see: look less often.
+            let idle = self.readings.iter().all(|reading| reading.turns % 2 == 1);
+            let pause = self.interval * if idle { SAMPLES_PER_THRESHOLD } else { 1 };
+            if !goes_on || !self.shared.pause(pause) {
                 return;
             }
         }

@@ -97,7 +97,8 @@ pub(super) fn recognise(
             .filter(|near| part.contains(near))
             .filter(|near| raw.word(near - 8) == Some(0) || raw.word(near + 8) == Some(0))
             .filter_map(|near| raw.word(near))
-            .filter(|&near| near != pointer)
+            // The context lies on the stack and is referred to from there, too; the core is on the heap.
+            .filter(|&near| near != pointer && !raw.holds(near))
             .find_map(|near| Core::recognise(near, runtime));
         match &mut recognised {
             Some(known) if known.worker == worker => known.core = known.core.take().or(core),
