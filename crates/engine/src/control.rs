@@ -11,10 +11,11 @@ use crate::view::Time;
 use crate::{answers, settings};
 use flyball_core::class::Group;
 use flyball_core::time::Timestamp;
-use flyball_executor::Stats;
+use flyball_executor::{Stats, WorkerState};
 use flyball_policy::control::{Controller, Evidence, Proposal, Rank};
 use flyball_policy::sched::pool::{Classic, PoolView, fill};
 use flyball_sense::{Root, Sample, Sensors};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -27,8 +28,18 @@ pub(crate) struct Loop {
     sensing: Option<Sensing>,
     /// Empty while nothing is regulated.
     pools: Vec<Pool>,
+    /// None while nothing is regulated.
+    health: Option<HealthCheck>,
     /// The number of the executor's last event that was passed on.
     events_seen: Option<u64>,
+}
+
+/// The verdicts on the workers' health, renewed each `worker_pool.health_check_interval`.
+struct HealthCheck {
+    interval: Duration,
+    due: Timestamp,
+    /// The workers that were not healthy at the last look.
+    ill: BTreeSet<u16>,
 }
 
 struct Sensing {
@@ -63,6 +74,7 @@ pub(crate) fn run(shared: Arc<Shared>, root: Root) {
         root,
         sensing: None,
         pools: Vec::new(),
+        health: None,
         events_seen: None,
     };
     this.configure();
@@ -94,6 +106,17 @@ impl Loop {
         } else {
             self.sensing = Some(self.start_sensing(&config, now));
         }
+        let interval = config.worker_pool.health_check_interval;
+        let due = now.saturating_add(interval);
+        self.health = match self.health.take() {
+            _ if !config.performance.enabled => None,
+            Some(check) if check.interval == interval => Some(check),
+            earlier => Some(HealthCheck {
+                interval,
+                due,
+                ill: earlier.map(|check| check.ill).unwrap_or_default(),
+            }),
+        };
         if !config.performance.enabled {
             self.pools.clear();
         } else if self.pools.is_empty() {
@@ -139,7 +162,12 @@ impl Loop {
     fn due(&self) -> Timestamp {
         let sensing = self.sensing.iter().map(|sensing| sensing.due);
         let pools = self.pools.iter().map(|pool| pool.due);
-        sensing.chain(pools).min().unwrap_or(Timestamp::MAX)
+        let health = self.health.iter().map(|check| check.due);
+        sensing
+            .chain(pools)
+            .chain(health)
+            .min()
+            .unwrap_or(Timestamp::MAX)
     }
 
     /// One look: what is due is done.
@@ -161,6 +189,11 @@ impl Loop {
                 .filter_map(|pool| pool.step(now, &stats, &self.shared))
                 .collect();
             self.shared.decide(proposals);
+        }
+        if let Some(check) = &mut self.health
+            && check.due <= now
+        {
+            check.look(&self.shared, now);
         }
         self.pass_events_on();
     }
@@ -207,6 +240,42 @@ impl Loop {
     }
 }
 
+impl HealthCheck {
+    /// Tells log and stream which workers fell ill and which are well again.
+    fn look(&mut self, shared: &Shared, now: Timestamp) {
+        self.due = now.saturating_add(self.interval);
+        let workers = shared.executor.workers();
+        let here = workers
+            .iter()
+            .filter(|worker| worker.state != WorkerState::Stopped);
+        let mut ill = BTreeSet::new();
+        for worker in here {
+            let health = &worker.health;
+            if !health.is_healthy() {
+                ill.insert(worker.id);
+            }
+            if health.is_healthy() != self.ill.contains(&worker.id) {
+                continue;
+            }
+            let (kind, reason) = if health.is_healthy() {
+                ("healthy", format!("health is {:.2} again", health.score))
+            } else {
+                let score = health.score;
+                let because = health.worst().unwrap_or("nothing");
+                let reason = format!(
+                    "health fell to {score:.2}, mostly for its {because}; it counts as no capacity"
+                );
+                ("unhealthy", reason)
+            };
+            let worker = worker.id.to_string();
+            tracing::info!(worker, kind, "{reason}");
+            let event = serde_json::json!({ "worker": worker, "kind": kind, "reason": reason });
+            shared.tell(EventKind::Worker, &event);
+        }
+        self.ill = ill;
+    }
+}
+
 impl Sensing {
     fn sample(&mut self, shared: &Shared, now: Timestamp, stats: &Stats) {
         std::mem::swap(&mut self.before, &mut self.sample);
@@ -221,10 +290,10 @@ impl Sensing {
             work: Work::between(self.stats.as_ref(), stats, interval),
         });
         self.stats = Some(stats.clone());
+        shared.history.push(snapshot.clone());
         if shared.events.is_followed() {
             shared.tell(EventKind::Sample, &snapshot.profile());
         }
-        shared.history.push(snapshot);
         // From one multiple of the interval to the next; what was missed (the machine slept) is not made up for.
         self.due = self.due.saturating_add(self.interval);
         if self.due <= now {

@@ -16,6 +16,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
+/// What a program says beside the configuration.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Where the kernel's files are; another root in tests, with captured trees.
+    pub root: Root,
+    /// Settings of the executor that are code: tokio runtime, hooks, context, thread name, stack size, pinning. What the configuration
+    /// has a key for is taken from there.
+    pub executor: flyball_executor::Config,
+}
+
 /// A running engine. It owns its threads; dropping it cancels what is queued and ends them.
 ///
 /// Its answers and the changes it takes are listed in the module `answers`; they are the same behind library, API and command line.
@@ -53,17 +63,18 @@ impl Engine {
     /// # Errors
     /// Classes that do not fit together, a thread that cannot be started. Nothing runs then.
     pub fn start(loaded: Loaded) -> Result<Self, Error> {
-        Self::start_at(loaded, Root::default())
+        Self::start_with(loaded, Options::default())
     }
 
-    /// As [`Engine::start`], with another root for what is sensed (captured trees in tests).
+    /// As [`Engine::start`], with what only a program can say.
     ///
     /// # Errors
     /// As [`Engine::start`].
-    pub fn start_at(loaded: Loaded, root: Root) -> Result<Self, Error> {
+    pub fn start_with(loaded: Loaded, options: Options) -> Result<Self, Error> {
+        let Options { root, executor } = options;
         let cpus = flyball_executor::available_parallelism();
         let config = loaded.config.clone();
-        let executor = Executor::start(settings::executor(&config, cpus))?;
+        let executor = Executor::start(settings::executor(&config, cpus, executor))?;
         executor.set_tuning(&settings::tuning(&config))?;
         let knobs = Knobs::new(
             settings::range(&config, Group::Front, cpus, cpus),

@@ -41,5 +41,5 @@ pub mod view;
 
 pub use answers::{DecisionQuery, ScaleRequest, WorkerChange};
 pub use decisions::MAX_DECISIONS;
-pub use engine::Engine;
+pub use engine::{Engine, Options};
 pub use error::Error;

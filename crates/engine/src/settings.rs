@@ -1,6 +1,6 @@
 //! What the configuration means for the parts: pure translation.
 
-use crate::config::Config;
+use crate::config::{BackPriority, Config};
 use crate::knobs::Range;
 use crate::shared::Shared;
 use flyball_core::class::{ClassSpec, Group};
@@ -105,8 +105,8 @@ pub(crate) fn tuning(config: &Config) -> executor::Tuning {
     }
 }
 
-/// What the executor is started with.
-pub(crate) fn executor(config: &Config, cpus: usize) -> executor::Config {
+/// What the executor is started with; `base` has what only a program can say.
+pub(crate) fn executor(config: &Config, cpus: usize, base: executor::Config) -> executor::Config {
     let tuning = tuning(config);
     executor::Config {
         algorithm: algorithm(config),
@@ -119,7 +119,13 @@ pub(crate) fn executor(config: &Config, cpus: usize) -> executor::Config {
         batch_size: tuning.batch_size,
         stuck_after: tuning.stuck_after,
         force_after: tuning.force_after,
-        ..executor::Config::default()
+        back_priority: match config.worker_pool.back_priority {
+            BackPriority::Idle => executor::BackPriority::Idle,
+            BackPriority::Nice => executor::BackPriority::Nice(config.worker_pool.back_nice),
+            BackPriority::Normal => executor::BackPriority::Normal,
+        },
+        front_nice: config.worker_pool.front_nice,
+        ..base
     }
 }
 

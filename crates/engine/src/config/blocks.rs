@@ -236,6 +236,12 @@ block! {
         start_delay: Duration = "50ms", time(0, MINUTE);
         /// A worker that runs one task for longer counts as stuck.
         stuck_after: Duration = "60s", time(10, 365 * DAY);
+        /// How the kernel ranks the threads of the classes in the back group: `idle` leaves the CPU to every other program, `nice` shares it by `back_nice`, `normal` shares it evenly.
+        back_priority: BackPriority = "idle", Kind::Choice(BackPriority::NAMES), restart();
+        /// The nice value of the back group's threads under `back_priority: nice`.
+        back_nice: i8 = "10", integer(0, 19), restart();
+        /// The nice value of the front group's threads; below 0 it needs a privilege.
+        front_nice: i8 = "0", integer(-20, 0), restart();
     }
 }
 

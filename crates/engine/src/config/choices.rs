@@ -139,6 +139,18 @@ choices! {
 }
 
 choices! {
+    /// How the kernel ranks the back group's threads.
+    BackPriority {
+        /// Below everything else on the machine: only CPU time that nobody else wants.
+        Idle = "idle",
+        /// By `back_nice`.
+        Nice = "nice",
+        /// Like any other program.
+        Normal = "normal",
+    }
+}
+
+choices! {
     /// How log lines look.
     LogFormat {
         /// For people.

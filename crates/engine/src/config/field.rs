@@ -55,6 +55,21 @@ impl Field for u32 {
     }
 }
 
+impl Field for i8 {
+    fn take(value: &Value, key: &'static str) -> Self {
+        match value {
+            Value::Integer(value) => {
+                i8::try_from(*value).unwrap_or_else(|_| mismatch(&Value::Integer(*value), key))
+            }
+            other => mismatch(other, key),
+        }
+    }
+
+    fn give(&self, _: &Key) -> Value {
+        Value::Integer(i64::from(*self))
+    }
+}
+
 impl Field for u64 {
     fn take(value: &Value, key: &'static str) -> Self {
         match value {

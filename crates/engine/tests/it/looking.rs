@@ -2,8 +2,8 @@
 
 use crate::{end, engine, hold, loaded, wait_for};
 use flyball_core::time::thread_cpu_nanos;
-use flyball_engine::Engine;
 use flyball_engine::view::HealthState;
+use flyball_engine::{Engine, Options};
 use flyball_sense::Root;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +38,11 @@ fn the_profile_is_of_this_machine() {
 /// MON-2: where the kernel tells nothing, figures are absent, never zero, and the status says what is lacking.
 #[test]
 fn what_is_not_known_is_absent() {
-    let engine = Engine::start_at(loaded(QUICK), Root::at("/nonexistent")).expect("starts");
+    let options = Options {
+        root: Root::at("/nonexistent"),
+        ..Options::default()
+    };
+    let engine = Engine::start_with(loaded(QUICK), options).expect("starts");
     wait_for(&engine, 0, |event| event.kind == "sample");
     let profile = engine.cpu_profile().expect("on").expect("sampled");
     assert_eq!(
