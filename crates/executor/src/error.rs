@@ -104,7 +104,7 @@ pub enum Error {
     },
     /// The call would block a thread that belongs to a foreign tokio runtime.
     #[error(
-        "a scope would block this thread, which belongs to a tokio runtime; run it inside `class.run(move || …)` and await that"
+        "it would block this thread, which belongs to a tokio runtime; call it inside `class.run(move || …)` and await that"
     )]
     ForeignRuntime,
     /// A tokio runtime of one thread drives its timers and sockets only while it is inside `block_on`.

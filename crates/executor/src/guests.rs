@@ -30,6 +30,7 @@ pub(crate) mod signal;
 mod stand_in;
 
 use crate::event::What;
+use crate::os::Unavailable;
 use crate::pool::{Pool, group_index};
 use crate::spine::{ClassSlot, Spine};
 use crate::threads;
@@ -58,8 +59,8 @@ pub(crate) struct Guests {
     /// Workers of each group that wait inside one.
     blocked: [AtomicUsize; 2],
     alive: Arc<Alive>,
-    /// Somebody else has taken the signal, and that was said.
-    deaf: AtomicBool,
+    /// It was said that guests cannot be paused.
+    told: AtomicBool,
 }
 
 /// Threads that have not ended.
@@ -117,10 +118,8 @@ impl Guests {
         if !self.used.load(Relaxed) {
             return;
         }
-        if !signal::is_ours() && !self.deaf.swap(true, SeqCst) {
-            let reason = "pausing rayon's threads: the program has taken SIGURG; they are charged, not paused";
-            pool.events
-                .push(pool.now(), None, What::Unavailable, reason);
+        if let Err(unavailable) = signal::check() {
+            self.tell(pool, &unavailable);
         }
         for host in self.hosts() {
             host.look(pool);
@@ -132,9 +131,12 @@ impl Guests {
         }
     }
 
-    /// True while guests can be paused.
-    fn can_pause(&self) -> bool {
-        !self.deaf.load(Relaxed)
+    /// Says once that guests cannot be paused.
+    fn tell(&self, pool: &Pool, why: &Unavailable) {
+        if !self.told.swap(true, SeqCst) {
+            pool.events
+                .push(pool.now(), None, What::Unavailable, why.to_string());
+        }
     }
 
     /// True unless all workers of the group wait for guests.
@@ -198,16 +200,16 @@ fn notice(pool: &Pool, guest: &Arc<Guest>) {
     if guest.stand_in.swap(true, SeqCst) {
         return;
     }
-    let guests = &pool.guests;
     guest
         .busy_since
         .store(pool.now().as_nanos().max(1), Relaxed);
     guest.note_seen();
-    if guests.can_pause()
-        && must_ask(pool, guest.slot)
-        && guests.can_stand_in(pool, guest.slot.group())
-    {
-        guest.pause();
-    }
+    let must_wait =
+        must_ask(pool, guest.slot) && pool.guests.can_stand_in(pool, guest.slot.group());
+    // Queued between the two, as the guest may be the caller.
+    let pauses = must_wait && guest.must_pause();
     stand_in::submit(pool, guest);
+    if pauses {
+        guest.nudge();
+    }
 }

@@ -1,20 +1,25 @@
 //! One thread of a class's rayon pool, as the executor sees it from outside.
 
-use super::signal::{FREE, Gate, LEASED, PAUSED, Pausable, send};
+use super::signal::{self, FREE, Gate, LEASED, PAUSED, Pausable};
 use crate::os::{self, ThreadClock, Unavailable};
 use crate::spine::ClassSlot;
 use std::cell::Cell;
 use std::fs::File;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::time::Duration;
 
 pub(crate) struct Guest {
     pub(crate) slot: &'static ClassSlot,
     gate: Gate,
-    /// Some while the thread lives: whoever signals it, reads its clock or arms its timer holds the lock meanwhile. Never waited
-    /// for: a guest that is paused while it leaves would keep its executor waiting.
-    thread: Mutex<Option<Thread>>,
+    /// Who signals the thread, reads its clock or arms its timer is counted in `users` meanwhile, and finds `leaving` unset;
+    /// the thread sets that and ends when nobody is counted. So an id is never used after its thread's end. Nothing here waits
+    /// for a lock that a paused guest may hold.
+    thread: OnceLock<Thread>,
+    users: AtomicUsize,
+    leaving: AtomicBool,
+    /// Its thread has done all it had to.
+    gone: AtomicBool,
     /// A stand-in exists: queued, or on a worker.
     pub(super) stand_in: AtomicBool,
     /// When the stand-in was asked for, ns; 0 while there is none.
@@ -23,7 +28,6 @@ pub(crate) struct Guest {
     charged: AtomicU64,
     /// What the clock showed when the stand-in was asked for, ns.
     seen: AtomicU64,
-    ended: AtomicBool,
 }
 
 struct Thread {
@@ -49,12 +53,14 @@ impl Guest {
         Guest {
             slot,
             gate: Gate::new(),
-            thread: Mutex::new(None),
+            thread: OnceLock::new(),
+            users: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             stand_in: AtomicBool::new(false),
             busy_since: AtomicU64::new(0),
             charged: AtomicU64::new(0),
             seen: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
         }
     }
 
@@ -67,8 +73,11 @@ impl Guest {
         );
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
-                *self.0.thread.lock().unwrap_or_else(|e| e.into_inner()) = None;
-                self.0.ended.store(true, SeqCst);
+                self.0.leaving.store(true, SeqCst);
+                // Workers and the supervisor, for some microseconds.
+                while self.0.users.load(SeqCst) != 0 {
+                    std::thread::yield_now();
+                }
                 GUEST.set(std::ptr::null());
             }
         }
@@ -91,20 +100,29 @@ impl Guest {
                 let begun = thread.clock.read().unwrap_or(0);
                 self.charged.store(begun, SeqCst);
                 self.seen.store(begun, SeqCst);
-                *self.thread.lock().unwrap_or_else(|e| e.into_inner()) = Some(thread);
+                let _ = self.thread.set(thread);
             }
             Err(unavailable) => report(unavailable),
         }
         life();
     }
 
-    /// True once its thread has left; false before it has come, too.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(SeqCst)
+    /// Notes that its thread has done all it had to.
+    pub(super) fn note_gone(&self) {
+        self.gone.store(true, SeqCst);
     }
 
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(SeqCst)
+    }
+
+    /// Calls `f` with the thread, unless it has not begun or is about to end.
     fn with_thread<R>(&self, f: impl FnOnce(&Thread) -> R) -> Option<R> {
-        self.thread.try_lock().ok()?.as_ref().map(f)
+        self.users.fetch_add(1, SeqCst);
+        let thread = self.thread.get().filter(|_| !self.leaving.load(SeqCst));
+        let answer = thread.map(f);
+        self.users.fetch_sub(1, SeqCst);
+        answer
     }
 
     /// CPU time by its thread's clock, ns; None before it has started and once it has ended.
@@ -157,23 +175,30 @@ impl Guest {
 
     /// Keeps it from running, soon.
     pub(super) fn pause(&self) {
-        if self.gate.change(FREE, PAUSED) || self.gate.change(LEASED, PAUSED) {
+        if self.must_pause() {
             self.nudge();
         }
     }
 
-    /// Makes it look whether it may run.
-    fn nudge(&self) {
+    /// Says that it must not run, without making it look; false where guests cannot be paused, or it is already.
+    pub(super) fn must_pause(&self) -> bool {
+        signal::works() && (self.gate.change(FREE, PAUSED) || self.gate.change(LEASED, PAUSED))
+    }
+
+    /// Makes it look whether it may run, unless it has been let run meanwhile.
+    pub(super) fn nudge(&self) {
         self.with_thread(|thread| {
-            self.gate.arm(Duration::ZERO);
-            send(thread.id);
+            if self.gate.state() == PAUSED {
+                self.gate.arm(Duration::ZERO);
+                signal::send(thread.id);
+            }
         });
     }
 
     /// Pauses it anew if it runs though it should not: without a timer, a breath ends only so.
     pub(super) fn hold(&self) {
         if self.gate.state() == PAUSED && self.is_runnable() {
-            self.with_thread(|thread| send(thread.id));
+            self.nudge();
         }
     }
 

@@ -38,10 +38,7 @@ impl Host {
         if !pool.spine.manual.load(Relaxed)
             && let Err(unavailable) = signal::install()
         {
-            pool.guests.deaf.store(true, SeqCst);
-            let at = pool.now();
-            pool.events
-                .push(at, None, What::Unavailable, unavailable.to_string());
+            pool.guests.tell(pool, &unavailable);
         }
         let limit = class
             .spec
@@ -152,7 +149,7 @@ impl Host {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(|e| e.into_inner()));
         let mut left = Vec::new();
         for (guest, thread) in threads {
-            if thread.is_finished() || guest.has_ended() {
+            if guest.is_gone() {
                 let _ = thread.join();
                 continue;
             }
@@ -179,10 +176,11 @@ fn note(pool: &Weak<Pool>, what: What, reason: String) {
 }
 
 /// Counts a thread while it lives.
-struct Counted(Arc<Alive>);
+struct Counted(Arc<Alive>, Arc<Guest>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        self.1.note_gone();
         self.0.note_ended();
     }
 }
@@ -202,7 +200,7 @@ fn start_thread(
         builder = builder.stack_size(config.stack_size);
     }
     let events = Arc::downgrade(pool);
-    let counted = Counted(pool.guests.alive.clone());
+    let counted = Counted(pool.guests.alive.clone(), guest.clone());
     pool.guests.alive.note_started();
     builder.spawn(move || {
         let counted = counted;

@@ -26,7 +26,7 @@
 
 use crate::os::Unavailable;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::*};
 use std::time::Duration;
 
 pub(crate) const FREE: u32 = 0;
@@ -94,7 +94,9 @@ impl Gate {
 
     /// Arms the guest's timer. The guest lives.
     pub(crate) fn arm(&self, after: Duration) {
-        imp::arm(self.timer.load(Relaxed), after);
+        if works() {
+            imp::arm(self.timer.load(Relaxed), after);
+        }
     }
 
     /// What the handler does.
@@ -133,17 +135,34 @@ impl Drop for Pausable<'_> {
     }
 }
 
+/// The handler is in place; once it is not, nothing here sends the signal any more.
+static OURS: AtomicBool = AtomicBool::new(false);
+
 /// Puts the handler in place, once a process.
 ///
 /// # Errors
 /// [`Unavailable`] where the program handles the signal itself, or the platform is not Linux.
 pub(crate) fn install() -> Result<(), Unavailable> {
-    imp::install()
+    let installed = imp::install();
+    OURS.store(installed.is_ok(), SeqCst);
+    installed
 }
 
-/// True while the signal is handled here.
-pub(crate) fn is_ours() -> bool {
-    imp::is_ours()
+/// Looks whether the handler is still in place.
+///
+/// # Errors
+/// [`Unavailable`] when it is not.
+pub(crate) fn check() -> Result<(), Unavailable> {
+    let present = imp::check();
+    if present.is_err() {
+        OURS.store(false, SeqCst);
+    }
+    present
+}
+
+/// True while threads can be paused.
+pub(crate) fn works() -> bool {
+    OURS.load(Relaxed)
 }
 
 /// Makes a thread of this process look at its gate.
@@ -197,10 +216,7 @@ mod imp {
             Some(old) if old == handler() => return Ok(()),
             Some(libc::SIG_DFL | libc::SIG_IGN) => {}
             _ => {
-                return Err(Unavailable::new(
-                    WHAT,
-                    "the program handles SIGURG itself; they are charged, not paused",
-                ));
+                return Err(taken());
             }
         }
         // SAFETY: a plain C struct for which all zeroes is a value: no flags, an empty mask.
@@ -217,8 +233,19 @@ mod imp {
         }
     }
 
-    pub(super) fn is_ours() -> bool {
-        present() == Some(handler())
+    pub(super) fn check() -> Result<(), Unavailable> {
+        if present() == Some(handler()) {
+            Ok(())
+        } else {
+            Err(taken())
+        }
+    }
+
+    fn taken() -> Unavailable {
+        Unavailable::new(
+            WHAT,
+            "the program handles SIGURG itself; they are charged, not paused",
+        )
     }
 
     fn last_error() -> Unavailable {
@@ -351,8 +378,8 @@ mod imp {
         Err(platform())
     }
 
-    pub(super) fn is_ours() -> bool {
-        false
+    pub(super) fn check() -> Result<(), Unavailable> {
+        Err(platform())
     }
 
     pub(super) fn unblock() -> Result<(), Unavailable> {

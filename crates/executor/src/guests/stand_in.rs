@@ -1,7 +1,7 @@
 //! What stands for a guest among the tasks of its class.
 
-use super::KIND;
 use super::guest::Guest;
+use super::{KIND, signal};
 use crate::class;
 use crate::dispatch::{self, Local};
 use crate::pool::Pool;
@@ -98,7 +98,7 @@ fn stand(pool: &Pool, local: &Local, guest: &Guest) -> bool {
             break;
         }
     }
-    if !pool.guests.can_pause() {
+    if !signal::works() {
         guest.set_free();
     }
     true
