@@ -370,7 +370,7 @@ pub(crate) fn spawn_unasked<F: Future<Output = ()> + Send + 'static>(
     );
     // SAFETY: new, and its life reference is given away; the handle keeps another one.
     unsafe { dispatch::enqueue(task) };
-    if pool.spine.terminated.load(SeqCst) {
+    if pool.spine.terminated.load(SeqCst) || slot.mode.load(SeqCst) == crate::spine::mode::REMOVED {
         slot.sweep();
     }
     // SAFETY: made with this body just now.

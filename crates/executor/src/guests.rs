@@ -31,8 +31,8 @@ mod stand_in;
 
 use crate::event::What;
 use crate::os::Unavailable;
-use crate::pool::{Pool, group_index};
-use crate::spine::{ClassSlot, Spine};
+use crate::pool::{ClassInfo, Pool, group_index};
+use crate::spine::{ClassSlot, Spine, mode};
 use crate::threads;
 use flyball_core::class::Group;
 use guest::Guest;
@@ -104,6 +104,29 @@ impl Guests {
     /// True while an `install` runs, so that the supervisor goes on looking.
     pub(crate) fn is_active(&self) -> bool {
         self.open.load(SeqCst) != 0
+    }
+
+    /// Ends the pool of a class that is removed, unless an `install` is in it; `remove` is called while none can begin.
+    pub(crate) fn part_with(&self, class: &Arc<ClassInfo>, remove: impl FnOnce()) -> bool {
+        let mut hosts = self.hosts.lock().unwrap_or_else(|e| e.into_inner());
+        let place = hosts.iter().position(|host| host.is_of(class));
+        if place.is_some_and(|place| hosts[place].visitors() != 0) {
+            return false;
+        }
+        remove();
+        let host = place.map(|place| hosts.swap_remove(place));
+        drop(hosts);
+        if let Some(host) = host {
+            host.close();
+        }
+        true
+    }
+
+    /// Calls of `install` of a class that have not returned.
+    pub(crate) fn visitors(&self, class: &Arc<ClassInfo>) -> usize {
+        let hosts = self.hosts();
+        let host = hosts.iter().find(|host| host.is_of(class));
+        host.map_or(0, |host| host.visitors())
     }
 
     fn hosts(&self) -> Vec<Arc<Host>> {
@@ -183,13 +206,16 @@ impl Guests {
 
 /// Says whether a guest of the class must wait for its turn to run: other work is there, or only the scheduler can say.
 fn must_ask(pool: &Pool, slot: &ClassSlot) -> bool {
-    let signals = &pool.spine.signals;
-    let group = slot.group();
-    let others = (signals.ready() | pool.ring_classes(group)) & !(1 << slot.index);
-    others != 0
-        || slot.restricted.load(Relaxed)
-        || slot.waiting() != 0
-        || group == Group::Back && !signals.has_room()
+    others_wait(pool, slot)
+        || slot.mode.load(SeqCst) != mode::OPEN
+        || slot.group() == Group::Back && !pool.spine.signals.has_room()
+}
+
+/// True when work of another class waits, or more of this one, or the class is bounded otherwise than by shares.
+fn others_wait(pool: &Pool, slot: &ClassSlot) -> bool {
+    let runnable = pool.mask(Group::Front) | pool.mask(Group::Back);
+    let ready = pool.spine.signals.ready() & runnable | pool.ring_classes(slot.group());
+    ready & !(1 << slot.index) != 0 || slot.waiting() != 0 || slot.restricted.load(Relaxed)
 }
 
 /// Sees to it that a guest which began to consume gets a stand-in, and that it waits where it must.

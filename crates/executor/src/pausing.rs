@@ -111,7 +111,10 @@ impl Pool {
         slot.queue.forget_room();
         self.close(&info);
         self.wait_until_left(slot.index);
-        if let Err(error) = self.without_tasks(&info) {
+        let looked = self
+            .without_tasks(&info)
+            .and_then(|()| self.mark_removed(&info));
+        if let Err(error) = looked {
             slot.limit.store(limit, SeqCst);
             slot.queue.forget_room();
             if !was_paused {
@@ -119,7 +122,6 @@ impl Pool {
             }
             return Err(error);
         }
-        info.removed.store(true, SeqCst);
         slot.mode.store(mode::REMOVED, SeqCst);
         slot.sweep();
         let now = self.now();
@@ -168,11 +170,13 @@ impl Pool {
     }
 
     /// Fails while a class has tasks of any kind.
-    fn without_tasks(&self, info: &ClassInfo) -> Result<(), Error> {
+    fn without_tasks(&self, info: &Arc<ClassInfo>) -> Result<(), Error> {
         let index = info.id.index() as u8;
         let running = self
             .running_of(index)
             .max(usize::from(self.is_closed(info) && self.is_in_hand(index)));
+        #[cfg(feature = "rayon")]
+        let running = running + self.guests.visitors(info);
         let queued = info.slot.waiting() + self.held_of(index);
         let waiting = self.spine.registry.count_of(index);
         if running + queued + waiting == 0 {
@@ -184,6 +188,23 @@ impl Pool {
             running,
             waiting,
         })
+    }
+
+    /// Says that the class is gone, unless rayon work began in it just now.
+    fn mark_removed(&self, info: &Arc<ClassInfo>) -> Result<(), Error> {
+        let mark = || info.removed.store(true, SeqCst);
+        #[cfg(feature = "rayon")]
+        if !self.guests.part_with(info, mark) {
+            return Err(Error::ClassInUse {
+                name: info.name.to_string(),
+                queued: 0,
+                running: self.guests.visitors(info),
+                waiting: 0,
+            });
+        }
+        #[cfg(not(feature = "rayon"))]
+        mark();
+        Ok(())
     }
 
     fn is_closed(&self, info: &ClassInfo) -> bool {

@@ -16,7 +16,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub(crate) struct Host {
-    class: Arc<str>,
+    /// Held, so that the slot serves no other class as long as somebody may queue a stand-in there.
+    class: Arc<ClassInfo>,
     pub(crate) slot: &'static ClassSlot,
     pub(crate) guests: Vec<Arc<Guest>>,
     /// None once the executor or the class is gone; the last call of `install` that uses it lets its threads end.
@@ -34,7 +35,7 @@ struct Visits {
 
 impl Host {
     /// Starts the threads: as many as may run at once.
-    pub(super) fn start(pool: &Arc<Pool>, class: &ClassInfo) -> Result<Host, Error> {
+    pub(super) fn start(pool: &Arc<Pool>, class: &Arc<ClassInfo>) -> Result<Host, Error> {
         if !pool.spine.manual.load(Relaxed)
             && let Err(unavailable) = signal::install()
         {
@@ -74,7 +75,7 @@ impl Host {
                 source: io::Error::other(error),
             })?;
         Ok(Host {
-            class: class.name.clone(),
+            class: class.clone(),
             slot: class.slot,
             guests,
             rayon: Mutex::new(Some(Arc::new(rayon))),
@@ -83,8 +84,14 @@ impl Host {
         })
     }
 
-    pub(super) fn is_of(&self, class: &ClassInfo) -> bool {
-        self.serves(class.slot)
+    pub(super) fn is_of(&self, class: &Arc<ClassInfo>) -> bool {
+        Arc::ptr_eq(&self.class, class)
+    }
+
+    /// Calls of `install` that have not returned.
+    pub(super) fn visitors(&self) -> usize {
+        let visits = self.visits.lock().unwrap_or_else(|e| e.into_inner());
+        visits.open.len()
     }
 
     pub(super) fn serves(&self, slot: &ClassSlot) -> bool {
@@ -160,7 +167,7 @@ impl Host {
                 since.unwrap_or(now)
             };
             left.push((
-                self.class.to_string(),
+                self.class.name.to_string(),
                 super::KIND.to_owned(),
                 Duration::from_nanos(now.saturating_sub(begun)),
             ));

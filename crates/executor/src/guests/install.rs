@@ -24,7 +24,8 @@ impl Class {
     ///
     /// # Errors
     /// [`Error::ForeignRuntime`] on a thread of a tokio runtime, which it would block: use [`Class::install_async`];
-    /// [`Error::ShuttingDown`]; [`Error::Os`] when the threads cannot be started. `f` has not run then.
+    /// [`Error::ShuttingDown`]; [`Error::UnknownClass`] when the class was removed; [`Error::Os`] when the threads cannot be
+    /// started. `f` has not run then.
     ///
     /// # Panics
     /// When `f` panics, with the same payload.
@@ -112,9 +113,11 @@ impl Visit {
         if refuses(pool.spine) {
             return Err(Error::ShuttingDown);
         }
-        let host = pool.guests.host(pool, class.info())?;
-        let rayon = host.rayon().ok_or(Error::ShuttingDown)?;
-        let number = host.enter(pool.now().as_nanos());
+        let (host, number) = pool.guests.enter(pool, class.info())?;
+        let Some(rayon) = host.rayon() else {
+            host.leave(number);
+            return Err(Error::ShuttingDown);
+        };
         std::mem::forget(open);
         if pool.spine.supervisor_asleep.load(SeqCst) {
             pool.spine.rouse_supervisor();
@@ -158,16 +161,26 @@ fn refuses(spine: &Spine) -> bool {
 }
 
 impl Guests {
-    /// The pool of a class, started if need be.
-    fn host(&self, pool: &Arc<Pool>, class: &ClassInfo) -> Result<Arc<Host>, Error> {
+    /// Enters the pool of a class, which is started if need be; the number is the visit's.
+    fn enter(&self, pool: &Arc<Pool>, class: &Arc<ClassInfo>) -> Result<(Arc<Host>, u64), Error> {
         let mut hosts = self.hosts.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(host) = hosts.iter().find(|host| host.is_of(class)) {
-            return Ok(host.clone());
+        if class.removed.load(SeqCst) {
+            drop(hosts);
+            let missing = pool.find_class(&class.name).err();
+            return Err(missing.unwrap_or(Error::ShuttingDown));
         }
-        let host = Arc::new(Host::start(pool, class)?);
-        hosts.push(host.clone());
-        self.used.store(true, SeqCst);
-        Ok(host)
+        let known = hosts.iter().find(|host| host.is_of(class)).cloned();
+        let host = match known {
+            Some(host) => host,
+            None => {
+                let host = Arc::new(Host::start(pool, class)?);
+                hosts.push(host.clone());
+                self.used.store(true, SeqCst);
+                host
+            }
+        };
+        let number = host.enter(pool.now().as_nanos());
+        Ok((host, number))
     }
 }
 

@@ -110,11 +110,8 @@ fn is_alone(pool: &Pool, local: &Local, guest: &Guest) -> bool {
     let signals = &pool.spine.signals;
     // SAFETY: the worker of this thread outlives its `Local`.
     let held = unsafe { &*local.shared }.held();
-    let others = (signals.ready() | pool.ring_classes(group)) & !(1 << guest.slot.index);
-    others == 0
-        && held == 0
-        && guest.slot.waiting() == 0
-        && !guest.slot.restricted.load(Relaxed)
+    held == 0
+        && !super::others_wait(pool, guest.slot)
         && !(group == Group::Back && signals.over_parallelism())
 }
 

@@ -522,3 +522,74 @@ fn without_the_signal_they_are_charged() {
     );
     end(executor);
 }
+
+/// CPU-25: a paused class's rayon threads do not run; resumed, they go on where they were.
+#[test]
+fn a_paused_class_pauses_its_threads() {
+    let executor = start(small());
+    let normal = executor.class("normal").unwrap();
+    let work = Saturation::by_rayon(&normal);
+    eventually("it runs", || work.used() > 50 * MS);
+    assert!(executor.pause_class("normal").unwrap());
+    let clock = Source::best();
+    eventually("it comes to rest", || {
+        // A breath in each pause, a hundredth of the time, for each of two threads.
+        let (begun, before) = (clock.now(), work.used());
+        let other = executor.class("batch").unwrap();
+        other.run(|| burn(50 * MS)).join().unwrap();
+        let passed = clock.now().duration_since(begun).as_nanos() as u64;
+        work.used() - before < passed / 20
+    });
+    assert!(executor.resume_class("normal").unwrap());
+    let before = work.used();
+    eventually("it goes on", || work.used() - before > 50 * MS);
+    // And a shutdown lets it come to its end though it is paused.
+    assert!(executor.pause_class("normal").unwrap());
+    work.stop.store(true, SeqCst);
+    end(executor);
+    work.end();
+}
+
+/// CPU-25: a class is not removed while rayon works in it; after that its threads end and nothing more is installed.
+#[test]
+fn a_class_with_rayon_work_is_not_removed() {
+    let executor = start(Config {
+        thread_name: "gone".into(),
+        ..small()
+    });
+    for _ in 0..3 {
+        let passing = add(&executor, ClassSpec::new("passing"));
+        let (inside, is_inside) = channel();
+        let (go, wait) = channel::<()>();
+        let installed = passing.clone();
+        let caller = std::thread::spawn(move || {
+            installed.install(move || {
+                inside.send(()).unwrap();
+                receive(&wait);
+            })
+        });
+        receive(&is_inside);
+        let refused = executor.remove_class("passing");
+        assert!(
+            matches!(refused, Err(Error::ClassInUse { running: 1.., .. })),
+            "{refused:?}"
+        );
+        go.send(()).unwrap();
+        caller.join().unwrap().unwrap();
+        // What the threads used may still have to be charged.
+        eventually("it is removed", || executor.remove_class("passing").is_ok());
+        assert!(matches!(
+            passing.install(|| ()),
+            Err(Error::UnknownClass { .. })
+        ));
+        drop(passing);
+        eventually("its threads end", || {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+            !tasks.flatten().any(|task| {
+                let comm = task.path().join("comm");
+                std::fs::read_to_string(comm).is_ok_and(|name| name.starts_with("gone-r"))
+            })
+        });
+    }
+    end(executor);
+}
