@@ -1,0 +1,232 @@
+//! Between the HTTP library and the routes: every request passes here, and every answer leaves here.
+//!
+//! On the way in: the verdict on the head, the rules of access. On the way out: problem documents, header fields for browsers, the log of
+//! changes. A handler that panics costs its request, not the connection's thread.
+
+use super::body::{Bounds, Upload};
+use super::connections::Link;
+use crate::access::{Access, Caller, Peer};
+use crate::problem::{self, Problem};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tower_service::Service;
+
+/// What all connections share.
+#[derive(Clone)]
+pub(crate) struct Gates {
+    pub(crate) router: Router,
+    pub(crate) access: Arc<Access>,
+    pub(crate) body: Bounds,
+}
+
+/// The gate of one connection.
+pub(crate) struct Gate {
+    pub(crate) gates: Gates,
+    pub(crate) link: Arc<Link>,
+    pub(crate) peer: Peer,
+}
+
+impl hyper::service::Service<hyper::Request<Incoming>> for Gate {
+    type Response = hyper::Response<Answer>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        let verdict = self.link.verdict();
+        let answered = Answered(self.link.clone());
+        let gates = self.gates.clone();
+        let peer = self.peer;
+        Box::pin(async move {
+            let path = request.uri().path().to_owned();
+            let response = match verdict {
+                Some(None) => gates.pass(peer, request).await,
+                Some(Some(refusal)) => {
+                    tracing::debug!(?peer, status = refusal.status.as_u16(), detail = %refusal.detail, "refused a head");
+                    let problem = Problem::new(refusal.status, refusal.detail);
+                    closing(problem.into_response())
+                }
+                // The library saw a request where the wire saw none: one of the two is wrong about where the last one ended.
+                None => closing(
+                    Problem::bad_request("it is not clear where this request begins")
+                        .into_response(),
+                ),
+            };
+            let response = dress(problem::complete(response, &path));
+            Ok(response.map(|body| Answer {
+                body,
+                _answered: answered,
+            }))
+        })
+    }
+}
+
+impl Gates {
+    async fn pass(mut self, peer: Peer, request: hyper::Request<Incoming>) -> Response {
+        let caller = match self.access.judge(
+            peer,
+            request.method(),
+            request.uri(),
+            request.headers(),
+        ) {
+            Ok(caller) => caller,
+            Err(problem) => {
+                tracing::debug!(?peer, method = %request.method(), path = request.uri().path(), status = problem.status, "refused");
+                return problem.into_response();
+            }
+        };
+        let change = !matches!(*request.method(), Method::GET | Method::HEAD);
+        let told = change.then(|| (request.method().clone(), request.uri().path().to_owned()));
+
+        let (mut parts, incoming) = request.into_parts();
+        parts.extensions.insert(caller);
+        let body = Body::new(Upload::new(incoming, self.body));
+        let request = Request::from_parts(parts, body);
+        let routed = Service::call(&mut self.router, request);
+        let response = match Guarded(Box::pin(routed)).await {
+            Some(Ok(response)) => response,
+            Some(Err(never)) => match never {},
+            None => Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the server failed at this request; its log says more",
+            )
+            .into_response(),
+        };
+        if let Some((method, path)) = told {
+            log_change(caller, &method, &path, &response);
+        }
+        response
+    }
+}
+
+fn log_change(caller: Caller, method: &Method, path: &str, response: &Response) {
+    let status = response.status();
+    let path = problem::echo(path);
+    if status.is_success() {
+        tracing::info!(by = %caller, %method, %path, status = status.as_u16(), "changed");
+    } else {
+        let detail = response
+            .extensions()
+            .get::<Problem>()
+            .map(|problem| problem.detail.as_str())
+            .unwrap_or_default();
+        tracing::info!(by = %caller, %method, %path, status = status.as_u16(), ?detail, "refused a change");
+    }
+}
+
+/// Tells the library to close the connection after this answer.
+fn closing(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Field values that keep a browser from doing more with an answer than showing it.
+fn dress(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let fixed = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let defaults = [
+        (header::CACHE_CONTROL, "no-store"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
+    ];
+    for (name, value) in defaults {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
+    }
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"flyball\""),
+        );
+    }
+    response
+}
+
+/// A handler's future whose panic becomes `None`.
+struct Guarded<F>(Pin<Box<F>>);
+
+impl<F: Future> Future for Guarded<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // A future that panicked is never polled again, so nobody sees what it left half done; what handlers share is behind
+        // locks of the engine.
+        match catch_unwind(AssertUnwindSafe(|| pin!(&mut self.0).poll(cx))) {
+            Ok(poll) => poll.map(Some),
+            Err(payload) => {
+                let text = payload
+                    .downcast_ref::<&str>()
+                    .map(|text| (*text).to_owned())
+                    .or_else(|| payload.downcast_ref::<String>().cloned())
+                    .unwrap_or_default();
+                tracing::error!(panic = ?problem::echo(&text), "a handler panicked");
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+/// Tells the table of connections that a request was answered, when its answer has been handed over or given up.
+struct Answered(Arc<Link>);
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.0.answered();
+    }
+}
+
+/// The body of an answer.
+pub(crate) struct Answer {
+    body: Body,
+    _answered: Answered,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

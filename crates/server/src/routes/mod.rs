@@ -1,0 +1,102 @@
+//! The calls, a module a resource. Handlers translate: a body or query into one call of the engine, its answer into JSON.
+//!
+//! Each module has its calls in two groups, `figures` and `guarded`; which group a call is in decides who may make it (`access`),
+//! in the router as in the description of the API. A call that is in neither group is open: those are in [`meta`] only.
+
+use crate::Limits;
+use crate::access::{self, Access};
+use crate::openapi;
+use crate::problem::Problem;
+use crate::server::Stage;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
+use bytes::Bytes;
+use flyball_engine::Engine;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{Semaphore, watch};
+use utoipa_axum::router::OpenApiRouter;
+
+mod absent;
+mod classes;
+mod config;
+mod control;
+mod cpu;
+mod docs;
+mod events;
+mod failure;
+mod meta;
+mod page;
+mod workers;
+
+/// What handlers share.
+pub(crate) struct App {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) stage: watch::Receiver<Stage>,
+    /// Event streams that may still be opened.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Most items of a page.
+    pub(crate) page: usize,
+    /// Most levels of a JSON body.
+    pub(crate) json_depth: usize,
+    /// Tells this run of the server from others, in the ids of events.
+    pub(crate) run: u64,
+    /// The description of the API, once it is made.
+    pub(crate) description: OnceLock<Bytes>,
+}
+
+pub(crate) type Shared = Arc<App>;
+
+impl App {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        stage: watch::Receiver<Stage>,
+        limits: &Limits,
+    ) -> Shared {
+        Arc::new(App {
+            engine,
+            stage,
+            streams: Arc::new(Semaphore::new(limits.event_streams)),
+            page: limits.page,
+            json_depth: limits.json_depth,
+            run: flyball_core::time::unix_nanos() / 1_000_000,
+            description: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.stage.borrow() == Stage::Serving && self.engine.is_ready()
+    }
+}
+
+/// All calls, with who may make them.
+pub(crate) fn router(app: Shared, access: Arc<Access>) -> Router {
+    let open = OpenApiRouter::with_openapi(openapi::base()).merge(meta::open());
+    let figures = meta::figures()
+        .merge(cpu::figures())
+        .merge(workers::figures())
+        .merge(classes::figures())
+        .merge(control::figures())
+        .merge(events::figures())
+        .merge(absent::figures());
+    let guarded = cpu::guarded()
+        .merge(workers::guarded())
+        .merge(classes::guarded())
+        .merge(control::guarded())
+        .merge(config::guarded())
+        .merge(absent::guarded());
+    let (router, mut description) = open
+        .merge(openapi::figures(figures).route_layer(from_fn_with_state(access, access::figures)))
+        .merge(openapi::guarded(guarded).route_layer(from_fn(access::guarded)))
+        .split_for_parts();
+    openapi::complete(&mut description);
+    // Plain data with string keys: writing it cannot fail.
+    let document = serde_json::to_vec(&description).unwrap_or_default();
+    let _ = app.description.set(document.into());
+    router
+        .merge(docs::router())
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, NOTHING_HERE))
+        .with_state(app)
+}
+
+const NOTHING_HERE: &str = "there is nothing at this path; /openapi.json lists what there is";

@@ -1,0 +1,239 @@
+//! The description of the API: complete, and true about who may call what.
+
+use crate::support::{Client, Daemon};
+use serde_json::Value;
+
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+
+/// Method, path, and the description of each call.
+fn calls(api: &Value) -> Vec<(String, String, Value)> {
+    let paths = api["paths"].as_object().unwrap();
+    paths
+        .iter()
+        .flat_map(|(path, item)| {
+            METHODS.iter().filter_map(move |method| {
+                let call = item.get(method)?;
+                Some((method.to_uppercase(), path.clone(), call.clone()))
+            })
+        })
+        .collect()
+}
+
+fn concrete(path: &str) -> String {
+    path.replace("{id}", "0").replace("{name}", "normal")
+}
+
+fn needs_token(call: &Value) -> bool {
+    let Some(security) = call["security"].as_array() else {
+        return false;
+    };
+    !security
+        .iter()
+        .any(|one| one.as_object().is_some_and(serde_json::Map::is_empty))
+}
+
+/// API-1: the description is OpenAPI 3.1; every call has an id of its own, a summary, a tag and answers; every reference resolves.
+#[test]
+fn the_description_is_complete() {
+    let daemon = Daemon::start();
+    let reply = daemon.get("/openapi.json");
+    assert_eq!(reply.field("content-type"), Some("application/json"));
+    let api = reply.json();
+    assert!(
+        api["openapi"].as_str().unwrap().starts_with("3.1"),
+        "{}",
+        api["openapi"]
+    );
+    let calls = calls(&api);
+    let mut ids: Vec<_> = calls
+        .iter()
+        .map(|(_, _, call)| call["operationId"].to_string())
+        .collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), calls.len(), "{ids:?}");
+    for (method, path, call) in &calls {
+        assert!(
+            call["summary"].is_string(),
+            "{method} {path} has no summary"
+        );
+        assert!(call["tags"][0].is_string(), "{method} {path} has no tag");
+        let answers = call["responses"].as_object().unwrap();
+        let good = answers
+            .keys()
+            .any(|status| status.starts_with('2') || status == "501");
+        assert!(good, "{method} {path} never succeeds");
+        for (status, answer) in answers {
+            assert!(answer["description"].is_string());
+            if status.starts_with(['4', '5']) {
+                let document = &answer["content"]["application/problem+json"]["schema"]["$ref"];
+                assert_eq!(
+                    document, "#/components/schemas/Problem",
+                    "{method} {path} {status}"
+                );
+            }
+        }
+        for status in ["400", "408", "414", "421", "431", "500"] {
+            assert!(answers.contains_key(status), "{method} {path} {status}");
+        }
+        assert_eq!(
+            answers.contains_key("401"),
+            call["security"].is_array(),
+            "{method} {path}"
+        );
+        if call["requestBody"].is_object() {
+            for status in ["413", "415", "422"] {
+                assert!(answers.contains_key(status), "{method} {path} {status}");
+            }
+        }
+    }
+    let text = api.to_string();
+    for part in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = &part[..part.find('"').unwrap()];
+        assert!(api.pointer(pointer).is_some(), "{pointer} leads nowhere");
+    }
+}
+
+/// API-2, API-4: every call of the two families that this build answers is described.
+#[test]
+fn every_call_is_described() {
+    let daemon = Daemon::start();
+    let api = daemon.get("/openapi.json").json();
+    let described: Vec<String> = calls(&api)
+        .into_iter()
+        .map(|(method, path, _)| format!("{method} {path}"))
+        .collect();
+    for call in [
+        "GET /v1/cpu/profile",
+        "GET /v1/cpu/profile/history",
+        "GET /v1/cpu/usage/stats",
+        "GET /v1/cpu/load-balancer/stats",
+        "GET /v1/cpu/load-balancer/workers",
+        "POST /v1/cpu/load-balancer/strategy",
+        "POST /v1/cpu/load-balancer/rebalance",
+        "GET /v1/cpu/scheduler/stats",
+        "GET /v1/cpu/scheduler/queues",
+        "POST /v1/cpu/scheduler/task",
+        "GET /v1/cpu/scheduler/task",
+        "GET /v1/cpu/throttler/stats",
+        "GET /v1/cpu/throttler/throttles",
+        "POST /v1/cpu/throttler/throttle",
+        "PUT /v1/cpu/throttler/throttle",
+        "GET /v1/cpu/optimizer/stats",
+        "GET /v1/cpu/optimizer/history",
+        "POST /v1/cpu/optimizer/optimize",
+        "POST /v1/cpu/optimizer/strategy",
+        "GET /v1/cpu/status",
+        "GET /v1/cpu/health",
+        "GET /v1/cpu/config",
+        "POST /v1/cpu/config",
+        "GET /v1/workers",
+        "GET /v1/workers/{id}",
+        "PUT /v1/workers/{id}",
+        "POST /v1/workers/scale",
+        "POST /v1/workers/{id}/restart",
+        "POST /v1/workers/{id}/drain",
+        "GET /v1/workers/events",
+        "GET /v1/classes",
+        "POST /v1/classes",
+        "GET /v1/classes/{name}",
+        "PUT /v1/classes/{name}",
+        "DELETE /v1/classes/{name}",
+        "POST /v1/classes/{name}/pause",
+        "POST /v1/classes/{name}/resume",
+        "GET /v1/limits",
+        "GET /v1/decisions",
+        "GET /v1/knobs",
+        "POST /v1/knobs/{name}/pin",
+        "POST /v1/knobs/{name}/unpin",
+        "GET /v1/config",
+        "PATCH /v1/config",
+        "GET /v1/config/schema",
+        "GET /v1/config/origins",
+        "GET /v1/status",
+        "GET /v1/health",
+        "GET /livez",
+        "GET /readyz",
+        "GET /openapi.json",
+        "GET /v1/events",
+    ] {
+        assert!(
+            described.iter().any(|known| known == call),
+            "{call} is not described"
+        );
+    }
+}
+
+/// API-6 (V8): without, with a wrong and with a truncated token every change and every reading of the configuration is 401, with nothing
+/// changed; figures are open, but not to a wrong token. The description says the same.
+#[test]
+fn tokens_are_asked_for_on_every_route_that_needs_one() {
+    let daemon = Daemon::start();
+    let api = daemon.get("/openapi.json").json();
+    let before = daemon.admin("GET", "/v1/config", "").body;
+    let truncated = &daemon.token[..daemon.token.len() - 1];
+    let mut open = Vec::new();
+    for (method, path, call) in calls(&api) {
+        let locked = needs_token(&call);
+        assert!(locked || method == "GET", "{method} {path} is open");
+        let path = concrete(&path);
+        let ask = |fields: &str| {
+            let mut client = daemon.connect();
+            client.send(format!(
+                "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n{fields}content-length: 2\r\n\r\n{{}}",
+                daemon.address
+            ));
+            client.head().unwrap()
+        };
+        for wrong in [
+            format!("authorization: Bearer {}\r\n", "0".repeat(64)),
+            format!("authorization: Bearer {truncated}\r\n"),
+            format!("authorization: Basic {}\r\n", daemon.token),
+            format!("authorization: {}\r\n", daemon.token),
+            "authorization: Bearer \r\n".to_owned(),
+            format!(
+                "authorization: Bearer {0}\r\nauthorization: Bearer {0}\r\n",
+                daemon.token
+            ),
+        ] {
+            let reply = ask(&wrong);
+            assert_eq!(reply.status, 401, "{method} {path} {wrong}");
+            assert!(reply.field("www-authenticate").is_some());
+        }
+        let reply = ask("");
+        assert_eq!(
+            reply.status == 401,
+            locked,
+            "{method} {path}: {}",
+            reply.status
+        );
+        if !locked {
+            open.push(path);
+        }
+    }
+    for closed in [
+        "/v1/config",
+        "/v1/cpu/config",
+        "/v1/config/schema",
+        "/v1/cpu/scheduler/task",
+    ] {
+        assert!(!open.iter().any(|path| path == closed), "{closed} is open");
+    }
+    assert_eq!(daemon.admin("GET", "/v1/config", "").body, before);
+    // On the socket the local user needs none.
+    let mut client = Client::unix(daemon.server.socket());
+    assert_eq!(client.ask("GET", "/v1/config", "x", "", "").status, 200);
+}
+
+/// API-6: behind a proxy, figures need the token, too; only what an orchestrator asks is open.
+#[test]
+fn behind_a_proxy_figures_need_the_token() {
+    let daemon = Daemon::with(|options| options.behind_tls_proxy = true);
+    let api = daemon.admin("GET", "/openapi.json", "").json();
+    for (method, path, _) in calls(&api) {
+        let open = matches!(path.as_str(), "/livez" | "/readyz");
+        let status = daemon.ask(&method, &concrete(&path), "", "").status;
+        assert_eq!(status != 401, open, "{method} {path}: {status}");
+    }
+    assert_eq!(daemon.admin("GET", "/v1/status", "").status, 200);
+}
