@@ -532,10 +532,10 @@ impl TaskBuilder<'_> {
     #[inline]
     fn admit(&self) -> Result<(), Rejection> {
         self.class.admit()?;
-        match &self.extra {
-            Some(extra) => self.admit_special(extra),
-            None => Ok(()),
+        if let Some(extra) = &self.extra {
+            self.admit_special(extra)?;
         }
+        Ok(())
     }
 
     #[cold]
