@@ -90,8 +90,8 @@ async fn round(how: &str, keyed: bool, limits: KeyLimits) -> Result<()> {
     if keyed {
         for key in class.keys() {
             println!(
-                "    {:<8} {:>7} queued, {} running, {:>6} started",
-                key.name, key.queued, key.running, key.started
+                "    {:<8} {:>6} started, {:>6} queued",
+                key.name, key.started, key.queued
             );
         }
     }
