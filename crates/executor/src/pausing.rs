@@ -104,7 +104,8 @@ impl Pool {
         if ClassSpec::built_in().iter().any(|spec| spec.name == name) {
             return Err(Error::BuiltInClass { name: name.into() });
         }
-        self.without_tasks(&info)?;
+        // What seems to run may have ended just now: that is asked once the workers have left the class.
+        self.in_use(&info, 0)?;
         let slot = info.slot;
         let was_paused = slot.mode.load(SeqCst) == mode::PAUSED;
         let limit = slot.limit.swap(0, SeqCst);
@@ -112,7 +113,7 @@ impl Pool {
         self.close(&info);
         self.wait_until_left(slot.index);
         let looked = self
-            .without_tasks(&info)
+            .in_use(&info, self.running_or_in_hand(&info))
             .and_then(|()| self.mark_removed(&info));
         if let Err(error) = looked {
             slot.limit.store(limit, SeqCst);
@@ -169,14 +170,19 @@ impl Pool {
         })
     }
 
-    /// Fails while a class has tasks of any kind.
-    fn without_tasks(&self, info: &Arc<ClassInfo>) -> Result<(), Error> {
+    fn running_or_in_hand(&self, info: &Arc<ClassInfo>) -> usize {
         let index = info.id.index() as u8;
         let running = self
             .running_of(index)
-            .max(usize::from(self.is_closed(info) && self.is_in_hand(index)));
+            .max(usize::from(self.is_in_hand(index)));
         #[cfg(feature = "rayon")]
         let running = running + self.guests.visitors(info);
+        running
+    }
+
+    /// Fails while a class has tasks; `running` of them run.
+    fn in_use(&self, info: &ClassInfo, running: usize) -> Result<(), Error> {
+        let index = info.id.index() as u8;
         let queued = info.slot.waiting() + self.held_of(index);
         let waiting = self.spine.registry.count_of(index);
         if running + queued + waiting == 0 {
@@ -205,10 +211,6 @@ impl Pool {
         #[cfg(not(feature = "rayon"))]
         mark();
         Ok(())
-    }
-
-    fn is_closed(&self, info: &ClassInfo) -> bool {
-        info.slot.mode.load(SeqCst) != mode::OPEN
     }
 
     /// Workers that run a task of the class now.
