@@ -163,14 +163,14 @@ impl Server {
         self.stage.send_replace(Stage::Stopping(deadline));
         let done = self.done.get_mut().unwrap_or_else(PoisonError::into_inner);
         match done.recv_timeout(deadline.saturating_add(SHUTDOWN_GRACE)) {
-            Ok(cut_off) => {
-                // It has said its last word; a panic of the thread was reported by its hook.
-                let _ = thread.join();
-                cut_off
-            }
-            Err(_) => {
+            Err(mpsc::RecvTimeoutError::Timeout) => {
                 tracing::error!("the thread of the server does not end; it is left behind");
                 0
+            }
+            said => {
+                // It has said its last word, or panicked, which its hook reported.
+                let _ = thread.join();
+                said.unwrap_or(0)
             }
         }
     }

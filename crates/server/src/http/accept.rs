@@ -97,10 +97,12 @@ impl Shared {
                 tokio::task::yield_now().await;
             }
             _ => {
-                tracing::warn!(%error, "cannot take a connection");
                 let mut left = pin!(self.connections.left.notified());
                 left.as_mut().enable();
-                self.connections.shrink();
+                // Once a shortage, not once a connection.
+                if self.connections.shrink() {
+                    tracing::warn!(%error, "cannot take a connection; those that ask nothing go");
+                }
                 self.connections.evict();
                 // Others may hold the files, so nobody may ever leave: then the pause keeps this from spinning.
                 let _ = tokio::time::timeout(PAUSE, left).await;

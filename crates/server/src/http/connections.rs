@@ -7,8 +7,8 @@
 //! Ages are turns of a counter rather than times: only their order matters.
 
 use super::head::Refusal;
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// Connections after which one more is allowed again: seldom enough that the refusals of a lasting shortage cost next to nothing.
@@ -40,7 +40,6 @@ struct State {
     /// Bytes of a head are there.
     partial: bool,
     closing: bool,
-    turn: u64,
     verdicts: VecDeque<Option<Refusal>>,
 }
 
@@ -58,28 +57,39 @@ impl State {
     }
 }
 
-/// What the parts of one connection know of each other.
+/// One connection in the table.
+#[derive(Debug)]
+struct Row {
+    state: State,
+    /// Its place in the order of leaving: its phase, and the turn at which that began.
+    place: (Phase, u64),
+    evicted: Arc<Notify>,
+}
+
+/// A connection's hold on its row in the table.
 #[derive(Debug)]
 pub(crate) struct Link {
     number: u64,
     connections: Arc<Connections>,
-    state: Mutex<State>,
     /// Told when the connection has to go.
-    pub(crate) evicted: Notify,
+    pub(crate) evicted: Arc<Notify>,
 }
 
 impl Link {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state();
-        let before = state.phase();
-        change(&mut state);
-        if state.phase() != before {
-            state.turn = self.connections.turn();
+    /// Changes the row and its place; `None` once it has left.
+    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> Option<R> {
+        let mut table = self.connections.table();
+        let turn = table.turn;
+        let row = table.rows.get_mut(&self.number)?;
+        let result = change(&mut row.state);
+        let (old, phase) = (row.place, row.state.phase());
+        if phase != old.0 {
+            row.place = (phase, turn);
+            table.turn += 1;
+            table.order.remove(&(old.0, old.1, self.number));
+            table.order.insert((phase, turn, self.number));
         }
+        Some(result)
     }
 
     /// A head goes to the library, with what was found wrong with it.
@@ -95,7 +105,7 @@ impl Link {
 
     /// The verdict on the next request that the library presents; `None` if it presents one that was never judged.
     pub(crate) fn verdict(&self) -> Option<Option<Refusal>> {
-        self.state().verdicts.pop_front()
+        self.change(|state| state.verdicts.pop_front()).flatten()
     }
 
     /// The body of the last request is complete.
@@ -122,17 +132,18 @@ impl Link {
         self.change(|state| state.closing = true);
     }
 
+    /// What it is doing; one that has left is closing.
     pub(crate) fn phase(&self) -> Phase {
-        self.state().phase()
+        let table = self.connections.table();
+        let row = table.rows.get(&self.number);
+        row.map_or(Phase::Closing, |row| row.place.0)
     }
 
     /// True if nothing was asked on this connection yet.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.state().requests == 0
-    }
-
-    fn turn(&self) -> u64 {
-        self.state().turn
+        let table = self.connections.table();
+        let row = table.rows.get(&self.number);
+        row.is_some_and(|row| row.state.requests == 0)
     }
 }
 
@@ -141,13 +152,22 @@ pub(crate) struct Entry(pub(crate) Arc<Link>);
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.0.connections.remove(self.0.number);
+        let mut table = self.0.connections.table();
+        if let Some(row) = table.rows.remove(&self.0.number) {
+            table
+                .order
+                .remove(&(row.place.0, row.place.1, self.0.number));
+        }
+        drop(table);
+        self.0.connections.left.notify_waiters();
     }
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    links: BTreeMap<u64, Arc<Link>>,
+    rows: HashMap<u64, Row>,
+    /// Who leaves first: phase, turn, number.
+    order: BTreeSet<(Phase, u64, u64)>,
     next: u64,
     turn: u64,
     /// Connections that may be open now: fewer than the bound after the process ran out of files.
@@ -176,72 +196,66 @@ impl Connections {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn turn(&self) -> u64 {
-        let mut table = self.table();
-        table.turn += 1;
-        table.turn
-    }
-
-    fn remove(&self, number: u64) {
-        self.table().links.remove(&number);
-        self.left.notify_waiters();
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.table().links.len()
+        self.table().rows.len()
     }
 
     /// True if one more has to wait until another one left.
     pub(crate) fn is_full(&self) -> bool {
         let table = self.table();
-        table.links.len() >= table.room
+        table.rows.len() >= table.room
     }
 
     /// The system refused one more than there are: from now on there are fewer than that, so that the next one finds a file. Room comes
-    /// back by one with every [`REGAIN`] connections.
-    pub(crate) fn shrink(&self) {
+    /// back by one with every [`REGAIN`] connections. True if there was all the room before.
+    pub(crate) fn shrink(&self) -> bool {
         let mut table = self.table();
-        table.room = table.links.len().saturating_sub(1).max(1);
+        let first = table.room == self.most;
+        table.room = table.rows.len().saturating_sub(1).max(1);
+        first
     }
 
     /// Enters a new connection.
     pub(crate) fn enter(self: &Arc<Self>) -> Entry {
-        let turn = self.turn();
         let mut table = self.table();
-        let number = table.next;
+        let (number, turn) = (table.next, table.turn);
         table.next += 1;
+        table.turn += 1;
         if number.is_multiple_of(REGAIN) {
             table.room = (table.room + 1).min(self.most);
         }
-        let link = Arc::new(Link {
+        let evicted = Arc::new(Notify::new());
+        let state = State::default();
+        let place = (state.phase(), turn);
+        let row = Row {
+            state,
+            place,
+            evicted: evicted.clone(),
+        };
+        table.rows.insert(number, row);
+        table.order.insert((place.0, turn, number));
+        drop(table);
+        Entry(Arc::new(Link {
             number,
             connections: self.clone(),
-            state: Mutex::new(State {
-                turn,
-                ..State::default()
-            }),
-            evicted: Notify::new(),
-        });
-        table.links.insert(number, link.clone());
-        Entry(link)
+            evicted,
+        }))
     }
 
     /// Tells the connection that has to go first that it must; returns false if every one is being answered.
     pub(crate) fn evict(&self) -> bool {
-        let links: Vec<Arc<Link>> = self.table().links.values().cloned().collect();
-        let first = links
-            .iter()
-            .filter(|link| link.phase() < Phase::Busy)
-            .min_by_key(|link| (link.phase(), link.turn()));
-        match first {
-            Some(link) => {
-                link.evicted.notify_one();
+        let table = self.table();
+        match table.order.first() {
+            Some((phase, _, number)) if *phase < Phase::Busy => {
+                if let Some(row) = table.rows.get(number) {
+                    row.evicted.notify_one();
+                }
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 }
@@ -291,6 +305,23 @@ mod tests {
         assert_eq!(busy.0.phase(), Phase::Head);
         drop((busy, young));
         assert_eq!(connections.len(), 0);
+        assert!(connections.table().order.is_empty());
+    }
+
+    #[test]
+    fn a_shortage_of_files_shrinks_the_table_for_a_while() {
+        let connections = Connections::new(4);
+        let held: Vec<Entry> = (0..3).map(|_| connections.enter()).collect();
+        assert!(connections.shrink(), "there was room");
+        assert!(connections.is_full());
+        assert!(!connections.shrink());
+        drop(held);
+        let regained = 3 * REGAIN;
+        for _ in 0..regained {
+            drop(connections.enter());
+        }
+        assert!(connections.shrink(), "the room came back");
+        assert!(!connections.is_full(), "one always fits");
     }
 
     #[test]

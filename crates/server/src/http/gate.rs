@@ -97,11 +97,7 @@ impl Gates {
         let response = match Guarded(Box::pin(routed)).await {
             Some(Ok(response)) => response,
             Some(Err(never)) => match never {},
-            None => Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the server failed at this request; its log says more",
-            )
-            .into_response(),
+            None => failed(),
         };
         if let Some((method, path)) = told {
             log_change(caller, &method, &path, &response);
@@ -123,6 +119,15 @@ fn log_change(caller: Caller, method: &Method, path: &str, response: &Response) 
             .unwrap_or_default();
         tracing::info!(by = %caller, %method, %path, status = status.as_u16(), ?detail, "refused a change");
     }
+}
+
+/// The answer of a handler that panicked.
+fn failed() -> Response {
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the server failed at this request; its log says more",
+    )
+    .into_response()
 }
 
 /// Tells the library to close the connection after this answer.
@@ -228,5 +233,33 @@ impl http_body::Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::ready;
+    use std::task::Waker;
+
+    fn polled<F: Future>(future: F) -> Poll<Option<F::Output>> {
+        let mut cx = Context::from_waker(Waker::noop());
+        pin!(Guarded(Box::pin(future))).poll(&mut cx)
+    }
+
+    /// API-1: a handler that panics costs its request an answer of 500, not the thread, and the answer tells nothing of the panic.
+    #[test]
+    fn panics_of_handlers_are_caught() {
+        assert_eq!(polled(ready(7)), Poll::Ready(Some(7)));
+        for text in ["fixed", "formatted"] {
+            let panicking = async {
+                assert_ne!(text, "fixed", "secret {text}");
+                panic!("secret");
+            };
+            assert_eq!(polled::<_>(panicking), Poll::Ready(None::<()>));
+        }
+        assert_eq!(failed().status(), 500);
+        let problem = failed().into_parts().0.extensions.remove::<Problem>();
+        assert!(problem.is_some_and(|problem| !problem.detail.contains("secret")));
     }
 }

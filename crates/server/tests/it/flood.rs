@@ -4,10 +4,12 @@
 //! many idle sockets are opened (1,000 unless set; the requirement is 10,000).
 
 use crate::support::{Client, Daemon, Reply};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const FILES: &str = "FLYBALL_TEST_FILES";
 const SPARE: &str = "FLYBALL_TEST_SPARE";
@@ -170,6 +172,44 @@ fn honest_clients_are_served_among_idle_sockets() {
     let server = Small::start(256, None);
     let (answered, asked) = flood(&server, sockets());
     assert!(answered * 100 >= asked * 99, "{answered} of {asked}");
+}
+
+/// API-6: while others connect as fast as they can and say nothing, honest clients are served.
+#[test]
+fn honest_clients_are_served_during_a_storm() {
+    let server = Small::start(256, None);
+    let over = AtomicBool::new(false);
+    let (answered, asked, storm) = std::thread::scope(|scope| {
+        let attackers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut idle = VecDeque::new();
+                    let mut count = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        if let Ok(client) = TcpStream::connect(server.address) {
+                            idle.push_back(client);
+                            count += 1;
+                        }
+                        if idle.len() > 300 {
+                            idle.pop_front();
+                        }
+                    }
+                    count
+                })
+            })
+            .collect();
+        let asked = 300;
+        let answered = (0..asked)
+            .filter(|_| server.ask().is_ok_and(|reply| reply.status == 200))
+            .count();
+        over.store(true, Ordering::Relaxed);
+        let storm: usize = attackers.into_iter().map(|one| one.join().unwrap()).sum();
+        (answered, asked, storm)
+    });
+    assert!(
+        answered * 100 >= asked * 99,
+        "{answered} of {asked} beside {storm}"
+    );
 }
 
 /// API-6: the process is out of files although the table is not full: accepting survives, and honest clients are served.
