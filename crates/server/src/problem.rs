@@ -12,6 +12,8 @@ pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// Longest text that a problem repeats of what a client sent, characters.
 const MAX_ECHO: usize = 200;
+/// Longest explanation, characters: parts that say what they were given do not always bound it.
+const MAX_DETAIL: usize = 1000;
 
 /// One wrong place in a body, or one wrong parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -117,7 +119,11 @@ pub(crate) fn pointer_to(key: &str) -> String {
 
 /// Shortens what a client sent before it is repeated to it or to a log.
 pub(crate) fn echo(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(MAX_ECHO) {
+    clip(text, MAX_ECHO)
+}
+
+fn clip(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),
     }
@@ -152,6 +158,12 @@ pub(crate) fn complete(response: Response, instance: &str) -> Response {
         .remove::<Problem>()
         .unwrap_or_else(|| Problem::new(status, default_detail(status)));
     problem.instance = echo(instance).into_owned();
+    let details = problem.errors.iter_mut().map(|error| &mut error.detail);
+    for detail in details.chain([&mut problem.detail]) {
+        if let Cow::Owned(clipped) = clip(detail, MAX_DETAIL) {
+            *detail = clipped;
+        }
+    }
     // A structure of strings and numbers: writing it cannot fail.
     let document = serde_json::to_vec(&problem).unwrap_or_default();
     parts.headers.remove(header::CONTENT_LENGTH);

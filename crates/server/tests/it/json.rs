@@ -88,5 +88,13 @@ fn queries_are_read_strictly() {
         assert!(status == 404 || status == 400, "{bad}: {status}");
     }
     let long = "a".repeat(4096);
-    daemon.get(&format!("/v1/classes/{long}")).problem(404);
+    for path in [
+        format!("/v1/classes/{long}"),
+        format!("/v1/workers/{long}"),
+        format!("/{long}"),
+    ] {
+        let reply = daemon.get(&path);
+        reply.problem(404);
+        assert!(reply.body.len() < 2000, "{} bytes", reply.body.len());
+    }
 }
