@@ -1,8 +1,8 @@
 //! The stack of another thread: copied, unwound, named.
 //!
-//! [`capture::Sampler`] makes the thread copy its registers and the top of its stack; everything else is done by whoever asked, from
-//! the copy: [`unwind`] follows the call frame information of the loaded modules (so release builds without frame pointers are
-//! fine), and [`symbols`] names what it found, inlined calls included, with file and line where there is debug information.
+//! `capture::Sampler` makes the thread copy its registers and the top of its stack; everything else is done by whoever asked, from
+//! the copy: `unwind` follows the call frame information of the loaded modules (so release builds without frame pointers are
+//! fine), and `symbols` names what it found, inlined calls included, with file and line where there is debug information.
 //!
 //! Why copy first: an unwinder inside a signal handler takes locks and allocates, and so can deadlock with the code that it
 //! interrupted. The handler here makes one system call and stores a few words.
@@ -113,7 +113,8 @@ impl Stack {
 
     /// The program's own calls, the innermost first, preceded by the library call that they are in, if there is one.
     ///
-    /// Frames outside of the innermost poll of a task are tokio's and left out. All frames where none belongs to the program.
+    /// Frames outside of the innermost poll of a task are tokio's and left out, and so are those of dependencies (a web framework's, say)
+    /// outside of the program's outermost, as far as debug information tells them. All frames where none belongs to the program.
     pub fn short(&self) -> Vec<&Frame> {
         symbols::short(&self.frames)
     }

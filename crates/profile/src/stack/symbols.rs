@@ -84,6 +84,14 @@ fn is_runtime(frame: &Frame) -> bool {
         .is_some_and(|name| crate_of(name) == "tokio" && name.contains("tokio::runtime::"))
 }
 
+/// Whether the source is where cargo keeps what it downloads.
+fn is_dependency(frame: &Frame) -> bool {
+    frame
+        .file()
+        .and_then(std::path::Path::to_str)
+        .is_some_and(|file| file.contains("/registry/src/") || file.contains("/git/checkouts/"))
+}
+
 pub(super) fn short(frames: &[Frame]) -> Vec<&Frame> {
     let Some(culprit) = frames.iter().position(|frame| !frame.is_internal()) else {
         return frames.iter().collect();
@@ -93,8 +101,12 @@ pub(super) fn short(frames: &[Frame]) -> Vec<&Frame> {
         .position(is_runtime)
         .map_or(frames.len(), |offset| culprit + offset);
     let callee = frames[..culprit].last();
-    callee
-        .into_iter()
-        .chain(frames[culprit..end].iter().filter(|f| !f.is_internal()))
-        .collect()
+    let mut own: Vec<&Frame> = frames[culprit..end]
+        .iter()
+        .filter(|frame| !frame.is_internal())
+        .collect();
+    if let Some(outermost) = own.iter().rposition(|frame| !is_dependency(frame)) {
+        own.truncate(outermost + 1);
+    }
+    callee.into_iter().chain(own).collect()
 }

@@ -185,7 +185,7 @@ fn names_tell_whose_a_function_is() {
     ]
     .map(|name| frame(Some(name)))
     .into();
-    let stack = Stack {
+    let mut stack = Stack {
         frames,
         complete: true,
     };
@@ -194,4 +194,6 @@ fn names_tell_whose_a_function_is() {
         "std::thread::sleep\napp::inner\napp::outer"
     );
     assert_eq!(format!("{stack:#}").lines().count(), 7);
+    stack.frames[4].file = Some("/home/x/.cargo/registry/src/y/app-1.0.0/lib.rs".into());
+    assert_eq!(stack.to_string(), "std::thread::sleep\napp::inner");
 }

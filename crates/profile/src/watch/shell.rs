@@ -163,10 +163,7 @@ impl Shell {
         loop {
             let goes_on = self.sample(OsClock.now());
             self.publish();
-            // While all workers are parked there is nothing to see: look less often.
-            let idle = self.readings.iter().all(|reading| reading.turns % 2 == 1);
-            let pause = self.interval * if idle { SAMPLES_PER_THRESHOLD } else { 1 };
-            if !goes_on || !self.shared.pause(pause) {
+            if !goes_on || !self.shared.pause(self.interval) {
                 return;
             }
         }

@@ -80,10 +80,10 @@ pub(crate) fn block_a_worker(handle: &Handle) -> Sender<()> {
     release
 }
 
-/// Uses 10 ms of CPU time: a poll that is long, but far shorter than the thresholds here.
+/// Uses 5 ms of CPU time: a poll that is long, but far shorter than the thresholds here.
 pub(crate) fn works_a_little() {
     let begin = thread_cpu_nanos();
-    while thread_cpu_nanos() - begin < 10_000_000 {
+    while thread_cpu_nanos() - begin < 5_000_000 {
         std::hint::spin_loop();
     }
 }
