@@ -44,12 +44,7 @@ pub use flyball_process as process;
 pub use flyball_profile::watch;
 
 // The guide's code is compiled and run with the tests.
-#[cfg(all(
-    doctest,
-    feature = "rayon",
-    feature = "testing",
-    feature = "watch"
-))]
+#[cfg(all(doctest, feature = "rayon", feature = "testing", feature = "watch"))]
 #[doc = include_str!("../../../docs/guide.md")]
 mod guide {}
 
