@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const PAGE: &str = "docs/requirements.md";
-const PREFIXES: [&str; 2] = ["CPU", "TASK"];
+const PREFIXES: [&str; 3] = ["API", "CPU", "TASK"];
 /// Folders with tests.
 const SOURCES: [&str; 3] = ["crates", "examples", "xtask"];
 
