@@ -8,7 +8,7 @@
 //!   limits on concurrency, priorities and parallelism hold without a second set of rules.
 //! - What the guest's thread clock showed is charged to the slice in which its stand-in stood ([`Local::guest_ns`]), also what it
 //!   used before it had one. Nothing is charged twice, and nothing is forgotten until the executor ends.
-//! - A guest runs on a *lease*, 1 ms beside other work and 4 ms alone, that a timer of its own ends exactly. Between leases it is
+//! - A guest runs on a *lease*, 2 ms beside other work and 8 ms alone, that a timer of its own ends exactly. Between leases it is
 //!   paused, as the kernel would preempt it: a signal, whose handler sleeps (see [`signal`]).
 //! - A guest that rests has no stand-in. The supervisor's tick (10 ms), the stand-ins of its siblings, and the start of each
 //!   `install` beside other work notice one that begins.

@@ -20,7 +20,7 @@ impl Class {
     ///
     /// The threads, as many as may run at once, are started by the first call and end with the executor. Inside `f` it runs at
     /// once on the same threads; on a worker, other work gets the worker's place meanwhile. The submitter's context travels to
-    /// `f`, not to the jobs that rayon moves to other threads. Time is given in steps of 1 to 4 ms.
+    /// `f`, not to the jobs that rayon moves to other threads. Time is given in steps of 2 to 8 ms.
     ///
     /// # Errors
     /// [`Error::ForeignRuntime`] on a thread of a tokio runtime, which it would block: use [`Class::install_async`];

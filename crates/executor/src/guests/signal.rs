@@ -15,9 +15,12 @@
 //! **Async-signal safety.** The handler reads a thread-local pointer that has neither initialiser nor destructor and was touched
 //! before the first signal, does atomic operations, and makes three system calls (`futex`, `timer_settime`); it keeps `errno`.
 //!
-//! **Which signal.** `SIGURG`, as Go's runtime chose for the same purpose: ignored by default, so that a stray one harms nobody;
-//! passed on by debuggers; not used by the C library; sent by the kernel only for out-of-band data to those who asked. If the
-//! program handles it already, guests are not paused.
+//! **Which signal.** `SIGVTALRM`, else `SIGURG`: whichever the program does not handle when the first guest is made, and that one for
+//! the life of the process. Nobody sends the first but `setitimer(ITIMER_VIRTUAL)`, and the second is sent by the kernel only for
+//! out-of-band data to those who asked; debuggers pass both on, the C library uses neither. The second comes second because
+//! others choose it for the same good reasons: Go's runtime, and flyball's own `watch`. If the program handles both, or takes the
+//! chosen one later, guests are not paused.
+//!
 //! The handler restarts system calls (`SA_RESTART`); those that the kernel never restarts (`poll`, `epoll_wait`, `select`) may
 //! answer `EINTR` inside rayon jobs. It uses the alternate stack, if the thread has one.
 //!
@@ -26,7 +29,8 @@
 
 use crate::os::Unavailable;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::*};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::*};
 use std::time::Duration;
 
 pub(crate) const FREE: u32 = 0;
@@ -116,13 +120,15 @@ impl Gate {
 pub(crate) struct Pausable<'a>(&'a Gate);
 
 impl<'a> Pausable<'a> {
-    /// Lets the calling thread be paused by `gate`. Without a timer leases end when the stand-in says so, and pauses with a tick.
+    /// Lets the calling thread be paused by `gate`, if threads can be. Without a timer leases end when the stand-in says so, and pauses with a tick.
     pub(crate) fn enter(gate: &'a Gate) -> (Self, Result<(), Unavailable>) {
         GATE.set(gate);
-        let made = imp::unblock().and_then(|()| {
-            gate.timer.store(imp::new_timer()?, Relaxed);
-            Ok(())
-        });
+        let signal = SIGNAL.load(SeqCst);
+        let made = if signal > NONE {
+            imp::new_timer(signal).map(|timer| gate.timer.store(timer, Relaxed))
+        } else {
+            Ok(()) // said by `install`
+        };
         (Pausable(gate), made)
     }
 }
@@ -135,17 +141,25 @@ impl Drop for Pausable<'_> {
     }
 }
 
-/// The handler is in place; once it is not, nothing here sends the signal any more.
-static OURS: AtomicBool = AtomicBool::new(false);
+/// The signal that is handled here; [`NONE`] before that is known, [`LOST`] when somebody else has taken it since: then nothing
+/// here sends it any more.
+static SIGNAL: AtomicI32 = AtomicI32::new(NONE);
+const NONE: i32 = 0;
+const LOST: i32 = -1;
 
 /// Puts the handler in place, once a process.
 ///
 /// # Errors
-/// [`Unavailable`] where the program handles the signal itself, or the platform is not Linux.
+/// [`Unavailable`] where the program handles the signals itself, or the platform is not Linux.
 pub(crate) fn install() -> Result<(), Unavailable> {
-    let installed = imp::install();
-    OURS.store(installed.is_ok(), SeqCst);
-    installed
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    match SIGNAL.load(SeqCst) {
+        NONE => SIGNAL.store(imp::install()?, SeqCst),
+        LOST => return Err(taken()),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Looks whether the handler is still in place.
@@ -153,21 +167,33 @@ pub(crate) fn install() -> Result<(), Unavailable> {
 /// # Errors
 /// [`Unavailable`] when it is not.
 pub(crate) fn check() -> Result<(), Unavailable> {
-    let present = imp::check();
-    if present.is_err() {
-        OURS.store(false, SeqCst);
+    match SIGNAL.load(SeqCst) {
+        signal if signal > NONE && imp::is_ours(signal) => Ok(()),
+        NONE => Err(taken()),
+        _ => {
+            SIGNAL.store(LOST, SeqCst);
+            Err(taken())
+        }
     }
-    present
+}
+
+fn taken() -> Unavailable {
+    Unavailable::new(
+        "pausing rayon's threads",
+        "the program handles SIGVTALRM and SIGURG itself; they are charged, not paused",
+    )
 }
 
 /// True while threads can be paused.
 pub(crate) fn works() -> bool {
-    OURS.load(Relaxed)
+    SIGNAL.load(Relaxed) > NONE
 }
 
 /// Makes a thread of this process look at its gate.
 pub(crate) fn send(thread: u32) {
-    imp::send(thread);
+    if works() {
+        imp::send(thread, SIGNAL.load(Relaxed));
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -175,12 +201,12 @@ mod imp {
     use super::{GATE, NO_TIMER};
     use crate::os::Unavailable;
     use std::mem;
-    use std::sync::Mutex;
     use std::sync::atomic::AtomicU32;
     use std::time::Duration;
 
-    const SIGNAL: libc::c_int = libc::SIGURG;
     const WHAT: &str = "pausing rayon's threads";
+    /// In the order in which they are tried.
+    const SIGNALS: [libc::c_int; 2] = [libc::SIGVTALRM, libc::SIGURG];
 
     extern "C" fn on_signal(_: libc::c_int) {
         let gate = GATE.get();
@@ -201,51 +227,35 @@ mod imp {
         on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t
     }
 
-    fn present() -> Option<libc::sighandler_t> {
+    fn present(signal: libc::c_int) -> Option<libc::sighandler_t> {
         // SAFETY: a plain C struct for which all zeroes is a value.
         let mut old: libc::sigaction = unsafe { mem::zeroed() };
         // SAFETY: `old` is writable and lives through the call; nothing is changed.
-        let status = unsafe { libc::sigaction(SIGNAL, std::ptr::null(), &raw mut old) };
+        let status = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut old) };
         (status == 0).then_some(old.sa_sigaction)
     }
 
-    pub(super) fn install() -> Result<(), Unavailable> {
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-        match present() {
-            Some(old) if old == handler() => return Ok(()),
-            Some(libc::SIG_DFL | libc::SIG_IGN) => {}
-            _ => {
-                return Err(taken());
-            }
-        }
+    /// Handles the first signal that nobody handles; returns which.
+    pub(super) fn install() -> Result<i32, Unavailable> {
+        let is_free =
+            |&signal: &i32| matches!(present(signal), Some(libc::SIG_DFL | libc::SIG_IGN));
+        let signal = SIGNALS.into_iter().find(is_free).ok_or_else(super::taken)?;
         // SAFETY: a plain C struct for which all zeroes is a value: no flags, an empty mask.
         let mut new: libc::sigaction = unsafe { mem::zeroed() };
         new.sa_sigaction = handler();
         new.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
         // SAFETY: the handler is a function of the right type that lives as long as the program, and async-signal-safe (see the
         // top of the module).
-        let status = unsafe { libc::sigaction(SIGNAL, &raw const new, std::ptr::null_mut()) };
+        let status = unsafe { libc::sigaction(signal, &raw const new, std::ptr::null_mut()) };
         if status == 0 {
-            Ok(())
+            Ok(signal)
         } else {
             Err(last_error())
         }
     }
 
-    pub(super) fn check() -> Result<(), Unavailable> {
-        if present() == Some(handler()) {
-            Ok(())
-        } else {
-            Err(taken())
-        }
-    }
-
-    fn taken() -> Unavailable {
-        Unavailable::new(
-            WHAT,
-            "the program handles SIGURG itself; they are charged, not paused",
-        )
+    pub(super) fn is_ours(signal: libc::c_int) -> bool {
+        present(signal) == Some(handler())
     }
 
     fn last_error() -> Unavailable {
@@ -253,13 +263,13 @@ mod imp {
     }
 
     /// The creator of the thread may have blocked the signal.
-    pub(super) fn unblock() -> Result<(), Unavailable> {
+    fn unblock(signal: libc::c_int) -> Result<(), Unavailable> {
         // SAFETY: a plain C struct for which all zeroes is a value.
         let mut set: libc::sigset_t = unsafe { mem::zeroed() };
         // SAFETY: `set` is writable and lives through the calls, of which the last only reads it.
         let status = unsafe {
             libc::sigemptyset(&raw mut set);
-            libc::sigaddset(&raw mut set, SIGNAL);
+            libc::sigaddset(&raw mut set, signal);
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut())
         };
         if status == 0 {
@@ -270,13 +280,14 @@ mod imp {
     }
 
     /// A timer whose signal goes to the calling thread; the kernel's number for it.
-    pub(super) fn new_timer() -> Result<i32, Unavailable> {
+    pub(super) fn new_timer(signal: libc::c_int) -> Result<i32, Unavailable> {
+        unblock(signal)?;
         // SAFETY: takes nothing and always succeeds.
         let thread = unsafe { libc::syscall(libc::SYS_gettid) };
         // SAFETY: a plain C struct for which all zeroes is a value.
         let mut event: libc::sigevent = unsafe { mem::zeroed() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
-        event.sigev_signo = SIGNAL;
+        event.sigev_signo = signal;
         event.sigev_notify_thread_id = thread as libc::c_int;
         let mut timer: libc::c_int = NO_TIMER;
         // SAFETY: both pointers are valid through the call. The system call is made directly, as the C library's number of a
@@ -322,9 +333,9 @@ mod imp {
         }
     }
 
-    pub(super) fn send(thread: u32) {
+    pub(super) fn send(thread: u32, signal: libc::c_int) {
         // SAFETY: takes numbers only; a thread that is not of this process gets nothing.
-        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) };
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) };
     }
 
     fn timespec(time: Duration) -> libc::timespec {
@@ -374,19 +385,15 @@ mod imp {
         Unavailable::new("pausing rayon's threads", "this platform is not Linux")
     }
 
-    pub(super) fn install() -> Result<(), Unavailable> {
+    pub(super) fn install() -> Result<i32, Unavailable> {
         Err(platform())
     }
 
-    pub(super) fn check() -> Result<(), Unavailable> {
-        Err(platform())
+    pub(super) fn is_ours(_signal: i32) -> bool {
+        false
     }
 
-    pub(super) fn unblock() -> Result<(), Unavailable> {
-        Err(platform())
-    }
-
-    pub(super) fn new_timer() -> Result<i32, Unavailable> {
+    pub(super) fn new_timer(_signal: i32) -> Result<i32, Unavailable> {
         Err(platform())
     }
 
@@ -394,7 +401,7 @@ mod imp {
 
     pub(super) fn delete_timer(_timer: i32) {}
 
-    pub(super) fn send(_thread: u32) {}
+    pub(super) fn send(_thread: u32, _signal: i32) {}
 
     /// There are no stand-ins without thread clocks, so nobody waits for the end of a lease.
     pub(super) fn wait(_word: &AtomicU32, _value: u32, timeout: Duration) -> bool {

@@ -14,14 +14,15 @@ use std::sync::atomic::Ordering::*;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// How long a guest runs before the scheduler is asked again, beside other work: the longest task for which shares are promised.
-const LEASE: Duration = Duration::from_millis(1);
-/// The same when nobody else wants to run: a lease costs some 10 µs, and work of a higher rank waits for its end.
-const LEASE_ALONE: Duration = Duration::from_millis(4);
+/// How long a guest runs before the scheduler is asked again, beside other work. A lease costs some 20 µs, and half of that again
+/// where other programs take most of it.
+const LEASE: Duration = Duration::from_millis(2);
+/// The same when nobody else wants to run; less than the supervisor's tick, at which a task counts as a long one.
+const LEASE_ALONE: Duration = Duration::from_millis(8);
 /// How soon the stand-in looks first, whether the guest really runs.
 const FIRST_LOOK: Duration = Duration::from_micros(250);
-/// How often it looks after that.
-const LOOK: Duration = Duration::from_millis(1);
+/// How often it looks after that, which is how long work of a higher rank waits at most.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Occupies a worker while its guest runs. Ends when the guest rests.
 struct StandIn(Arc<Guest>);
@@ -87,7 +88,9 @@ fn stand(pool: &Pool, local: &Local, guest: &Guest) -> bool {
             return false;
         }
         let now = guest.cpu();
-        if now == cpu && !guest.is_runnable() {
+        // Not nothing: a guest that slept in the signal's handler uses some microseconds to find that it has nothing to do.
+        let used = now.unwrap_or(0).saturating_sub(cpu.unwrap_or(0));
+        if used < super::WORTH_CHARGING && !guest.is_runnable() {
             return false;
         }
         cpu = now;

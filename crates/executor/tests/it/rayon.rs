@@ -30,6 +30,13 @@ fn burn(nanos: u64) -> u64 {
     }
 }
 
+/// Ends an executor and asserts that nothing had to be cancelled: no stand-in waits, and none is left.
+fn finish(executor: Executor) {
+    let report = executor.shutdown(PATIENCE).expect("not on a worker");
+    assert!(report.left_running.is_empty(), "{report:?}");
+    assert_eq!(report.cancelled, 0, "{report:?}");
+}
+
 fn cpu_ns(executor: &Executor, class: &str) -> u64 {
     executor.stats().class(class).unwrap().cpu_ns
 }
@@ -152,7 +159,7 @@ fn rayon_runs_on_the_threads_of_the_class() {
         names.iter().all(|name| expected.contains(&name.as_str())),
         "{names:?}"
     );
-    end(executor);
+    finish(executor);
 }
 
 /// CPU-25: what rayon's threads use is charged to the class, by their clocks, also in short bursts that end before anybody looks.
@@ -181,7 +188,7 @@ fn cpu_time_of_rayon_is_charged() {
     let batch = stats.class("batch").unwrap();
     // Above the jobs themselves: rayon's search for work, and the stand-ins' own time.
     assert!(
-        (used - used / 50..used + used / 5).contains(&batch.cpu_ns),
+        (used - used / 50..used + used / 3).contains(&batch.cpu_ns),
         "used {used}, charged {}",
         batch.cpu_ns
     );
@@ -193,7 +200,7 @@ fn cpu_time_of_rayon_is_charged() {
     assert!(rayon.tasks >= 1 && rayon.polls >= rayon.tasks, "{rayon:?}");
     let others = stats.classes.iter().filter(|class| class.name != "batch");
     assert_eq!(others.map(|class| class.cpu_ns).sum::<u64>(), 0);
-    end(executor);
+    finish(executor);
 }
 
 /// CPU-25: a ceiling binds rayon's threads, alone and beside others, and a new one from the moment it is set.
@@ -220,7 +227,7 @@ fn a_ceiling_is_held() {
         );
     }
     work.end();
-    end(executor);
+    finish(executor);
 }
 
 /// CPU-25: a class that uses rayon and one that runs closures share three to one, both ways round.
@@ -250,7 +257,7 @@ fn rayon_and_closures_share() {
         );
         works.into_iter().for_each(Saturation::end);
     }
-    end(executor);
+    finish(executor);
 }
 
 /// CPU-25: front work, closures and rayon's, is served while rayon keeps the back group busy.
@@ -268,7 +275,7 @@ fn front_work_is_served_beside_rayon() {
     }
     assert_eq!(interactive.spec().group, Group::Front);
     work.end();
-    end(executor);
+    finish(executor);
 }
 
 /// CPU-25: closures of the same class are not shut out by rayon, nor rayon by them.
@@ -285,7 +292,7 @@ fn nobody_of_the_class_is_shut_out() {
         eventually("each goes on", || work.used() - before > 50 * MS);
     }
     works.into_iter().for_each(Saturation::end);
-    end(executor);
+    finish(executor);
 }
 
 /// CPU-25: `install` on workers holds no token and cannot lock up, though every worker waits in one.
@@ -316,7 +323,7 @@ fn workers_may_wait_in_install() {
         assert_eq!(handle.join().unwrap(), 3 * number * (number + 1) / 2);
     }
     eventually("no token is out", || executor.stats().running == 0);
-    end(executor);
+    finish(executor);
 }
 
 /// CPU-25: a panic in a job comes out of `install`, and the threads go on; a detached job's is an event.
@@ -346,7 +353,7 @@ fn panics_come_out_of_install() {
             .any(|event| event.what == What::Panicked && event.reason.contains("detached"))
     });
     assert_eq!(normal.install(|| 7).unwrap(), 7);
-    end(executor);
+    finish(executor);
 }
 
 /// CPU-25: from async code without blocking; a thread of a foreign runtime is refused instead of blocked.
@@ -368,7 +375,7 @@ fn install_from_async_code() {
     let future =
         batch.spawn(async move { inner.install_async(::rayon::current_num_threads).await });
     assert_eq!({ future }.join().unwrap().unwrap(), 2);
-    end(executor);
+    finish(executor);
 }
 
 /// CPU-25: dropped before it began, what was given to `install_async` does not run.
@@ -386,7 +393,7 @@ fn a_dropped_install_does_not_begin() {
         })
         .unwrap();
     assert_eq!(batch.install(|| 1).unwrap(), 1);
-    end(executor);
+    finish(executor);
     assert!(!ran.load(SeqCst));
 }
 
@@ -462,7 +469,7 @@ fn a_job_that_never_returns_is_left_behind() {
 #[test]
 fn pauses_lock_nobody_up() {
     let executor = start(small());
-    let tight = add(&executor, ClassSpec::new("tight").with_ceiling(0.05));
+    let tight = add(&executor, ClassSpec::new("tight").with_ceiling(0.2));
     let normal = executor.class("normal").unwrap();
     let shared = Arc::new(Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -493,10 +500,10 @@ fn pauses_lock_nobody_up() {
         }
     });
     assert_eq!(shared.lock().unwrap().len(), 4 * 5 * 40 + 100);
-    end(executor);
+    finish(executor);
 }
 
-/// CPU-25: where the program handles the signal itself, rayon's threads are charged, not paused, and an event says so.
+/// CPU-25: where the program handles the signals itself, rayon's threads are charged, not paused, and an event says so.
 #[test]
 fn without_the_signal_they_are_charged() {
     if !is_alone("rayon::without_the_signal_they_are_charged") {
@@ -504,8 +511,10 @@ fn without_the_signal_they_are_charged() {
     }
     let _runtime = tokio::runtime::Runtime::new().unwrap();
     let guard = _runtime.enter();
-    let urgent = tokio::signal::unix::SignalKind::from_raw(23); // SIGURG on Linux
-    let _taken = tokio::signal::unix::signal(urgent).unwrap();
+    let taken = [libc::SIGVTALRM, libc::SIGURG].map(|number| {
+        let kind = tokio::signal::unix::SignalKind::from_raw(number);
+        tokio::signal::unix::signal(kind).unwrap()
+    });
     drop(guard);
     let executor = start(small());
     let bounded = add(&executor, ClassSpec::new("bounded").with_ceiling(0.1));
@@ -514,13 +523,14 @@ fn without_the_signal_they_are_charged() {
     let used = work.used();
     eventually("it goes on", || work.used() > used + 100 * MS);
     work.end();
+    drop(taken);
     assert!(
         executor
             .events()
             .iter()
             .any(|event| { event.what == What::Unavailable && event.reason.contains("SIGURG") })
     );
-    end(executor);
+    finish(executor);
 }
 
 /// CPU-25: a paused class's rayon threads do not run; resumed, they go on where they were.
@@ -546,7 +556,7 @@ fn a_paused_class_pauses_its_threads() {
     // And a shutdown lets it come to its end though it is paused.
     assert!(executor.pause_class("normal").unwrap());
     work.stop.store(true, SeqCst);
-    end(executor);
+    finish(executor);
     work.end();
 }
 
@@ -591,5 +601,5 @@ fn a_class_with_rayon_work_is_not_removed() {
             })
         });
     }
-    end(executor);
+    finish(executor);
 }
