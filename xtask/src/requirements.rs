@@ -2,7 +2,7 @@
 //!
 //! The page holds one table: id, what it asks, proofs, status. A proof is `path/to/file.rs::name_of_test` or
 //! `bench area case`, in backticks. A test must exist and name the id, in its doc comment as `CPU-11` or in its name as
-//! `cpu_11`. `done` and `partly` need a proof, `not yet` must have none. Text beside the proofs says what is missing.
+//! `cpu_11`. The status is `done`, `partly: what is missing`, which both need a proof, or `not yet`, which must have none.
 
 use crate::workspace;
 use anyhow::{Context, Result, bail};
@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const PAGE: &str = "docs/requirements.md";
-const PREFIXES: [&str; 3] = ["API", "CPU", "TASK"];
+/// The subjects of requirements; other words with a number (`UTF-8`) are none.
+const PREFIXES: [&str; 5] = ["API", "CFG", "CPU", "MON", "TASK"];
 /// Folders with tests.
 const SOURCES: [&str; 3] = ["crates", "examples", "xtask"];
 
@@ -69,8 +70,11 @@ fn function_name(line: &str) -> Option<&str> {
     Some(&rest[..end])
 }
 
-/// Tests of a file: functions whose attributes, directly above them, contain one that ends in `test]` or `test(…)]`.
+/// Tests of a file: functions whose attributes, directly above them, contain one that ends in `test]` or `test(…)]`, and, where a
+/// program has a harness of its own, those that its list `TESTS` names as `"module::name"`.
 fn tests_in(path: &str, text: &str) -> Vec<Test> {
+    let own_harness = text.contains("const TESTS: &[Test]");
+    let is_listed = |name: &str| own_harness && text.contains(&format!("::{name}\""));
     let mut tests = Vec::new();
     let mut is_test = false;
     let mut above = String::new();
@@ -86,7 +90,7 @@ fn tests_in(path: &str, text: &str) -> Vec<Test> {
             above.push_str(comment);
             above.push('\n');
         } else {
-            if let Some(name) = function_name(line).filter(|_| is_test) {
+            if let Some(name) = function_name(line).filter(|name| is_test || is_listed(name)) {
                 above.push_str(name);
                 tests.push(Test {
                     place: format!("{path}::{name}"),
@@ -184,12 +188,19 @@ fn faults(entry: &Entry, tests: &[Test], bench: &str) -> Vec<String> {
             Some(_) => {}
         }
     }
-    match (entry.status.as_str(), entry.proofs.is_empty()) {
+    let status = match entry.status.split_once(": ") {
+        Some(("partly", missing)) if !missing.is_empty() => "partly",
+        _ => entry.status.as_str(),
+    };
+    if entry.status == "partly" {
+        faults.push(format!("{id}: partly, but what is missing? `partly: …`"));
+    }
+    match (status, entry.proofs.is_empty()) {
         ("done" | "partly", false) | ("not yet", true) => {}
-        ("done" | "partly", true) => faults.push(format!("{id}: {} without a proof", entry.status)),
+        ("done" | "partly", true) => faults.push(format!("{id}: {status} without a proof")),
         ("not yet", false) => faults.push(format!("{id}: not yet, but with a proof")),
         _ => faults.push(format!(
-            "{id}: the status is done, partly or not yet, not {:?}",
+            "{id}: the status is done, partly: … or not yet, not {:?}",
             entry.status
         )),
     }
@@ -308,7 +319,7 @@ pub(crate) fn list() -> Result<()> {
 }
 
 /// A line of the table with the tests that were found, its rows of the benchmark kept. What was `not yet` and has a proof
-/// now is `partly`; whether it is `done` is for people to say.
+/// now is `partly`; whether it is `done`, and else what is missing, is for people to say.
 fn renewed(line: &str, by_id: &BTreeMap<String, Vec<String>>) -> Option<String> {
     let entry = entries_in(line).pop()?;
     let asks = line.split('|').nth(2)?.trim();
@@ -370,6 +381,18 @@ mod tests {
         fn nothing() {}
     ";
 
+    const OWN_HARNESS: &str = "
+        pub(crate) const TESTS: &[Test] = &[
+            (\"trees::nothing_is_left\", nothing_is_left),
+        ];
+
+        /// TASK-11: a helper.
+        fn left() {}
+
+        /// TASK-11: all is gone.
+        fn nothing_is_left() {}
+    ";
+
     fn ids(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
@@ -400,10 +423,26 @@ mod tests {
     }
 
     #[test]
+    fn tests_of_a_harness_of_its_own_are_those_it_lists() {
+        let found = tests_in("trees.rs", OWN_HARNESS);
+        assert_eq!(
+            found,
+            [Test {
+                place: "trees.rs::nothing_is_left".to_owned(),
+                ids: ids(&["TASK-11"]),
+            }]
+        );
+    }
+
+    #[test]
     fn ids_end_where_their_digits_end() {
         assert_eq!(
-            ids_in("CPU-1 and CPU-12, TASK-11; not XCPU-3"),
+            ids_in("CPU-1 and CPU-12, TASK-11; not XCPU-3, not UTF-8"),
             ids(&["CPU-1", "CPU-12", "TASK-11"])
+        );
+        assert_eq!(
+            ids_in("CFG-1: api_2, MON-2; API-6 (V3)"),
+            ids(&["CFG-1", "API-2", "MON-2", "API-6"])
         );
         assert_eq!(
             ids_in("thread_cpu_nanos, cpu_7_round_robin"),
@@ -459,5 +498,11 @@ mod tests {
         assert_eq!(count(&[], "done"), 1);
         assert_eq!(count(&["a.rs::shares_hold"], "not yet"), 1);
         assert_eq!(count(&["a.rs::shares_hold"], "perfect"), 1);
+        assert_eq!(
+            count(&["a.rs::shares_hold"], "partly"),
+            1,
+            "what is missing is not said"
+        );
+        assert_eq!(count(&["a.rs::shares_hold"], "partly: no ceilings"), 0);
     }
 }
