@@ -4,7 +4,7 @@ use crate::class::Class;
 use crate::config::Config;
 use crate::error::Error;
 use crate::event::{Event, What};
-use crate::pool::{Pool, group_index, state};
+use crate::pool::{Pool, state};
 use crate::settings::WorkerSettings;
 use crate::spine::{IO_WORKER, MAX_WORKERS, MAX_WORKERS_PER_GROUP, group_of, workers_of};
 use crate::stats::Stats;
@@ -233,11 +233,21 @@ impl Executor {
         self.rouse();
     }
 
-    /// Sets how many threads a group has. Those too many finish their task and end; what was meant for them goes to others.
+    /// Sets how many threads a group has. Those too many finish their task and end, the stuck and the least healthy first; what was
+    /// meant for them goes to others.
     ///
     /// # Errors
-    /// `workers` is not 1 to 128, in the front group 1 to 127.
+    /// `workers` is not 1 to 128, in the front group 1 to 127; or not so many numbers are left beside those of replaced workers
+    /// that are still in their tasks. Nothing has changed then.
     pub fn scale(&self, group: Group, workers: usize) -> Result<(), Error> {
+        self.scale_because(group, workers, "set by hand")
+    }
+
+    /// As [`Executor::scale`], with the reason that the event gives.
+    ///
+    /// # Errors
+    /// As [`Executor::scale`].
+    pub fn scale_because(&self, group: Group, workers: usize, reason: &str) -> Result<(), Error> {
         check_count("workers", workers)?;
         if group == Group::Front && workers == MAX_WORKERS_PER_GROUP {
             return Err(Error::Config {
@@ -246,27 +256,15 @@ impl Executor {
                 expected: "1 to 127 (one place is the I/O thread's)",
             });
         }
-        let before = self.pool.wanted[group_index(group)].swap(workers, SeqCst);
-        self.pool.events.push(
-            self.pool.now(),
-            None,
-            What::Scaled,
-            format!("{group:?}: {before} → {workers}, set by hand"),
-        );
-        for index in workers_of(group).skip(workers) {
-            // The I/O thread has the last number of the front group and is not one of those that are scaled.
-            if index != IO_WORKER && threads::is_alive(&self.pool, index) {
-                threads::stop(&self.pool, index, "scaled down");
-            }
-        }
+        self.pool.scale(group, workers, reason)?;
         self.rouse();
         Ok(())
     }
 
-    /// Lets a worker finish its task, ends its thread and starts another in its place.
+    /// Lets a worker finish its task, ends its thread and starts another of its number, if that is still in service.
     ///
     /// # Errors
-    /// [`Error::UnknownWorker`].
+    /// [`Error::UnknownWorker`]; [`Error::WorkerReplaced`].
     pub fn restart_worker(&self, id: u16) -> Result<(), Error> {
         self.known(id)?;
         threads::stop(&self.pool, usize::from(id), "to be restarted");
@@ -283,26 +281,23 @@ impl Executor {
     fn known(&self, id: u16) -> Result<(), Error> {
         let index = usize::from(id);
         // The thread that drives tokio is a worker nobody stops.
-        if index < MAX_WORKERS && index != IO_WORKER && threads::is_alive(&self.pool, index) {
-            Ok(())
-        } else {
-            Err(Error::UnknownWorker(id))
+        if index >= MAX_WORKERS || index == IO_WORKER || !threads::is_alive(&self.pool, index) {
+            return Err(Error::UnknownWorker(id));
+        }
+        match self.pool.worker(index).replaced_by() {
+            Some(by) => Err(Error::WorkerReplaced { id, by }),
+            None => Ok(()),
         }
     }
 
     /// Ends the thread of a worker when it has finished its task, and lowers the wanted number of its group by one.
     ///
     /// # Errors
-    /// [`Error::UnknownWorker`]; [`Error::Config`] when it is the last of its group.
+    /// [`Error::UnknownWorker`]; [`Error::WorkerReplaced`]; [`Error::Config`] when it is the last of its group.
     pub fn drain_worker(&self, id: u16) -> Result<(), Error> {
         self.known(id)?;
-        let group = group_of(usize::from(id));
-        let wanted = self.pool.wanted[group_index(group)].load(SeqCst);
-        // The highest number goes, so that numbers stay dense; it is the named one whose thread ends first.
-        self.scale(group, wanted - 1)?;
-        if usize::from(id) < workers_of(group).start + wanted - 1 {
-            threads::stop(&self.pool, usize::from(id), "to be drained");
-        }
+        self.pool.retire_worker(usize::from(id))?;
+        self.rouse();
         Ok(())
     }
 

@@ -60,6 +60,7 @@ mod pool;
 mod queue;
 mod registry;
 mod ring;
+mod roster;
 mod scope;
 mod settings;
 mod signals;

@@ -133,7 +133,7 @@ impl Pool {
             // The scheduler knows every class that is in the list.
             let _ = ledger.remove(now, info.id);
         }
-        let last = self.class_stats(&info, &[], None, now.as_nanos());
+        let last = self.class_stats(&info, &self.kind_names(), None, now.as_nanos());
         self.past_submitted.fetch_add(last.submitted, SeqCst);
         self.past_ended.fetch_add(last.counts.tasks, SeqCst);
         classes.retain(|class| class.id != info.id);

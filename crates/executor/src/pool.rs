@@ -9,6 +9,7 @@ use crate::health::Figures;
 use crate::ledger::Ledger;
 use crate::os::{BackPriority, ThreadClock};
 use crate::ring::Ring;
+use crate::roster::Roster;
 use crate::signals::Signals;
 use crate::spine::{ClassSlot, IO_WORKER, MAX_WORKERS, Spine, group_of, mode};
 use crate::stack::Stack;
@@ -22,7 +23,7 @@ use flyball_policy::sched::health::HEALTHY;
 use flyball_policy::sched::place::{Placer, Strategy, TaskView, WorkerView, rebalance};
 use flyball_policy::sched::{Algorithm, ClassParams, ClassService, Scheduler};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -44,8 +45,8 @@ pub(crate) struct Pool {
     placer: Mutex<Placer>,
     strategy: AtomicU8,
     pub(crate) tokio: tokio::runtime::Handle,
-    /// Workers wanted in each group.
-    pub(crate) wanted: [AtomicUsize; 2],
+    /// Worker numbers in service.
+    pub(crate) roster: Roster,
     pub(crate) rebalances: AtomicU64,
     /// Tasks moved in them, and when the last one was, ns.
     pub(crate) rebalanced_tasks: AtomicU64,
@@ -107,6 +108,12 @@ pub(crate) struct WorkerShared {
     pub(crate) busy: BusyMeter,
     /// When its last slice ended, ns; 0 before the first.
     pub(crate) last_activity: AtomicU64,
+    /// The slice in progress that the scheduler granted: when, ns (else see [`slice`]), for how long, the thread's CPU time at its
+    /// start, and, once others have settled it, at that moment.
+    pub(crate) slice_granted: AtomicU64,
+    pub(crate) slice_ns: AtomicU64,
+    pub(crate) slice_cpu: AtomicU64,
+    pub(crate) slice_settled: AtomicU64,
     /// What has become of the token that the worker took.
     pub(crate) token: AtomicU8,
     pub(crate) state: AtomicU8,
@@ -166,6 +173,15 @@ pub(crate) mod command {
 /// No worker has another's place.
 pub(crate) const NOBODY: u32 = u32::MAX;
 
+/// What [`WorkerShared::slice_granted`] is when it is no time. The worker leaves `SETTLED` and a time for `NONE` at the end of the
+/// slice, the supervisor a time for `SETTLED`, whoever is first.
+pub(crate) mod slice {
+    /// No slice, or one that was begun without asking the scheduler.
+    pub(crate) const NONE: u64 = 0;
+    /// The worker is stuck: the slice was settled in its name.
+    pub(crate) const SETTLED: u64 = u64::MAX;
+}
+
 /// Whose the token is that a worker took from [`Signals`](crate::signals::Signals). Only the worker itself leaves `NONE` and `LENT`;
 /// `HELD` is left by the worker (it gives the token back, or lends it for a while) or by the supervisor (`TAKEN`), whoever is first.
 pub(crate) mod token {
@@ -175,6 +191,8 @@ pub(crate) mod token {
     pub(crate) const HELD: u8 = 1;
     /// The worker's task blocks or gives way and has given it back for that long.
     pub(crate) const LENT: u8 = 2;
+    /// The worker is stuck: it was given back in its name.
+    pub(crate) const TAKEN: u8 = 3;
 }
 
 pub(crate) fn group_index(group: Group) -> usize {
@@ -257,6 +275,18 @@ impl WorkerShared {
         self.token.store(token::HELD, SeqCst);
     }
 
+    /// Gives the token of a stuck worker back in its name; false when the worker has none to give.
+    pub(crate) fn take_token(&self, signals: &Signals) -> bool {
+        let taken = self
+            .token
+            .compare_exchange(token::HELD, token::TAKEN, SeqCst, SeqCst)
+            .is_ok();
+        if taken {
+            signals.release_token(self.group);
+        }
+        taken
+    }
+
     /// The worker that has this one's place, if it was replaced and its task goes on.
     pub(crate) fn replaced_by(&self) -> Option<u16> {
         u16::try_from(self.successor.load(SeqCst)).ok()
@@ -302,6 +332,10 @@ impl WorkerShared {
             submitted_settled: AtomicU64::new(0),
             busy: BusyMeter::default(),
             last_activity: AtomicU64::new(0),
+            slice_granted: AtomicU64::new(slice::NONE),
+            slice_ns: AtomicU64::new(0),
+            slice_cpu: AtomicU64::new(0),
+            slice_settled: AtomicU64::new(0),
             token: AtomicU8::new(token::NONE),
             state: AtomicU8::new(state::STOPPED),
             wakes: AtomicU64::new(0),
@@ -358,10 +392,7 @@ impl Pool {
             placer: Mutex::new(Placer::new(config.strategy, 1)),
             strategy: AtomicU8::new(0),
             tokio,
-            wanted: [
-                AtomicUsize::new(config.front_workers),
-                AtomicUsize::new(config.back_workers),
-            ],
+            roster: Roster::new(config.front_workers, config.back_workers),
             rebalances: AtomicU64::new(0),
             rebalanced_tasks: AtomicU64::new(0),
             last_rebalance: AtomicU64::new(0),
@@ -916,7 +947,7 @@ impl Pool {
         };
         GroupStats {
             group,
-            wanted: self.wanted[group_index(group)].load(SeqCst),
+            wanted: self.roster.wanted(group),
             present: count(&WorkerShared::accepts),
             healthy: count(&|worker| {
                 worker.accepts() && f64::from(worker.health.load(Relaxed)) / 10_000.0 >= HEALTHY

@@ -181,7 +181,7 @@ impl BusyMeter {
     pub(crate) fn start(&self, now: u64) {
         let word = self.0.load(Relaxed);
         if word & ON == 0 {
-            self.0.store(ON | (now.wrapping_sub(word) & !ON), SeqCst);
+            self.0.store(ON | (now.wrapping_sub(word) & !ON), Release);
         }
     }
 
@@ -189,20 +189,20 @@ impl BusyMeter {
     pub(crate) fn stop(&self, now: u64) {
         let word = self.0.load(Relaxed);
         if word & ON != 0 {
-            self.0.store(now.saturating_sub(word & !ON), SeqCst);
+            self.0.store(now.saturating_sub(word & !ON), Release);
         }
     }
 
     /// The time so far as of `now`, ns.
     pub(crate) fn read(&self, now: u64) -> u64 {
-        match self.0.load(SeqCst) {
+        match self.0.load(Acquire) {
             word if word & ON != 0 => now.saturating_sub(word & !ON),
             word => word,
         }
     }
 
     pub(crate) fn is_on(&self) -> bool {
-        self.0.load(SeqCst) & ON != 0
+        self.0.load(Acquire) & ON != 0
     }
 }
 

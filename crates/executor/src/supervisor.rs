@@ -5,8 +5,8 @@
 
 use crate::event::What;
 use crate::os;
-use crate::pool::{Pool, TaskWhat, WorkerShared, group_index, state, token};
-use crate::spine::{IO_WORKER, workers_of};
+use crate::pool::{Pool, TaskWhat, WorkerShared, state, token};
+use crate::spine::IO_WORKER;
 use crate::threads;
 use crate::topology::{self, Topology};
 use flyball_core::class::Group;
@@ -37,6 +37,8 @@ struct Seen {
     sign: u64,
     silent: u64,
     looked: u64,
+    /// It is stuck and was not replaced, and that was told.
+    refused: bool,
     /// The I/O thread had something in its ring and ran no task.
     held: bool,
     cpu: u64,
@@ -133,9 +135,8 @@ fn is_busy(pool: &Pool) -> bool {
 
 fn missing(pool: &Pool) -> bool {
     [Group::Front, Group::Back].into_iter().any(|group| {
-        let wanted = pool.wanted[group_index(group)].load(SeqCst);
-        workers_of(group)
-            .take(wanted)
+        pool.roster
+            .indexes(group)
             .any(|index| !threads::is_alive(pool, index))
     })
 }
@@ -145,8 +146,7 @@ fn start_missing(pool: &Arc<Pool>) -> bool {
     let mut left = pool.tuning.start_batch.load(Relaxed);
     let mut any = false;
     for group in [Group::Front, Group::Back] {
-        let wanted = pool.wanted[group_index(group)].load(SeqCst);
-        for index in workers_of(group).take(wanted) {
+        for index in pool.roster.indexes(group) {
             if left == 0 {
                 return any;
             }
@@ -168,6 +168,7 @@ fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
             sign: 0,
             silent: 0,
             looked: now,
+            refused: false,
             held: false,
             cpu: 0,
             at: 0,
@@ -204,10 +205,15 @@ fn rescue(pool: &Pool, seen: &mut HashMap<usize, Seen>, now: u64) {
                 pool.events
                     .push(at, Some(worker.index), What::Stuck, reason);
             } else {
+                let reason = match worker.replaced_by() {
+                    Some(_) => "its task ended; its place is taken, so it ends",
+                    None => "its task ended",
+                };
                 pool.events
-                    .push(at, Some(worker.index), What::Recovered, "its task ended");
+                    .push(at, Some(worker.index), What::Recovered, reason);
             }
         }
+        before.refused = stuck && !pool.replace(worker, before.refused);
     }
 }
 

@@ -97,6 +97,8 @@ fn body(pool: Arc<Pool>, shared: Arc<WorkerShared>) {
     pool.events
         .push(pool.now(), Some(shared.index), What::Stopped, reason);
     shared.state.store(state::STOPPED, SeqCst);
+    // In this order: see `Pool::replace`.
+    pool.return_number(&shared);
     pool.notify_quiet();
     pool.spine.rouse_supervisor();
 }

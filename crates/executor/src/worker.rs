@@ -13,7 +13,7 @@ use self::park::WAKE_COST;
 use crate::dispatch::{self, Local, NO_CLASS, Which};
 use crate::ledger::Used;
 use crate::os;
-use crate::pool::{Pool, TaskWhat, UNNAMED, WorkerShared, command, state, token};
+use crate::pool::{Pool, TaskWhat, UNNAMED, WorkerShared, command, slice, state, token};
 use crate::signals::Signals;
 use crate::spine::{ClassSlot, mode};
 use crate::stats::bump;
@@ -669,6 +669,13 @@ impl Worker {
             self.shared.ring_class.store(slot.index, SeqCst);
         }
         self.shared.busy.start(self.now);
+        if let Some(grant) = &grant {
+            self.shared.slice_ns.store(grant.slice_ns, Relaxed);
+            self.shared.slice_cpu.store(self.charged, Relaxed);
+            self.shared
+                .slice_granted
+                .store(grant.started.as_nanos(), Release);
+        }
         self.shared
             .stats
             .renew(slot.index, slot.generation.load(Relaxed));
@@ -744,11 +751,27 @@ impl Worker {
                 .pass_virtual_time(cpu_ns, slice.slot.takeable.load(Relaxed).max(1));
         }
         self.local.slice_class.set(NO_CLASS);
+        let settled = self.shared.slice_granted.swap(slice::NONE, SeqCst) == slice::SETTLED;
+        if settled {
+            return Some(self.left_to_settle(&slice, cpu_ns));
+        }
         Some(Used {
             grant: slice.grant,
             slot: slice.slot,
             cpu_ns,
         })
+    }
+
+    /// What is left of a slice that was settled while this worker was stuck: what it has used since.
+    #[cold]
+    fn left_to_settle(&self, slice: &Slice, cpu_ns: u64) -> Used {
+        let start = self.shared.slice_cpu.load(Relaxed);
+        let settled = self.shared.slice_settled.load(Relaxed);
+        Used {
+            grant: None,
+            slot: slice.slot,
+            cpu_ns: cpu_ns.saturating_sub(settled.saturating_sub(start)),
+        }
     }
 
     /// Ends the slice in progress and charges it.

@@ -4,7 +4,7 @@
 //! classes), its token. How sleepers and wakers cannot miss each other is told in [`signals`](crate::signals).
 
 use super::Worker;
-use crate::pool::{Pool, command, state, token};
+use crate::pool::{Pool, WorkerShared, command, state, token};
 use crate::spine::{ClassSlot, mode};
 use crate::stats::bump;
 use crate::task::Header;
@@ -255,6 +255,22 @@ impl Worker {
 }
 
 impl Pool {
+    /// Gives what a stuck worker has in ring and stack, and what is tagged for it, back to the queues of the classes; returns how many
+    /// tasks. Until they are back they stand nowhere, but the worker counts as busy, so that nobody takes the pool for empty.
+    pub(crate) fn move_queue(&self, worker: &WorkerShared) -> usize {
+        let mut held: Vec<NonNull<Header>> = Vec::new();
+        while worker.ring.steal(|task| held.push(task)) != 0 {}
+        held.extend(std::iter::from_fn(|| worker.stack.steal()));
+        // The last first: each goes before those that are there.
+        for task in held.iter().rev() {
+            // SAFETY: whoever steals holds the life reference of what it took.
+            let slot = unsafe { task.as_ref() }.slot;
+            slot.queue.give_back(&[task.cast()]);
+            slot.announce();
+        }
+        held.len() + self.spine.tags.untag(worker.index, &self.spine.classes)
+    }
+
     /// As `pass_on`, when it is known that there is something to run.
     #[inline]
     pub(super) fn pass_on_quickly(&self, group: Group) {

@@ -7,6 +7,7 @@ mod accounting;
 mod balancing;
 mod classes;
 mod context;
+mod health;
 mod keys;
 #[cfg(feature = "testing")]
 mod keys_kit;
@@ -14,10 +15,12 @@ mod leaks;
 mod order;
 mod outcomes;
 mod panics;
+mod pausing;
 mod preemption;
 #[cfg(feature = "rayon")]
 mod rayon;
 mod regressions;
+mod replacement;
 mod scopes;
 mod shutdown;
 mod size;
@@ -26,6 +29,7 @@ mod switching;
 #[cfg(feature = "testing")]
 mod testing_kit;
 mod tokio_inside;
+mod tuning;
 
 use flyball_executor::{BackPriority, Class, Config, Executor, Handle};
 use std::sync::Arc;

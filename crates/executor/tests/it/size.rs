@@ -363,7 +363,7 @@ fn workers_are_pinned() {
 }
 
 /// The CPUs that a thread may run on, from its status file.
-fn allowed_cpus(status: &str) -> Vec<u32> {
+pub(crate) fn allowed_cpus(status: &str) -> Vec<u32> {
     let list = status
         .lines()
         .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))

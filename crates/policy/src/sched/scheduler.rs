@@ -268,6 +268,18 @@ impl Scheduler {
         }
     }
 
+    /// Returns a grant that is out, for whoever settles it in its holder's name: it is told by what was granted. It must not be settled
+    /// by both. `None` if the class does not exist or has no grant out.
+    pub fn regrant(&self, class: ClassId, started: Timestamp, slice_ns: u64) -> Option<Grant> {
+        let state = &self.classes[class.index()];
+        (self.known.contains(class) && state.out > 0).then_some(Grant {
+            class,
+            slice_ns,
+            started,
+            generation: state.generation,
+        })
+    }
+
     /// Returns what a class got and is promised; `None` if it does not exist.
     pub fn stats(&self, class: ClassId) -> Option<ClassService> {
         if !self.known.contains(class) {
