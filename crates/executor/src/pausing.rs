@@ -105,7 +105,9 @@ impl Pool {
             return Err(Error::BuiltInClass { name: name.into() });
         }
         // What seems to run may have ended just now: that is asked once the workers have left the class.
-        self.in_use(&info, 0)?;
+        if self.in_use(&info, 0).is_err() {
+            self.in_use(&info, self.running_or_in_hand(&info))?;
+        }
         let slot = info.slot;
         let was_paused = slot.mode.load(SeqCst) == mode::PAUSED;
         let limit = slot.limit.swap(0, SeqCst);

@@ -366,18 +366,26 @@ fn the_thread_of_tokio_is_reported_only() {
     });
     let front = executor.class("interactive").unwrap();
     let (open, wait) = channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
+    let wait = Arc::new(std::sync::Mutex::new(Some(wait)));
     let (inside, is_inside) = channel();
     let is_last = flag();
-    let last = is_last.clone();
-    let mut handle = front.spawn(async move {
-        while !last.load(SeqCst) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        let _ = inside.send(());
-        let _ = wait.lock().unwrap().recv();
-    });
-    eventually("it sleeps", || executor.stats().waiting_futures == 1);
+    // Many, as one that is not woken by the thread itself waits for another worker.
+    let handles: Vec<_> = (0..64)
+        .map(|_| {
+            let (last, wait, inside) = (is_last.clone(), wait.clone(), inside.clone());
+            front.spawn(async move {
+                while !last.load(SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                let first = wait.lock().unwrap().take();
+                if let Some(wait) = first {
+                    let _ = inside.send(());
+                    let _ = wait.recv();
+                }
+            })
+        })
+        .collect();
+    eventually("they sleep", || executor.stats().waiting_futures == 64);
     // Until nobody else is left to run what a timer wakes: two workers and their two successors.
     let gates = hold_many(&front, 4);
     is_last.store(true, SeqCst);
@@ -397,7 +405,9 @@ fn the_thread_of_tokio_is_reported_only() {
     }
     assert_eq!(front.run(|| 1).join().unwrap(), 1);
     open.send(()).unwrap();
-    handle.join().unwrap();
+    for mut handle in handles {
+        handle.join().unwrap();
+    }
     end(executor);
 }
 
