@@ -397,9 +397,10 @@ impl Engine {
         let absent: BTreeSet<&str> = config::schema()
             .iter()
             .filter_map(|key| key.absent_part())
+            .filter(|part| *part != "throttling")
             .collect();
         parts.extend(absent.into_iter().map(|part| PartFlag {
-            part: part.replace([' ', '/'], "_").to_lowercase(),
+            part: part.to_lowercase().replace("i/o", "io").replace(' ', "_"),
             enabled: false,
             detail: format!("unavailable: this build has no {part}"),
         }));
