@@ -7,14 +7,19 @@
 use crate::{Error, Options};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 /// Most bytes of a socket's path: `sun_path` has 108 with the final zero.
 const MAX_SOCKET_PATH: usize = 107;
+
+/// Connections that the system keeps until they are taken. One more is not refused but tries again after a second, so a burst of silent
+/// connections must fit. The system caps it at `net.core.somaxconn`, 4,096 by default.
+const BACKLOG: u32 = 4096;
 
 /// Everything the server listens on.
 pub(crate) struct Listening {
@@ -25,17 +30,21 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
+    /// Opens everything, or nothing. To be called inside the runtime that will serve.
     pub(crate) fn open(options: &Options) -> Result<Self, Error> {
         let mut tcp = Vec::new();
         let mut addresses = Vec::new();
         for &address in &options.listen {
             let refused = |source| Error::Listen { address, source };
-            let listener = TcpListener::bind(address).map_err(refused)?;
-            listener.set_nonblocking(true).map_err(refused)?;
+            let listener = listen(address).map_err(refused)?;
             addresses.push(listener.local_addr().map_err(refused)?);
             tcp.push(listener);
         }
         let (unix, socket) = Socket::open(options.socket_path())?;
+        let unix = UnixListener::from_std(unix).map_err(|source| Error::Socket {
+            path: socket.path().to_owned(),
+            source,
+        })?;
         Ok(Listening {
             tcp,
             addresses,
@@ -43,6 +52,17 @@ impl Listening {
             socket,
         })
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A port is free again at once, although connections of a daemon that ended linger on it.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The socket's place in the file system; it is removed when this is dropped, if it is still the same socket.
@@ -53,7 +73,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    fn open(path: PathBuf) -> Result<(UnixListener, Socket), Error> {
+    fn open(path: PathBuf) -> Result<(StdUnixListener, Socket), Error> {
         let failed = |source| Error::Socket {
             path: path.clone(),
             source,
@@ -83,7 +103,7 @@ impl Socket {
             .create(&nursery)
             .map_err(failed)?;
         let opened = (|| {
-            let listener = UnixListener::bind(&newborn)?;
+            let listener = StdUnixListener::bind(&newborn)?;
             listener.set_nonblocking(true)?;
             fs::set_permissions(&newborn, Permissions::from_mode(0o600))?;
             let about = fs::symlink_metadata(&newborn)?;

@@ -16,6 +16,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 /// Files that connections leave to the rest of the process: standard streams, listeners, sensors, the queue.
@@ -60,7 +61,15 @@ impl Server {
     pub fn start(options: Options, engine: Arc<Engine>) -> Result<Server, Error> {
         options.check()?;
         let token = Token::of_state(&options.state_dir)?;
-        let listening = Listening::open(&options)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(Error::Thread)?;
+        let listening = {
+            let _inside = runtime.enter();
+            Listening::open(&options)?
+        };
         let (stage, watched) = watch::channel(Stage::Serving);
         let limits = &options.limits;
         let most = match sys::open_files() {
@@ -99,11 +108,6 @@ impl Server {
             },
             stage: watched,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(Error::Thread)?;
         let Listening {
             tcp,
             addresses,
@@ -183,21 +187,11 @@ impl Drop for Server {
 }
 
 /// Serves until told to stop; returns how many connections were cut off.
-async fn serve(
-    tcp: Vec<std::net::TcpListener>,
-    unix: std::os::unix::net::UnixListener,
-    shared: Shared,
-) -> usize {
+async fn serve(tcp: Vec<TcpListener>, unix: UnixListener, shared: Shared) -> usize {
     for listener in tcp {
-        match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => drop(tokio::spawn(accept::tcp(listener, shared.clone()))),
-            Err(error) => tracing::error!(%error, "a listener cannot be used"),
-        }
+        tokio::spawn(accept::tcp(listener, shared.clone()));
     }
-    match tokio::net::UnixListener::from_std(unix) {
-        Ok(listener) => drop(tokio::spawn(accept::unix(listener, shared.clone()))),
-        Err(error) => tracing::error!(%error, "the socket cannot be used"),
-    }
+    tokio::spawn(accept::unix(unix, shared.clone()));
     let mut stage = shared.stage.clone();
     let deadline = match stage.wait_for(|stage| stage.is_stopping()).await.as_deref() {
         Ok(Stage::Stopping(deadline)) => *deadline,
