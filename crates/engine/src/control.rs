@@ -86,6 +86,7 @@ pub(crate) fn run(shared: Arc<Shared>, root: Root) {
             }
             Woken::Changed => this.configure(),
             Woken::Due => this.look(),
+            Woken::Nudged => {}
         }
         this.shared.ticks.fetch_add(1, Relaxed);
     }

@@ -135,6 +135,12 @@ impl Engine {
         self.shared.ticks.load(Ordering::Relaxed)
     }
 
+    /// Has the control loop go round once, even where it has nothing to do: if [`control_ticks`](Self::control_ticks) has not grown a
+    /// while later, it hangs.
+    pub fn nudge_control(&self) {
+        self.shared.nudge();
+    }
+
     /// Says that the engine will end: from now on it is not ready for new work from outside.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::SeqCst);

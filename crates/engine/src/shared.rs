@@ -42,6 +42,7 @@ pub(crate) struct Shared {
 struct Signal {
     stop: bool,
     changed: bool,
+    nudged: bool,
 }
 
 /// Why the control loop goes on.
@@ -51,6 +52,8 @@ pub(crate) enum Woken {
     Due,
     /// The configuration changed.
     Changed,
+    /// Somebody wants to see it go round.
+    Nudged,
     /// The engine ends.
     Stop,
 }
@@ -129,6 +132,12 @@ impl Shared {
         self.signalled.notify_all();
     }
 
+    /// Wakes the control loop: somebody wants to see that it lives.
+    pub(crate) fn nudge(&self) {
+        self.signal().nudged = true;
+        self.signalled.notify_all();
+    }
+
     /// Tells the control loop to end.
     pub(crate) fn stop(&self) {
         self.signal().stop = true;
@@ -144,6 +153,9 @@ impl Shared {
             }
             if std::mem::take(&mut signal.changed) {
                 return Woken::Changed;
+            }
+            if std::mem::take(&mut signal.nudged) {
+                return Woken::Nudged;
             }
             let left = at.duration_since(self.now());
             if left.is_zero() {
