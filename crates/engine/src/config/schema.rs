@@ -16,10 +16,11 @@ pub const ENVIRONMENT_PREFIX: &str = "FLYBALL_";
 
 /// Environment variables that begin like settings and are none: those of the command line, and those that flyball sets for its own
 /// processes.
-pub const RESERVED: [&str; 4] = [
+pub const RESERVED: [&str; 5] = [
     "FLYBALL_CONFIG",
     "FLYBALL_SERVER",
     "FLYBALL_SPAWN_SERVER",
+    "FLYBALL_STATE_DIR",
     "FLYBALL_TOKEN_FILE",
 ];
 
