@@ -7,7 +7,16 @@ use std::time::Duration;
 use clap::{Args, Parser, ValueEnum};
 use flyball_core::units::parse_duration;
 
-/// Runs work within bounds.
+use crate::commands::classes::Classes;
+use crate::commands::config::Config;
+use crate::commands::decisions::Decisions;
+use crate::commands::knobs::Knobs;
+use crate::commands::limits::Limits;
+use crate::commands::status::Status;
+use crate::commands::workers::Workers;
+use crate::serve::Serve;
+
+/// Runs work within bounds: commands at once, and a daemon that regulates itself
 #[derive(Parser, Debug)]
 #[command(
     name = "flyball",
@@ -24,6 +33,22 @@ pub(crate) struct Cli {
 pub(crate) enum Subcommand {
     /// Run a command over many inputs, so many at once, under a scheduling class
     Run(Run),
+    /// Run the daemon: engine, API, local socket
+    Serve(Serve),
+    /// Show how the daemon is, at a glance
+    Status(Status),
+    /// Look at workers; size, change, restart and drain them
+    Workers(Workers),
+    /// Look at scheduling classes; create, change, delete, pause and resume them
+    Classes(Classes),
+    /// Show the bounds in force, and how near each is
+    Limits(Limits),
+    /// Show what was decided, on what evidence, and what came of it
+    Decisions(Decisions),
+    /// Show the numbers that controllers turn; pin and unpin them
+    Knobs(Knobs),
+    /// Check, print, show and change the configuration
+    Config(Config),
     /// Print a completion script for a shell
     Completions {
         /// Which shell

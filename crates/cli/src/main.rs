@@ -1,12 +1,16 @@
 //! The `flyball` command.
 //!
 //! `main` makes the binary its own spawn server, reads the arguments and hands over; what a subcommand does stands in its module.
-//! Exit status: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
+//! Exit status: 0 done, 1 the work failed, 2 wrong usage, 3 the daemon cannot be reached, 4 refused, 130 interrupted.
 
 mod args;
+mod client;
+mod commands;
 mod input;
 mod quote;
 mod run;
+mod serve;
+mod show;
 mod signals;
 mod template;
 
@@ -32,6 +36,14 @@ fn main() -> ExitCode {
     };
     match cli.subcommand {
         Subcommand::Run(options) => run::run(options),
+        Subcommand::Serve(options) => serve::run(options),
+        Subcommand::Status(options) => commands::status::run(options),
+        Subcommand::Workers(options) => commands::workers::run(options),
+        Subcommand::Classes(options) => commands::classes::run(options),
+        Subcommand::Limits(options) => commands::limits::run(options),
+        Subcommand::Decisions(options) => commands::decisions::run(options),
+        Subcommand::Knobs(options) => commands::knobs::run(options),
+        Subcommand::Config(options) => commands::config::run(options),
         Subcommand::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "flyball", &mut script);
@@ -47,18 +59,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// The page of the command, then those of its subcommands.
+/// The page of the command, then those of its subcommands, and of theirs.
 fn manual(out: &mut Vec<u8>) -> std::io::Result<()> {
     let mut command = Cli::command();
     command.build();
+    pages(&command, out)
+}
+
+fn pages(command: &clap::Command, out: &mut Vec<u8>) -> std::io::Result<()> {
     clap_mangen::Man::new(command.clone()).render(out)?;
-    for subcommand in command
+    command
         .get_subcommands()
         .filter(|subcommand| subcommand.get_name() != "help")
-    {
-        clap_mangen::Man::new(subcommand.clone()).render(out)?;
-    }
-    Ok(())
+        .try_for_each(|subcommand| pages(subcommand, out))
 }
 
 fn print(bytes: &[u8]) -> ExitCode {

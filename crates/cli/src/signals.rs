@@ -2,36 +2,72 @@
 
 use std::io::{self, IsTerminal};
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 /// Signals that ask the run to stop.
 const STOPPING: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
+/// Signals that come one by one to whoever waits, in place of what they do by themselves.
+#[derive(Clone, Copy)]
+pub(crate) struct Blocked(libc::sigset_t);
+
+impl Blocked {
+    /// Holds signals back. Call it before other threads start, so that they hold them back, too.
+    pub(crate) fn new(signals: &[i32]) -> Blocked {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set before it is used; the other calls get it initialised.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            let mut set = set.assume_init();
+            for signal in signals {
+                libc::sigaddset(&mut set, *signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+            Blocked(set)
+        }
+    }
+
+    /// Waits for one of them; `None` when the time is over, or when the wait was broken off.
+    pub(crate) fn next(&self, within: Option<Duration>) -> Option<i32> {
+        let time = within.map(|within| libc::timespec {
+            tv_sec: within.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_nsec: within.subsec_nanos().into(),
+        });
+        let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: the set is initialised, no information is asked for, and the time is null (no bound) or lives until the call is over.
+        let signal = unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), time) };
+        (signal > 0).then_some(signal)
+    }
+}
+
 /// Hands signals that ask to stop to `tell`, on a thread of its own, in place of ending the process. Call it before other threads
 /// start, so that they inherit the closed signals.
 pub(crate) fn watch(mut tell: impl FnMut(i32) -> bool + Send + 'static) -> io::Result<()> {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset initialises the set before it is used; the calls only read it.
-    let set = unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        let mut set = set.assume_init();
-        for signal in STOPPING {
-            libc::sigaddset(&mut set, signal);
-        }
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
-        set
-    };
+    let blocked = Blocked::new(&STOPPING);
     std::thread::Builder::new()
         .name("flyball-signals".to_owned())
         .spawn(move || {
             loop {
-                let mut signal = 0;
-                // SAFETY: both pointers are valid for the call.
-                if unsafe { libc::sigwait(&set, &mut signal) } == 0 && !tell(signal) {
+                if let Some(signal) = blocked.next(None)
+                    && !tell(signal)
+                {
                     return;
                 }
             }
         })?;
     Ok(())
+}
+
+/// Ends the process at once: nothing is dropped, no other thread is waited for.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// The user whose rights this process has.
+pub(crate) fn user() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { libc::geteuid() }
 }
 
 /// The process group of this process.
@@ -71,10 +107,19 @@ pub(crate) fn descriptors_max() -> Option<u64> {
 
 /// Width of the terminal on standard error, in columns.
 pub(crate) fn terminal_width() -> Option<usize> {
+    width(2)
+}
+
+/// Width of the terminal on standard output, in columns.
+pub(crate) fn stdout_width() -> Option<usize> {
+    width(1)
+}
+
+fn width(descriptor: i32) -> Option<usize> {
     // SAFETY: all-zero bytes are a valid `winsize`, which the call fills.
     let size = unsafe {
         let mut size: libc::winsize = std::mem::zeroed();
-        if libc::ioctl(2, libc::TIOCGWINSZ, &mut size) != 0 {
+        if libc::ioctl(descriptor, libc::TIOCGWINSZ, &mut size) != 0 {
             return None;
         }
         size

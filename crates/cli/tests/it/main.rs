@@ -4,8 +4,12 @@
 
 mod basics;
 mod bounds;
+mod client;
+mod config;
+mod daemon;
 mod hostile;
 mod names;
+mod serve;
 mod stopping;
 
 use std::ffi::OsStr;
