@@ -73,6 +73,7 @@ impl Engine {
             return Ok(changes);
         }
         run_steps(&self.shared, steps)?;
+        self.shared.set_key_limits(&new)?;
         self.shared.executor.set_tuning(&settings::tuning(&new))?;
         let executor = &self.shared.executor;
         if settings::algorithm(&old) != settings::algorithm(&new) {
@@ -105,6 +106,20 @@ impl Engine {
 }
 
 impl Shared {
+    /// What keys may do, in every class that the configuration has a say in.
+    pub(crate) fn set_key_limits(&self, config: &Config) -> Result<(), Error> {
+        let built_in = ClassSpec::built_in().map(|spec| spec.name);
+        let configured = config.classes.iter().map(|spec| spec.name.clone());
+        for name in built_in.into_iter().chain(configured) {
+            let class = self.executor.class(&name)?;
+            let limits = config.classes.key_limits(&name);
+            if class.key_limits() != limits {
+                class.set_key_limits(limits)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The bounds of the pool's knobs, as configuration and parallelism have them.
     pub(crate) fn set_pool_bounds(&self, config: &Config) {
         let parallelism = self.executor.stats().parallelism;

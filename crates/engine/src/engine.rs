@@ -82,6 +82,7 @@ impl Engine {
             settings::parallelism_range(cpus),
         );
         let shared = Arc::new(Shared::new(executor, loaded, cpus, knobs));
+        shared.set_key_limits(&config)?;
         let owned = shared.clone();
         let thread = std::thread::Builder::new()
             .name("flyball-control".to_owned())

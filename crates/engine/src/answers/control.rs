@@ -260,8 +260,9 @@ impl Engine {
 
     /// The bounds that are in force, and how near each is.
     pub fn limits(&self) -> Vec<LimitView> {
-        let stats = self.shared.executor.stats();
-        let last = self.shared.history.last();
+        let shared = &self.shared;
+        let stats = shared.executor.stats();
+        let last = shared.history.last();
         let busy = last.as_ref().map(|snapshot| snapshot.work.busy_workers);
         let mut limits = vec![LimitView {
             name: "parallelism".to_owned(),
@@ -307,6 +308,19 @@ impl Engine {
             let allowed =
                 (class.spec.ceiling < 1.0).then_some(class.spec.ceiling * stats.parallelism as f64);
             limits.push(limit("cpu", "CPUs", allowed, cpu, "ceiling"));
+            let Ok(known) = shared.executor.class(&class.name) else {
+                continue;
+            };
+            let keys = known.key_limits();
+            for (kind, unit, bound) in [
+                ("key_rate", "tasks a second", keys.rate),
+                ("key_concurrency", "tasks", keys.concurrency.map(f64::from)),
+                ("key_queued", "tasks", keys.queued.map(f64::from)),
+            ] {
+                if bound.is_some() {
+                    limits.push(limit(kind, unit, bound, None, kind));
+                }
+            }
         }
         limits
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use flyball_core::class::{
     ClassSpec, Group, MAX_CLASSES, MAX_PRIORITY, MAX_SHARES, MAX_TIME_SLICE, MIN_TIME_SLICE,
 };
+use flyball_policy::sched::keys::{BURST_MAX, KeyLimits};
 use serde_json::{Map, Value as Json};
 
 use super::error::{Path, Problem};
@@ -21,7 +22,7 @@ use super::value::{Kind, Value, nearest};
 const GROUPS: [&str; 2] = ["front", "back"];
 
 /// The fields of a class, the name first.
-pub(super) static KEYS: [Key; 16] = [
+pub(super) static KEYS: [Key; 20] = [
     Key::new(
         "classes[].name",
         "1 to 64 characters of a-z, 0-9, _ and -; a built-in class is changed by its name.",
@@ -104,6 +105,37 @@ pub(super) static KEYS: [Key; 16] = [
         integer(-20, 19),
     ),
     Key::new(
+        "classes[].key_rate",
+        "Tasks a second that each key of the class may start.",
+        "unlimited",
+        number(0.001, 1_000_000.0),
+    )
+    .or("unlimited")
+    .unit("tasks a second"),
+    Key::new(
+        "classes[].key_burst",
+        "Tasks that a key may start at once after a pause, where it has a rate.",
+        "1",
+        integer(1, BURST_MAX as i64),
+    )
+    .unit("tasks"),
+    Key::new(
+        "classes[].key_concurrency",
+        "Tasks of one key that may have been started and not have ended.",
+        "unlimited",
+        integer(1, 1_000_000),
+    )
+    .or("unlimited")
+    .unit("tasks"),
+    Key::new(
+        "classes[].key_queued",
+        "Tasks of one key that may wait; more are refused.",
+        "unlimited",
+        integer(1, 1 << 31),
+    )
+    .or("unlimited")
+    .unit("tasks"),
+    Key::new(
         "classes[].io_priority",
         "Higher reads and writes first.",
         "2",
@@ -134,8 +166,30 @@ pub(super) static KEYS: [Key; 16] = [
 pub struct Classes {
     /// What the executor is told of them.
     pub specs: Vec<ClassSpec>,
-    /// The maps they were read from; they hold the I/O fields, too. Empty where a program filled in `specs` by itself.
+    /// The maps they were read from; they hold the fields of keys and I/O, too. Empty where a program filled in `specs` by itself.
     pub(super) maps: Vec<Map<String, Json>>,
+}
+
+impl Classes {
+    /// What each key of a class may do; without limits where the configuration names none.
+    #[must_use]
+    pub fn key_limits(&self, class: &str) -> KeyLimits {
+        let named =
+            |map: &&Map<String, Json>| map.get("name").and_then(Json::as_str) == Some(class);
+        let Some(map) = self.maps.iter().find(named) else {
+            return KeyLimits::default();
+        };
+        let count = |field: &str| {
+            let number = map.get(field)?.as_u64()?;
+            u32::try_from(number).ok()
+        };
+        KeyLimits {
+            rate: map.get("key_rate").and_then(Json::as_f64),
+            burst: count("key_burst").unwrap_or(KeyLimits::default().burst),
+            concurrency: count("key_concurrency"),
+            queued: count("key_queued"),
+        }
+    }
 }
 
 impl From<Vec<ClassSpec>> for Classes {

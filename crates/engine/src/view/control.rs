@@ -81,7 +81,8 @@ pub struct PinView {
 pub struct LimitView {
     /// Its name: `class/batch/queue`.
     pub name: String,
-    /// What it bounds: `queue`, `concurrency`, `cpu`, `workers`, `key_rate`, `key_concurrency`.
+    /// What it bounds: `queue`, `concurrency`, `cpu`, `workers`; `key_rate`, `key_concurrency`, `key_queued` of each
+    /// key of a class.
     pub kind: String,
     /// Its unit.
     pub unit: String,

@@ -216,3 +216,55 @@ fn a_class_keeps_its_group() {
     assert_eq!(engine.class_view("batch").expect("there").shares, 256);
     end(engine);
 }
+
+/// CPU-29, CFG-7: what keys may do is configured by class, is listed among the limits, and changes while the engine runs.
+#[test]
+fn limits_of_keys_are_configured() {
+    let engine =
+        engine("classes: [{ name: mail, key_rate: 2.5, key_burst: 4, key_concurrency: 1 }]");
+    let limits = || engine.class("mail").expect("configured").key_limits();
+    assert_eq!(
+        (limits().rate, limits().burst, limits().concurrency),
+        (Some(2.5), 4, Some(1))
+    );
+    let listed = engine.limits();
+    let rate = listed
+        .iter()
+        .find(|limit| limit.name == "class/mail/key_rate");
+    assert_eq!(rate.and_then(|rate| rate.limit), Some(2.5));
+    let change = fields(json!({ "key_rate": "unlimited", "key_queued": 9 }));
+    engine
+        .change_class("mail", &change, "a person")
+        .expect("valid");
+    assert_eq!((limits().rate, limits().queued), (None, Some(9)));
+    let wrong = engine.change_class("mail", &fields(json!({ "key_rate": -1 })), "a person");
+    assert!(wrong.is_err());
+    assert_eq!(limits().queued, Some(9));
+    engine
+        .change_class(
+            "batch",
+            &fields(json!({ "key_concurrency": 3 })),
+            "a person",
+        )
+        .expect("valid");
+    assert_eq!(
+        engine
+            .class("batch")
+            .expect("built in")
+            .key_limits()
+            .concurrency,
+        Some(3)
+    );
+    engine
+        .delete_class("batch", "a person")
+        .expect("taken back");
+    assert_eq!(
+        engine
+            .class("batch")
+            .expect("built in")
+            .key_limits()
+            .concurrency,
+        None
+    );
+    end(engine);
+}
