@@ -189,7 +189,7 @@ impl Client {
     async fn connect(&self) -> Result<(Target, Stream), Failure> {
         let mut tried = String::new();
         for target in &self.targets {
-            match timeout(CONNECT, Stream::open(target)).await {
+            match timeout(CONNECT, open(target)).await {
                 Ok(Ok(stream)) => return Ok((target.clone(), stream)),
                 Ok(Err(error)) => tried.push_str(&format!("\n  {target}: {}", why(&error))),
                 Err(_) => {
@@ -327,20 +327,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 type Stream = Box<dyn Duplex>;
 
-/// Opens connections.
-trait Open: Sized {
-    async fn open(target: &Target) -> io::Result<Self>;
-}
-
-impl Open for Stream {
-    async fn open(target: &Target) -> io::Result<Stream> {
-        match target {
-            Target::Socket(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-            Target::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
-            }
+async fn open(target: &Target) -> io::Result<Stream> {
+    match target {
+        Target::Socket(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        Target::Tcp { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream))
         }
     }
 }
