@@ -233,7 +233,12 @@ impl Loop {
             tracing::info!(
                 worker = view.worker.as_deref(),
                 kind = view.kind.as_str(),
-                "{}",
+                "{}{}: {}",
+                view.worker
+                    .iter()
+                    .map(|worker| format!("worker {worker} "))
+                    .collect::<String>(),
+                view.kind,
                 view.reason
             );
             self.shared.tell(EventKind::Worker, &view);

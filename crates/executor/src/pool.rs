@@ -13,7 +13,7 @@ use flyball_core::class::{ClassSpec, Group};
 use flyball_core::id::{ClassId, KindId};
 use flyball_core::time::{Source, Timestamp};
 use flyball_policy::sched::place::Placer;
-use flyball_policy::sched::{Algorithm, ClassParams, Scheduler};
+use flyball_policy::sched::{Algorithm, ClassParams, ClassService, Scheduler};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
@@ -34,6 +34,8 @@ pub(crate) struct Pool {
     pub(crate) config: Config,
     pub(crate) clock: Source,
     pub(crate) ledger: Ledger,
+    /// What the scheduler last said of each class to somebody who asked for figures.
+    services: Mutex<Vec<(ClassId, ClassService)>>,
     pub(crate) classes: RwLock<Vec<Arc<ClassInfo>>>,
     /// Classes of each group that are not paused, a bit each.
     pub(crate) masks: [AtomicU64; 2],
@@ -106,6 +108,7 @@ impl Pool {
         let pool = Arc::new(Pool {
             spine,
             ledger: Ledger::new(Scheduler::new(config.algorithm, config.parallelism as u32)),
+            services: Mutex::default(),
             classes: RwLock::new(Vec::new()),
             masks: [AtomicU64::new(0), AtomicU64::new(0)],
             workers: (0..MAX_WORKERS).map(|_| OnceLock::new()).collect(),

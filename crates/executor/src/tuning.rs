@@ -54,6 +54,34 @@ impl From<&Config> for Tuning {
 }
 
 impl Tuning {
+    /// What is not as it was, in words.
+    fn differences(&self, before: &Tuning) -> String {
+        let texts = |tuning: &Tuning| {
+            [
+                ("stuck_after", format!("{:?}", tuning.stuck_after)),
+                ("max_stuck", tuning.max_stuck.to_string()),
+                ("batch_size", tuning.batch_size.to_string()),
+                ("start_batch", tuning.start_batch.to_string()),
+                ("start_delay", format!("{:?}", tuning.start_delay)),
+                ("force_after", format!("{:?}", tuning.force_after)),
+                (
+                    "max_tasks_per_worker",
+                    tuning.max_tasks_per_worker.to_string(),
+                ),
+                (
+                    "rebalance_interval",
+                    tuning
+                        .rebalance_interval
+                        .map_or("never".to_owned(), |every| format!("{every:?}")),
+                ),
+            ]
+        };
+        let changed = texts(before).into_iter().zip(texts(self));
+        let lines = changed.filter(|(before, after)| before != after);
+        let words = lines.map(|((name, before), (_, after))| format!("{name} {before} → {after}"));
+        words.collect::<Vec<_>>().join(", ")
+    }
+
     fn check(&self) -> Result<(), Error> {
         let require = |key, ok: bool, found: String, expected| {
             if ok {
@@ -168,12 +196,8 @@ impl Pool {
             return Ok(());
         }
         self.tuning.set(tuning);
-        self.events.push(
-            self.now(),
-            None,
-            What::Changed,
-            format!("tuning: {before:?} → {tuning:?}"),
-        );
+        self.events
+            .push(self.now(), None, What::Changed, tuning.differences(&before));
         Ok(())
     }
 }

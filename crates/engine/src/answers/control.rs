@@ -9,7 +9,7 @@ use crate::view::{
     DecisionView, KnobView, LimitView, PartFlag, PartHealth, StatusView, Time, Utilisation,
 };
 use flyball_core::class::{ClassSpec, Group};
-use flyball_executor::WorkerState;
+use flyball_executor::{Stats, WorkerState};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -328,13 +328,12 @@ impl Engine {
     /// The whole at a glance.
     pub fn status(&self) -> StatusView {
         let shared = &self.shared;
-        let health = self.health();
-        let stats = shared.executor.stats();
+        let (stats, workers) = (shared.executor.stats(), shared.executor.workers());
+        let health = self.health_of(&stats, &workers);
         let last = shared.history.last();
         let work = last
             .as_ref()
             .map(|snapshot| (&snapshot.work, snapshot.interval.as_secs_f64()));
-        let workers = shared.executor.workers();
         let alive = workers
             .iter()
             .filter(|worker| worker.state != WorkerState::Stopped);
@@ -345,7 +344,7 @@ impl Engine {
             health: health.status,
             score: health.score,
             reasons: health.reasons,
-            parts: self.parts(),
+            parts: self.parts(&stats),
             utilisation: self.utilisation(),
             workers: alive.count() as u32,
             parallelism: stats.parallelism as u32,
@@ -390,8 +389,8 @@ impl Engine {
         }
     }
 
-    fn parts(&self) -> Vec<PartFlag> {
-        let status = self.cpu_status();
+    fn parts(&self, stats: &Stats) -> Vec<PartFlag> {
+        let status = self.cpu_status_of(stats);
         let mut parts = vec![
             status.cpu_profiling,
             status.load_balancing,
@@ -423,7 +422,8 @@ impl Engine {
 
     /// Each part's health.
     pub fn part_health(&self) -> Vec<PartHealth> {
-        let health = self.health();
+        let (stats, workers) = (self.shared.executor.stats(), self.shared.executor.workers());
+        let health = self.health_of(&stats, &workers);
         let cpu = PartHealth {
             part: "cpu".to_owned(),
             status: Some(health.status),
@@ -431,7 +431,7 @@ impl Engine {
             reasons: health.reasons,
         };
         let others = self
-            .parts()
+            .parts(&stats)
             .into_iter()
             .filter(|part| !part.enabled)
             .map(|part| PartHealth {

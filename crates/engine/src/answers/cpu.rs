@@ -6,7 +6,7 @@ use crate::health;
 use crate::snapshot::Snapshot;
 use crate::usage;
 use crate::view::{CoreView, CpuHealth, CpuProfile, CpuStatus, PartFlag, PressureView, UsageStats};
-use flyball_executor::WorkerState;
+use flyball_executor::{Stats, WorkerState, WorkerStatus};
 
 impl Engine {
     /// The CPUs over the last sampling interval; None before the first interval has passed.
@@ -54,8 +54,11 @@ impl Engine {
 
     /// A flag and a line for each part that has to do with the CPUs.
     pub fn cpu_status(&self) -> CpuStatus {
+        self.cpu_status_of(&self.shared.executor.stats())
+    }
+
+    pub(crate) fn cpu_status_of(&self, stats: &Stats) -> CpuStatus {
         let config = self.config();
-        let stats = self.shared.executor.stats();
         let flag = |part: &str, enabled: bool, detail: String| PartFlag {
             part: part.to_owned(),
             enabled,
@@ -114,10 +117,13 @@ impl Engine {
 
     /// How well the engine is, and why it is not better.
     pub fn health(&self) -> CpuHealth {
+        let executor = &self.shared.executor;
+        self.health_of(&executor.stats(), &executor.workers())
+    }
+
+    pub(crate) fn health_of(&self, stats: &Stats, workers: &[WorkerStatus]) -> CpuHealth {
         let shared = &self.shared;
-        let workers = shared.executor.workers();
-        let alive = |worker: &&flyball_executor::WorkerStatus| worker.state != WorkerState::Stopped;
-        let stats = shared.executor.stats();
+        let alive = |worker: &&WorkerStatus| worker.state != WorkerState::Stopped;
         let last = shared.history.last();
         let work = last.as_ref().map(|snapshot| &snapshot.work);
         let sample = shared.samples().then(|| {

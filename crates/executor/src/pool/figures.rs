@@ -37,13 +37,9 @@ impl Pool {
         let now = self.now();
         // Removing a class moves its totals under this lock.
         let classes = self.classes.read().unwrap_or_else(|e| e.into_inner());
-        let scheduler = self.ledger.open();
-        let algorithm = scheduler.algorithm();
-        let services: Vec<_> = classes
-            .iter()
-            .map(|class| scheduler.stats(class.id))
-            .collect();
-        drop(scheduler);
+        let services = self.services(&classes);
+        // Every executor has the built-in classes, and all are told of the same algorithm.
+        let algorithm = classes[0].slot.algorithm();
         let by_class: Vec<ClassStats> = classes
             .iter()
             .zip(services)
@@ -71,6 +67,23 @@ impl Pool {
             rebalanced_tasks: self.rebalanced_tasks.load(Relaxed),
             last_rebalance: (last_rebalance != 0).then(|| Timestamp::from_nanos(last_rebalance)),
         }
+    }
+
+    /// What the scheduler says of each class. Whoever asks for figures may have others waiting on it, so it does not wait either for a
+    /// lock whose holder the kernel may have put aside: it then tells what the scheduler said last.
+    fn services(&self, classes: &[Arc<ClassInfo>]) -> Vec<Option<ClassService>> {
+        let mut last = self.services.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(scheduler) = self.ledger.try_open() {
+            *last = classes
+                .iter()
+                .filter_map(|class| Some((class.id, scheduler.stats(class.id)?)))
+                .collect();
+        }
+        let of = |class: &Arc<ClassInfo>| last.iter().find(|(id, _)| *id == class.id);
+        classes
+            .iter()
+            .map(|class| of(class).map(|(_, service)| *service))
+            .collect()
     }
 
     /// What one class has done; `names` are the kinds', `service` what the scheduler says.
