@@ -32,6 +32,8 @@ pub use flyball_executor::{
     TaskBuilder, TaskError, What, WorkerState, WorkerStatus, blocking, checkpoint, yield_now,
 };
 
+#[cfg(feature = "engine")]
+pub use flyball_engine as engine;
 #[cfg(feature = "testing")]
 pub use flyball_executor::testing;
 #[cfg(feature = "process")]
@@ -44,7 +46,13 @@ pub use flyball_process as process;
 pub use flyball_profile::watch;
 
 // The guide's code is compiled and run with the tests.
-#[cfg(all(doctest, feature = "rayon", feature = "testing", feature = "watch"))]
+#[cfg(all(
+    doctest,
+    feature = "engine",
+    feature = "rayon",
+    feature = "testing",
+    feature = "watch"
+))]
 #[doc = include_str!("../../../docs/guide.md")]
 mod guide {}
 
