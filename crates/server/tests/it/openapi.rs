@@ -237,3 +237,44 @@ fn behind_a_proxy_figures_need_the_token() {
     }
     assert_eq!(daemon.admin("GET", "/v1/status", "").status, 200);
 }
+
+/// The table of calls as docs/api.md has it.
+fn table(api: &Value) -> String {
+    let mut table = String::from("| call | | over TCP on loopback |\n|---|---|---|\n");
+    for (method, path, call) in calls(api) {
+        let summary = call["summary"].as_str().unwrap().trim_end_matches('.');
+        let answers = call["responses"].as_object().unwrap();
+        let who = match () {
+            () if answers.contains_key("501")
+                && !answers.keys().any(|status| status.starts_with('2')) =>
+            {
+                "not in this build"
+            }
+            () if needs_token(&call) => "token",
+            () => "open",
+        };
+        table.push_str(&format!("| `{method} {path}` | {summary} | {who} |\n"));
+    }
+    table
+}
+
+/// API-1: the page lists exactly the calls that there are. `WRITE_DOCS=1` in the environment of the test writes them anew.
+#[test]
+fn the_page_is_in_step() {
+    const BEGIN: &str = "<!-- begin calls -->\n";
+    const END: &str = "<!-- end calls -->";
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api.md");
+    let found = std::fs::read_to_string(page).expect("docs/api.md");
+    let (before, rest) = found.split_once(BEGIN).expect("the mark");
+    let (_, after) = rest.split_once(END).expect("the mark");
+    let api = Daemon::start().get("/openapi.json").json();
+    let expected = format!("{before}{BEGIN}{}{END}{after}", table(&api));
+    if std::env::var_os("WRITE_DOCS").is_some() {
+        std::fs::write(page, &expected).expect("docs/api.md can be written");
+        return;
+    }
+    assert!(
+        found == expected,
+        "docs/api.md does not list the calls that there are: run this test with WRITE_DOCS=1"
+    );
+}
