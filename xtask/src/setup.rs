@@ -9,8 +9,10 @@ use std::process::Command;
 
 /// A program that must be there, and the Debian package that brings it.
 const PROGRAMS: &[(&str, &str)] = &[
+    ("bash", "bash"),
     ("git", "git"),
     ("gzip", "gzip"),
+    ("kill", "procps"),
     ("setsid", "util-linux"),
     ("sh", "dash"),
     ("sha256sum", "coreutils"),
