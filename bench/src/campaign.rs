@@ -96,7 +96,7 @@ fn sample_once(case: &Case, subject: Subject, per_us: f64) -> Result<Sample> {
 }
 
 fn headline(sample: &Sample) -> String {
-    const SHOWN: [&str; 15] = [
+    const SHOWN: [&str; 20] = [
         "ns_per_task",
         "ratio_to_single",
         "ns_per_round_trip",
@@ -112,6 +112,11 @@ fn headline(sample: &Sample) -> String {
         "idle_ticks",
         "us_per_sample",
         "allocations_per_sample",
+        "cpu_percent",
+        "resident_mb",
+        "threads",
+        "ready_ms",
+        "end_ms",
     ];
     let values = SHOWN
         .iter()

@@ -10,8 +10,10 @@ mod alloc;
 mod campaign;
 mod cases;
 mod goals;
+mod http;
 mod machine;
 mod plan;
+mod process;
 mod programs;
 mod report;
 mod stats;
@@ -55,8 +57,14 @@ enum Command {
         #[arg(long)]
         program: PathBuf,
     },
-    /// One look at the machine: flyball, sysinfo, procfs
-    Sense(Campaign),
+    /// One look at the machine: flyball, sysinfo, procfs; the idle daemon; its API under load
+    Sense {
+        #[command(flatten)]
+        campaign: Campaign,
+        /// The flyball program; without it, the daemon's cases are left out
+        #[arg(long)]
+        program: Option<PathBuf>,
+    },
     /// Prints a JSON report as the section of a Markdown page
     Markdown { file: PathBuf },
     /// Prints a JSON report as text
@@ -71,6 +79,18 @@ enum Command {
         case: String,
         #[arg(long)]
         per_us: f64,
+    },
+    /// Engine, server and load, for a sample
+    #[cfg(feature = "flyball")]
+    #[command(hide = true)]
+    Subject {
+        /// As JSON
+        #[arg(long)]
+        pool: String,
+        #[arg(long)]
+        per_us: f64,
+        #[arg(long)]
+        state_dir: PathBuf,
     },
     /// A busy neighbour
     #[command(hide = true)]
@@ -137,9 +157,9 @@ fn run(command: Command) -> Result<()> {
         Command::Sim { campaign, program } => {
             campaign.publish(&programs::sim(&program, &campaign.options((3, 3)))?)
         }
-        Command::Sense(campaign) => {
+        Command::Sense { campaign, program } => {
             let options = campaign.options((3, 9));
-            let entries = plan::sense(options.quick, options.rounds);
+            let entries = plan::sense(options.quick, options.rounds, program.as_deref());
             campaign.publish(&campaign::run("sense", &entries, &options)?)
         }
         Command::Markdown { file } => {
@@ -169,6 +189,15 @@ fn run(command: Command) -> Result<()> {
                     sys::leave(1)
                 }
             }
+        }
+        #[cfg(feature = "flyball")]
+        Command::Subject {
+            pool,
+            per_us,
+            state_dir,
+        } => {
+            let pool = serde_json::from_str(&pool).context("the load")?;
+            subjects::server::run(pool, work::Work::new(per_us), &state_dir)
         }
         Command::Spin => machine::spin(),
     }

@@ -1,7 +1,8 @@
 //! Which cases a campaign holds, on whom, how often.
 
-use crate::cases::{Arrivals, Case, Facts, Load, Look, Origin, ShareLoad, What};
+use crate::cases::{ApiLoad, Arrivals, Case, Facts, Load, Look, Origin, PoolLoad, ShareLoad, What};
 use crate::subjects::Subject;
+use std::path::Path;
 
 /// A case, who takes part, and in how many rounds.
 #[derive(Clone, Debug)]
@@ -258,8 +259,8 @@ pub fn executor(quick: bool, rounds: usize) -> Vec<Entry> {
     plan.entries
 }
 
-/// All cases of area `sense`; quick, they take under a minute.
-pub fn sense(quick: bool, rounds: usize) -> Vec<Entry> {
+/// All cases of area `sense`, those of the daemon where there is its program; quick, they take about two minutes.
+pub fn sense(quick: bool, rounds: usize, program: Option<&Path>) -> Vec<Entry> {
     const ALL: &[Subject] = &[Subject::Flyball, Subject::Procfs];
     const BASIC: &[Subject] = &[
         Subject::Flyball,
@@ -278,6 +279,28 @@ pub fn sense(quick: bool, rounds: usize) -> Vec<Entry> {
         add(Look::Cold(facts), cold, subjects);
     }
     add(Look::Tick, if quick { 40_000 } else { 200_000 }, FLYBALL);
+    if let Some(program) = program {
+        let idle = Case::DaemonIdle {
+            program: program.to_owned(),
+            warm_up: if quick { 3.0 } else { 10.0 },
+            seconds: if quick { 10.0 } else { 30.0 },
+        };
+        plan.add_rounds(idle, FLYBALL, if quick { 1 } else { rounds.min(5) });
+        let ready = Case::DaemonReady {
+            program: program.to_owned(),
+            starts: 20,
+        };
+        plan.add_rounds(ready, FLYBALL, if quick { 1 } else { rounds });
+    }
+    for pool in [PoolLoad::None, PoolLoad::Back, PoolLoad::BackAndFront] {
+        let load = ApiLoad {
+            pool,
+            connections: 8,
+            requests_per_s: 1000.0,
+            seconds: if quick { 4.0 } else { 20.0 },
+        };
+        plan.add_rounds(Case::Api(load), FLYBALL, if quick { 1 } else { rounds });
+    }
     plan.entries
 }
 
@@ -288,8 +311,11 @@ mod tests {
 
     #[test]
     fn every_case_has_a_name_of_its_own() {
-        for quick in [false, true] {
-            let entries = executor(quick, 3);
+        for (quick, area) in [(false, 0), (true, 0), (false, 1), (true, 1)] {
+            let entries = match area {
+                0 => executor(quick, 3),
+                _ => sense(quick, 3, Some(Path::new("flyball"))),
+            };
             let names: BTreeSet<String> = entries.iter().map(|entry| entry.case.name()).collect();
             assert_eq!(names.len(), entries.len());
         }
@@ -306,7 +332,8 @@ mod tests {
 
     #[test]
     fn cases_survive_the_way_to_the_child() {
-        for entry in executor(false, 3) {
+        let program = Some(Path::new("flyball"));
+        for entry in [executor(false, 3), sense(false, 3, program)].concat() {
             let text = serde_json::to_string(&entry.case).unwrap();
             assert_eq!(serde_json::from_str::<Case>(&text).unwrap(), entry.case);
         }

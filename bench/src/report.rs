@@ -67,6 +67,17 @@ const OTHERS: &[(&str, &str)] = &[
     ("generator_lag_p99_us", "us"),
     ("foreign_share", "share"),
     ("allocations_per_sample", "count"),
+    ("cpu_percent", "% of a core"),
+    ("resident_mb", "MB"),
+    ("proportional_mb", "MB"),
+    ("threads", "count"),
+    ("switches_per_s", "1/s"),
+    ("ready_ms", "ms"),
+    ("ready_min_ms", "ms"),
+    ("ready_max_ms", "ms"),
+    ("end_ms", "ms"),
+    ("end_max_ms", "ms"),
+    ("unanswered", "requests"),
 ];
 
 /// Of these the JSON has rows, the tables do not.

@@ -4,6 +4,9 @@
 //! of this crate but the counting allocator's stands here.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
 
 fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec {
@@ -98,6 +101,58 @@ pub fn die_with_parent() {
             0,
         )
     };
+}
+
+/// Starts a process that the kernel kills when the calling thread ends.
+pub fn spawn_bound(command: &mut Command) -> io::Result<Child> {
+    let bind = || {
+        die_with_parent();
+        Ok(())
+    };
+    // SAFETY: between fork and exec only prctl is called, which allocates nothing and takes no lock.
+    unsafe { command.pre_exec(bind) }.spawn()
+}
+
+/// Sends SIGTERM to a process that the caller started and has not yet waited for.
+pub fn ask_to_end(pid: u32) -> io::Result<()> {
+    // SAFETY: a plain system call without pointers.
+    match unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Waits until one of the files can be read, at most `timeout_ns`, and tells which can.
+pub fn wait_readable(files: &[BorrowedFd<'_>], timeout_ns: u64) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<libc::pollfd> = files
+        .iter()
+        .map(|file| libc::pollfd {
+            fd: file.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    let timeout = libc::timespec {
+        tv_sec: (timeout_ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (timeout_ns % 1_000_000_000) as libc::c_long,
+    };
+    // SAFETY: the array has as many elements as it is said to have and is writable; the timeout outlives the call; without a
+    // mask the signals stay as they are.
+    let ready = unsafe {
+        libc::ppoll(
+            polled.as_mut_ptr(),
+            polled.len() as libc::nfds_t,
+            &timeout,
+            std::ptr::null(),
+        )
+    };
+    if ready < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(polled.iter().map(|file| file.revents != 0).collect())
 }
 
 /// Ends the process at once, without waiting for threads that are still working.

@@ -25,6 +25,11 @@ impl Work {
         Work { per_us }
     }
 
+    /// Iterations a microsecond, to hand on.
+    pub fn per_us(self) -> f64 {
+        self.per_us
+    }
+
     /// Iterations of [`churn`] for this many microseconds.
     pub fn iterations(self, us: f64) -> u64 {
         (self.per_us * us).round() as u64

@@ -16,7 +16,7 @@ pub(crate) enum Area {
     Run,
     /// The simulator
     Sim,
-    /// One look at the machine: flyball, sysinfo, procfs
+    /// One look at the machine: flyball, sysinfo, procfs; the idle daemon; its API under load
     Sense,
 }
 
@@ -78,8 +78,8 @@ pub(crate) fn run(request: &Request) -> Result<()> {
     let mut command = Command::new(&bench);
     command.arg(area);
     let subject = match request.area {
-        Area::Executor | Area::Sense => None,
-        Area::Run => Some(build_program(&["--package", "flyball-cli"], "flyball")?),
+        Area::Executor => None,
+        Area::Run | Area::Sense => Some(build_program(&["--package", "flyball-cli"], "flyball")?),
         Area::Sim => Some(build_program(&["--package", "flyball-sim"], "flyball-sim")?),
     };
     if let Some(program) = subject {

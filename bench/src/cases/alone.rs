@@ -3,10 +3,11 @@
 use super::Sample;
 use crate::alloc;
 use crate::machine::{Company, Window};
+use crate::process::Use;
 use crate::subjects::{Closures, OnClosures, Subject, THREADS, on_closures};
 use crate::sys;
 use crate::work::{finished, wait_for};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -76,35 +77,10 @@ pub fn bytes(subject: Subject, captured: usize, tasks: usize) -> Result<Sample> 
     on_closures(subject, Bytes { captured, tasks })
 }
 
-/// (clock ticks of this process from /proc/self/stat, nanoseconds of its threads from their schedstat; the main thread,
-/// which only measures, is left out of the second)
-fn cpu_of_self() -> Result<(f64, f64)> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let after_name = stat
-        .rsplit_once(") ")
-        .context("/proc/self/stat has a name")?
-        .1;
-    // utime and stime are fields 14 and 15 of stat(5); the state, field 3, comes first here.
-    let ticks = after_name
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<f64>().ok())
-        .sum();
-    let mut nanos = 0.0;
-    for thread in std::fs::read_dir("/proc/self/task")? {
-        let thread = thread?;
-        if thread.file_name().to_str() == Some(&std::process::id().to_string()) {
-            continue;
-        }
-        let text = std::fs::read_to_string(thread.path().join("schedstat"))?;
-        nanos += text
-            .split_whitespace()
-            .next()
-            .and_then(|field| field.parse::<f64>().ok())
-            .unwrap_or(0.0);
-    }
-    Ok((ticks, nanos))
+/// What this process used, the main thread, which only measures, left out of what is counted by thread.
+fn own_use() -> Result<Use> {
+    let own = std::process::id();
+    Ok(Use::of(own)?.without(own))
 }
 
 struct Idle(f64);
@@ -120,12 +96,12 @@ impl OnClosures for Idle {
         sys::sleep_until_ns(sys::now_ns() + 500_000_000);
         let alone = Company::none();
         let window = Window::open(&alone);
-        let (ticks, nanos) = cpu_of_self()?;
+        let before = own_use()?;
         sys::sleep_until_ns(sys::now_ns() + (self.0 * 1e9) as u64);
-        let (ticks_after, nanos_after) = cpu_of_self()?;
+        let used = own_use()?.since(&before);
         Ok(Sample::default()
-            .with("idle_ticks", ticks_after - ticks)
-            .with("idle_cpu_us", (nanos_after - nanos) / 1e3)
+            .with("idle_ticks", used.ticks as f64)
+            .with("idle_cpu_us", used.cpu_ns as f64 / 1e3)
             .foreign(window.close().others_share))
     }
 }

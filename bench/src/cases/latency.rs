@@ -6,9 +6,9 @@
 //! refilled either by each finished task (inside) or by a feeder thread (outside). Generator and feeder run at real-time
 //! priority where the process may, for every subject alike.
 
-use super::{Arrivals, Load, Origin, Sample};
+use super::{Load, Origin, Sample};
 use crate::machine::{Company, Window};
-use crate::stats::{Random, quantile};
+use crate::stats::quantile;
 use crate::subjects::{Closures, OnClosures, Subject, THREADS, on_closures};
 use crate::sys;
 use crate::work::{PIECE_US, Work, churn, piece, total_pieces};
@@ -73,18 +73,7 @@ fn refill_from_outside<P: Closures>(pool: &'static P, body: Body, depth: u64, pe
 /// Intended arrival times, nanoseconds from the first.
 fn schedule(load: &Load) -> Vec<u64> {
     let mean_gap_ns = load.front_us * 1e3 / load.front_cores;
-    let mut random = Random::seeded(0x666c_7962_616c_6c00 ^ mean_gap_ns as u64);
-    let end_ns = load.seconds * 1e9;
-    let mut at = 0.0;
-    let mut times = Vec::new();
-    while at < end_ns {
-        times.push(at as u64);
-        at += match load.arrivals {
-            Arrivals::Jittered => mean_gap_ns * (0.5 + random.unit()),
-            Arrivals::Poisson => random.exponential(mean_gap_ns),
-        };
-    }
-    times
+    load.arrivals.times(mean_gap_ns, load.seconds)
 }
 
 struct Arrival {
@@ -256,6 +245,7 @@ pub fn run(subject: Subject, load: &Load, work: Work) -> Result<Sample> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cases::Arrivals;
 
     #[test]
     fn schedules_offer_the_load_they_name() {

@@ -1,6 +1,8 @@
 //! One module a kind of case. Each runs in a process of its own and answers with a [`Sample`].
 
 pub mod alone;
+pub mod api;
+pub mod daemon;
 pub mod echo;
 pub mod latency;
 pub mod sense;
@@ -8,11 +10,13 @@ pub mod shares;
 pub mod tasks;
 pub mod waking;
 
+use crate::stats::Random;
 use crate::subjects::Subject;
 use crate::work::Work;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// What one process measured.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -56,6 +60,24 @@ pub enum Arrivals {
     /// A fixed interval, each gap between half and one and a half of it.
     Jittered,
     Poisson,
+}
+
+impl Arrivals {
+    /// Intended times over so many seconds, nanoseconds from the first; the same for the same arguments.
+    pub fn times(self, mean_gap_ns: f64, seconds: f64) -> Vec<u64> {
+        let mut random = Random::seeded(0x666c_7962_616c_6c00 ^ mean_gap_ns as u64);
+        let end_ns = seconds * 1e9;
+        let mut at = 0.0;
+        let mut times = Vec::new();
+        while at < end_ns {
+            times.push(at as u64);
+            at += match self {
+                Arrivals::Jittered => mean_gap_ns * (0.5 + random.unit()),
+                Arrivals::Poisson => random.exponential(mean_gap_ns),
+            };
+        }
+        times
+    }
 }
 
 /// A latency case: urgent arrivals over a backlog.
@@ -102,6 +124,24 @@ pub enum Look {
     Tick,
 }
 
+/// What the pool does while the API is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PoolLoad {
+    None,
+    /// The back group's workers are never without work.
+    Back,
+    /// The same, and the front group has half a core's worth.
+    BackAndFront,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiLoad {
+    pub pool: PoolLoad,
+    pub connections: usize,
+    pub requests_per_s: f64,
+    pub seconds: f64,
+}
+
 /// A case, as the parent hands it to the child.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Case {
@@ -143,6 +183,16 @@ pub enum Case {
         look: Look,
         samples: usize,
     },
+    DaemonIdle {
+        program: PathBuf,
+        warm_up: f64,
+        seconds: f64,
+    },
+    DaemonReady {
+        program: PathBuf,
+        starts: usize,
+    },
+    Api(ApiLoad),
 }
 
 fn duration(us: f64) -> String {
@@ -217,6 +267,17 @@ impl Case {
                 Look::Cold(facts) => format!("sense/cold/{}", format!("{facts:?}").to_lowercase()),
                 Look::Tick => "sense/tick".to_owned(),
             },
+            Case::DaemonIdle { .. } => "daemon/idle".to_owned(),
+            Case::DaemonReady { .. } => "daemon/ready".to_owned(),
+            Case::Api(load) => format!(
+                "api/{}-requests-a-second/{}",
+                load.requests_per_s,
+                match load.pool {
+                    PoolLoad::None => "idle-pool",
+                    PoolLoad::Back => "saturated",
+                    PoolLoad::BackAndFront => "saturated-and-front",
+                }
+            ),
         }
     }
 
@@ -231,6 +292,11 @@ impl Case {
                 look: Look::Cold(_),
                 samples,
             } => 5.0 + *samples as f64 * sense::PAUSE_SECONDS,
+            Case::DaemonIdle {
+                warm_up, seconds, ..
+            } => 10.0 + warm_up + seconds,
+            Case::DaemonReady { starts, .. } => 10.0 + *starts as f64,
+            Case::Api(load) => 10.0 + load.seconds,
             _ => 15.0,
         }
     }
@@ -257,6 +323,13 @@ impl Case {
             Case::Bytes { captured, tasks } => alone::bytes(subject, *captured, *tasks),
             Case::Idle { seconds } => alone::idle(subject, *seconds),
             Case::Sense { look, samples } => sense::run(subject, *look, *samples),
+            Case::DaemonIdle {
+                program,
+                warm_up,
+                seconds,
+            } => daemon::idle(program, *warm_up, *seconds),
+            Case::DaemonReady { program, starts } => daemon::ready(program, *starts),
+            Case::Api(load) => api::run(load, work),
         }
     }
 }

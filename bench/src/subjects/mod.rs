@@ -11,6 +11,8 @@ mod crossbeam;
 pub mod flyball;
 #[cfg(feature = "rayon")]
 mod rayon;
+#[cfg(feature = "flyball")]
+pub mod server;
 pub mod threads;
 #[cfg(feature = "tokio")]
 mod tokio;

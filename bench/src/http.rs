@@ -1,0 +1,67 @@
+//! As much of an HTTP/1.1 client as measuring needs: requests without a body, answers of a stated length.
+
+use anyhow::{Context, Result, ensure};
+
+/// Answers longer than this are an error.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// A request on a connection that stays open.
+pub fn get(host: &str, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: application/json\r\n\r\n").into_bytes()
+}
+
+/// Status and length in bytes, head included, of the answer at the beginning of `bytes`; None while it is not complete.
+pub fn answer(bytes: &[u8]) -> Result<Option<(u16, usize)>> {
+    const BLANK_LINE: &[u8] = b"\r\n\r\n";
+    let end = bytes
+        .windows(BLANK_LINE.len())
+        .position(|window| window == BLANK_LINE);
+    let Some(end) = end else {
+        ensure!(bytes.len() <= MAX_ANSWER, "an answer without an end");
+        return Ok(None);
+    };
+    let head = std::str::from_utf8(&bytes[..end]).context("the head of an answer")?;
+    let mut lines = head.split("\r\n");
+    let status = lines
+        .next()
+        .and_then(|line| line.strip_prefix("HTTP/1.1 "))
+        .and_then(|rest| rest.get(..3)?.parse().ok())
+        .with_context(|| format!("no HTTP/1.1 answer: {head:?}"))?;
+    let length = lines
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .with_context(|| format!("an answer without content-length: {head:?}"))?
+        .1;
+    let length: usize = length.trim().parse().context("content-length")?;
+    ensure!(length <= MAX_ANSWER, "an answer of {length} bytes");
+    let whole = end + BLANK_LINE.len() + length;
+    Ok((bytes.len() >= whole).then_some((status, whole)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_end_where_they_say() {
+        let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nx: y\r\n\r\n{}HTTP/1.1 ";
+        let whole = bytes.len() - 9;
+        for cut in 0..whole {
+            assert_eq!(answer(&bytes[..cut]).unwrap(), None, "{cut}");
+        }
+        assert_eq!(answer(bytes).unwrap(), Some((200, whole)));
+    }
+
+    #[test]
+    fn strange_answers_are_errors() {
+        for text in [
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n",
+            "HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+            "nonsense\r\n\r\n",
+        ] {
+            assert!(answer(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+}
