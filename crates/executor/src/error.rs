@@ -96,6 +96,9 @@ pub enum Error {
         /// The one in its place.
         by: u16,
     },
+    /// The worker has been taken out of service already, and ends when its task does.
+    #[error("worker {0} has been told to end already, and does so when its task has ended")]
+    WorkerLeaving(u16),
     /// The call would block a worker thread until work that may need that very thread is done.
     #[error("{call} would block a worker thread; await the handle, or use a scope")]
     BlocksWorker {

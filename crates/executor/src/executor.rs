@@ -222,14 +222,16 @@ impl Executor {
     /// `workers` is not 1 to 128.
     pub fn set_parallelism(&self, workers: usize) -> Result<(), Error> {
         check_count("parallelism", workers)?;
-        self.pool.follow_machine.store(false, SeqCst);
+        // Held until it is done, so that the supervisor's own setting does not come after it.
+        let mut follows = self.pool.follow_machine();
+        *follows = false;
         self.pool.set_parallelism(workers as u32, "set by hand");
         Ok(())
     }
 
     /// Lets parallelism follow affinity mask and quota again, after [`Executor::set_parallelism`].
     pub fn follow_machine(&self) {
-        self.pool.follow_machine.store(true, SeqCst);
+        *self.pool.follow_machine() = true;
         self.rouse();
     }
 
@@ -293,7 +295,8 @@ impl Executor {
     /// Ends the thread of a worker when it has finished its task, and lowers the wanted number of its group by one.
     ///
     /// # Errors
-    /// [`Error::UnknownWorker`]; [`Error::WorkerReplaced`]; [`Error::Config`] when it is the last of its group.
+    /// [`Error::UnknownWorker`]; [`Error::WorkerReplaced`]; [`Error::WorkerLeaving`] when that has been asked for already;
+    /// [`Error::Config`] when it is the last of its group. Nothing has changed then.
     pub fn drain_worker(&self, id: u16) -> Result<(), Error> {
         self.known(id)?;
         self.pool.retire_worker(usize::from(id))?;

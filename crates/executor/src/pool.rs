@@ -16,7 +16,7 @@ use flyball_policy::sched::place::Placer;
 use flyball_policy::sched::{Algorithm, ClassParams, ClassService, Scheduler};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, RwLock};
 use std::task::Waker;
 
 mod balance;
@@ -70,7 +70,7 @@ pub(crate) struct Pool {
     /// Threads of workers, by number, until they are joined.
     pub(crate) threads: Mutex<HashMap<usize, std::thread::JoinHandle<()>>>,
     /// Parallelism was not fixed by the configuration.
-    pub(crate) follow_machine: AtomicBool,
+    pub(crate) follow_machine: Mutex<bool>,
     #[cfg(feature = "rayon")]
     pub(crate) guests: crate::guests::Guests,
 }
@@ -136,7 +136,7 @@ impl Pool {
             quiet_lock: Mutex::new(()),
             quiet_waiters: AtomicU32::new(0),
             threads: Mutex::default(),
-            follow_machine: AtomicBool::new(follow_machine),
+            follow_machine: Mutex::new(follow_machine),
             #[cfg(feature = "rayon")]
             guests: crate::guests::Guests::default(),
             clock,
@@ -411,6 +411,13 @@ impl Pool {
         if self.spine.signals.any_idle(group) && self.has_work(group) {
             self.spine.signals.wake_one(group);
         }
+    }
+
+    /// Whether parallelism follows the machine; whoever sets parallelism holds it meanwhile.
+    pub(crate) fn follow_machine(&self) -> MutexGuard<'_, bool> {
+        self.follow_machine
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
     }
 
     pub(crate) fn set_parallelism(&self, workers: u32, reason: &str) {

@@ -148,7 +148,7 @@ impl Pool {
         let mut places = self.roster.lock(group);
         let before = places.count();
         if !places.has(position) {
-            return Ok(()); // it was told to stop already
+            return Err(Error::WorkerLeaving(index as u16));
         }
         if before == 1 {
             return Err(Error::Config {

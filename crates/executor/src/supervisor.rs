@@ -338,7 +338,8 @@ fn follow_heat(pool: &Pool, known_unavailable: &mut bool) {
 
 /// Affinity masks and quotas may change while the program runs.
 fn follow_parallelism(pool: &Pool) {
-    if !pool.follow_machine.load(Relaxed) {
+    let follows = pool.follow_machine();
+    if !*follows {
         return;
     }
     let allowed = os::available_parallelism().clamp(1, crate::spine::MAX_WORKERS_PER_GROUP) as u32;

@@ -209,6 +209,10 @@ fn restart_and_drain_lose_nothing() {
         .collect();
     executor.restart_worker(129).unwrap();
     executor.drain_worker(131).unwrap();
+    assert!(
+        matches!(executor.drain_worker(131), Err(Error::WorkerLeaving(131))),
+        "once is enough: no second place goes"
+    );
     let state = |id: u16| {
         executor
             .workers()
