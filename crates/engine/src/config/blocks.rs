@@ -14,7 +14,7 @@ use flyball_policy::sched::place::Strategy;
 
 use super::choices::*;
 use super::classes::Classes;
-use super::field::{Field, MapList};
+use super::field::{Field, MapList, Secret};
 use super::schema::{Key, integer, number, percent, rate, size, time};
 use super::value::{Kind, Value};
 
@@ -459,7 +459,7 @@ block! {
         /// The folder of all state: socket, admin token, queue. `auto` is what systemd gives (`$STATE_DIRECTORY`), else `$XDG_STATE_HOME/flyball`, else `~/.local/state/flyball`.
         state_dir: Option<PathBuf> = "auto", Kind::Path, or("auto"), restart();
         /// Address of the PostgreSQL or NATS server, with its password.
-        url: Option<String> = "none", Kind::Text, or("none"), restart(), secret();
+        url: Option<Secret> = "none", Kind::Text, or("none"), restart(), secret();
         /// Tasks that are kept; more are refused.
         max_tasks: u32 = "1000000", integer(1, 1_000_000_000), unit("tasks");
         /// The most that the store may take on disk; more is refused.

@@ -1,5 +1,6 @@
 //! Between the fields of the typed configuration and the values of the schema.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use flyball_policy::sched::Algorithm;
 use flyball_policy::sched::place::Strategy;
 
+use super::layers;
 use super::schema::Key;
 use super::value::Value;
 
@@ -194,9 +196,52 @@ impl<T: Field> Field for Vec<T> {
 /// A list of maps that is kept as it is: of parts that read it by themselves.
 pub type Maps = Vec<serde_json::Map<String, serde_json::Value>>;
 
-/// [`Maps`] in a field. (A plain `Vec` of maps would be a list of texts.)
-#[derive(Clone, Debug, Default, PartialEq)]
+/// [`Maps`] in a field. (A plain `Vec` of maps would be a list of texts.) Printed for debugging, fields whose names say that they are
+/// secrets are masked.
+#[derive(Clone, Default, PartialEq)]
 pub struct MapList(pub Maps);
+
+impl fmt::Debug for MapList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(layers::masked))
+            .finish()
+    }
+}
+
+/// A text that is never printed, as it may hold a password; `as_str` gives it to those who need it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Secret(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(layers::SECRET)
+    }
+}
+
+impl Field for Secret {
+    fn take(value: &Value, key: &'static str) -> Self {
+        Secret(String::take(value, key))
+    }
+
+    fn give(&self, key: &Key) -> Value {
+        self.0.give(key)
+    }
+}
 
 impl Field for MapList {
     fn take(value: &Value, key: &'static str) -> Self {

@@ -21,7 +21,7 @@ use super::tree::{self, MAX_DEPTH, MAX_FILE, Mark, Node};
 use super::value::{Value, clip};
 
 /// A valid configuration, and where it came from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Loaded {
     /// The values.
@@ -33,8 +33,18 @@ pub struct Loaded {
     layers: Layers,
 }
 
+/// Leaves out what each source says, which may hold secrets that prevail nowhere.
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("config", &self.config)
+            .field("notices", &self.notices)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What each source says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Layers {
     program: Layer,
     file: Layer,

@@ -159,10 +159,11 @@ pub const ALIASES: [Alias; 2] = [
 
 /// Keys (or all keys below them) that have no effect in this build, and the part that is missing. Where several fit, the longest
 /// counts; an empty part says that this build has it.
-const ABSENT: [(&str, &str); 27] = [
+const ABSENT: [(&str, &str); 28] = [
     ("performance.optimization_level", "optimizer"),
     ("memory_pool", "memory pool"),
     ("cpu_scheduler.task_timeout", "task queue"),
+    ("cpu_scheduler.control_interval", "throttling"),
     ("throttling", "throttling"),
     ("io_throttler", "I/O throttler"),
     ("cache", "cache"),

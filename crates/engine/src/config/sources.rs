@@ -1,6 +1,7 @@
 //! What a configuration is read from, and reading the file.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use super::schema::ENVIRONMENT_PREFIX;
 use super::tree::MAX_FILE;
 
 /// What a configuration is read from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     pub(super) file: FileSource,
     /// Name and value, those of ours only, sorted.
@@ -18,8 +19,30 @@ pub struct Sources {
     pub(super) flags: Vec<(String, String, String)>,
 }
 
+/// Tells where values come from, and no value: each may be a secret.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = match &self.file {
+            FileSource::None => None,
+            FileSource::File { path, .. } => Some(path.as_path()),
+            FileSource::Text { name, .. } => Some(Path::new(name)),
+        };
+        let variables: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
+        let flags: Vec<_> = self
+            .flags
+            .iter()
+            .map(|(flag, key, _)| (flag, key))
+            .collect();
+        f.debug_struct("Sources")
+            .field("file", &file)
+            .field("environment", &variables)
+            .field("flags", &flags)
+            .finish()
+    }
+}
+
 /// The file, or what stands for it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) enum FileSource {
     #[default]
     None,

@@ -314,9 +314,21 @@ fn json_and_secrets() {
         "queue: {url: 'postgres://me:hunter2@db'}\nalerts: [{name: a, webhook: {token: hunter2, url: x}}]\n",
     );
     assert_eq!(
-        loaded.config.queue.url.as_deref(),
+        loaded.config.queue.url.as_ref().map(|url| url.as_str()),
         Some("postgres://me:hunter2@db")
     );
+    let sources = Sources::new()
+        .with_text("x", "queue: {url: hunter2}")
+        .with_environment([("FLYBALL_QUEUE_URL", "hunter2")])
+        .with_flag("--url", "queue.url", "hunter2");
+    for debug in [
+        format!("{loaded:?}"),
+        format!("{:#?}", loaded.config),
+        format!("{sources:?}"),
+        format!("{:?}", load(&sources)),
+    ] {
+        assert!(!debug.contains("hunter2"), "{debug}");
+    }
     let json = loaded.to_json();
     assert_eq!(json["worker_pool"]["min_workers"], json!(2));
     assert_eq!(json["worker_pool"]["target_load"], json!(0.7));
