@@ -1,7 +1,9 @@
 //! Changes of the configuration while the engine runs: validated as a whole, then done, or not done at all.
 //!
 //! What can fail (classes) goes first and is undone if a later step of it fails; what cannot follows. Guarantees of classes must not
-//! add up to more than everything at any moment, so lower ones are set before higher ones.
+//! add up to more than everything at any moment, so lower ones are set before higher ones. A class that is removed cannot be brought
+//! back, as whoever holds a handle of it would hold one of the removed class; so that comes last, and only where all that are to go
+//! have no tasks.
 
 use crate::Engine;
 use crate::config::{Change, Config, Loaded, Origin, Sources};
@@ -9,11 +11,12 @@ use crate::error::Error;
 use crate::events::EventKind;
 use crate::settings;
 use crate::shared::Shared;
-use flyball_core::class::{ClassSpec, Group};
+use flyball_core::class::{ClassSpec, MAX_CLASSES};
+use flyball_executor::Stats;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// A change of the configuration as streams tell it.
 #[derive(Serialize)]
@@ -40,9 +43,7 @@ impl Engine {
         who: &str,
         dry_run: bool,
     ) -> Result<Vec<Change>, Error> {
-        let _changing = self.changing();
-        let (loaded, changes) = self.configuration().with_changes(changes, Origin::Api)?;
-        self.take_over(loaded, changes, who, dry_run)
+        self.changing().configure(changes, who, dry_run)
     }
 
     /// Reads the configuration anew from where it came from. Changes made while running stay in force.
@@ -50,14 +51,44 @@ impl Engine {
     /// # Errors
     /// As [`Engine::configure`].
     pub fn reload(&self, sources: &Sources, who: &str) -> Result<Vec<Change>, Error> {
-        let _changing = self.changing();
+        let changing = self.changing();
         let (loaded, changes) = self.configuration().reload(sources)?;
-        self.take_over(loaded, changes, who, false)
+        changing.take_over(loaded, changes, who, false)
     }
 
-    fn changing(&self) -> std::sync::MutexGuard<'_, ()> {
-        let changing = &self.shared.changing;
-        changing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until nobody else changes the configuration. What is read of it then is what a change of it starts from.
+    pub(crate) fn changing(&self) -> Changing<'_> {
+        let alone = self.shared.changing.lock();
+        Changing {
+            shared: &self.shared,
+            _alone: alone.unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
+/// The right to change the configuration, of which there is one.
+pub(crate) struct Changing<'a> {
+    shared: &'a Shared,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl Changing<'_> {
+    /// As [`Engine::configure`].
+    pub(crate) fn configure(
+        &self,
+        changes: &Value,
+        who: &str,
+        dry_run: bool,
+    ) -> Result<Vec<Change>, Error> {
+        let (loaded, changes) = self.shared.loaded().with_changes(changes, Origin::Api)?;
+        self.take_over(loaded, changes, who, dry_run)
+    }
+
+    /// Goes back to an earlier configuration.
+    pub(crate) fn restore(&self, before: &Loaded, who: &str) -> Result<(), Error> {
+        let changes = self.shared.loaded().changes_to(before);
+        self.take_over(before.clone(), changes, who, false)?;
+        Ok(())
     }
 
     fn take_over(
@@ -67,15 +98,16 @@ impl Engine {
         who: &str,
         dry_run: bool,
     ) -> Result<Vec<Change>, Error> {
-        let (old, new) = (self.config(), loaded.config.clone());
-        let steps = class_steps(&self.shared, &old, &new)?;
+        let (old, new) = (self.shared.config(), loaded.config.clone());
+        let steps = class_steps(self.shared, &old, &new)?;
         if dry_run {
             return Ok(changes);
         }
-        run_steps(&self.shared, steps)?;
-        self.shared.set_key_limits(&new)?;
-        self.shared.executor.set_tuning(&settings::tuning(&new))?;
+        run_steps(self.shared, steps)?;
+        self.shared.set_key_limits(Some(&old), &new)?;
         let executor = &self.shared.executor;
+        // The ranges of these keys are within what the executor takes.
+        executor.set_tuning(&settings::tuning(&new, executor.tuning()))?;
         if settings::algorithm(&old) != settings::algorithm(&new) {
             executor.set_algorithm(settings::algorithm(&new));
         }
@@ -83,7 +115,7 @@ impl Engine {
             executor.set_strategy(settings::strategy(&new));
         }
         self.shared.set_loaded(loaded);
-        self.shared.set_pool_bounds(&new);
+        self.shared.set_pool_bounds();
         for change in &changes {
             tracing::info!(
                 who,
@@ -99,36 +131,26 @@ impl Engine {
                 changes: &changes,
             };
             self.shared.tell(EventKind::Config, &changed);
+            self.shared.poke();
         }
-        self.shared.poke();
         Ok(changes)
     }
 }
 
 impl Shared {
-    /// What keys may do, in every class that the configuration has a say in.
-    pub(crate) fn set_key_limits(&self, config: &Config) -> Result<(), Error> {
+    /// What keys may do, in every class of which the configuration says another thing than before (at the start: anything). What a
+    /// program set by itself stays.
+    pub(crate) fn set_key_limits(&self, old: Option<&Config>, new: &Config) -> Result<(), Error> {
         let built_in = ClassSpec::built_in().map(|spec| spec.name);
-        let configured = config.classes.iter().map(|spec| spec.name.clone());
+        let configured = new.classes.iter().map(|spec| spec.name.clone());
         for name in built_in.into_iter().chain(configured) {
-            let class = self.executor.class(&name)?;
-            let limits = config.classes.key_limits(&name);
-            if class.key_limits() != limits {
-                class.set_key_limits(limits)?;
+            let limits = new.classes.key_limits(&name);
+            let before = old.map(|old| old.classes.key_limits(&name));
+            if limits != before.unwrap_or_default() {
+                self.executor.class(&name)?.set_key_limits(limits)?;
             }
         }
         Ok(())
-    }
-
-    /// The bounds of the pool's knobs, as configuration and parallelism have them.
-    pub(crate) fn set_pool_bounds(&self, config: &Config) {
-        let parallelism = self.executor.stats().parallelism;
-        let knobs = self.knobs();
-        let ids = [Group::Front, Group::Back].map(|group| (knobs.of(group), group));
-        drop(knobs);
-        self.set_bounds(
-            &ids.map(|(id, group)| (id, settings::range(config, group, parallelism, self.cpus))),
-        );
     }
 }
 
@@ -150,10 +172,18 @@ fn class_steps(shared: &Shared, old: &Config, new: &Config) -> Result<Vec<Step>,
     };
     let (old, new) = (named(old), named(new));
     let stats = shared.executor.stats();
-    let mut steps = Vec::new();
+    let (mut steps, mut removals) = (Vec::new(), Vec::new());
     for (name, from) in &old {
         match new.get(name) {
-            None => steps.push(Step::Remove(from.clone())),
+            None => {
+                if from.guarantee > 0.0 {
+                    steps.push(Step::Set {
+                        from: from.clone(),
+                        to: from.clone().with_guarantee(0.0),
+                    });
+                }
+                removals.push(Step::Remove(from.clone()));
+            }
             Some(to) if to.group != from.group => {
                 return Err(Error::Conflict(format!(
                     "class {name} is in the {} group; a class cannot change its group while the engine runs",
@@ -178,9 +208,38 @@ fn class_steps(shared: &Shared, old: &Config, new: &Config) -> Result<Vec<Step>,
             steps.push(Step::Add(spec.clone()));
         }
     }
+    if removals.len() > 1 {
+        // The executor finds out when it is at it, when others may be gone already.
+        for name in old.keys().filter(|name| !new.contains_key(*name)) {
+            removable(&stats, name)?;
+        }
+    }
     // By what each does to the sum of guarantees, the most negative first.
     steps.sort_by(|a, b| a.weight().total_cmp(&b.weight()));
+    let added = steps.iter().filter(|step| matches!(step, Step::Add(_)));
+    if stats.classes.len() + added.count() > MAX_CLASSES {
+        // There is no place for the new ones before the old ones are gone.
+        removals.append(&mut steps);
+        return Ok(removals);
+    }
+    steps.append(&mut removals);
     Ok(steps)
+}
+
+/// Fails while a class has tasks.
+fn removable(stats: &Stats, name: &str) -> Result<(), Error> {
+    match stats.class(name) {
+        Some(class) if class.queued > 0 || class.running > 0 => {
+            Err(flyball_executor::Error::ClassInUse {
+                name: name.to_owned(),
+                queued: class.queued,
+                running: class.running,
+                waiting: 0,
+            }
+            .into())
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Step {
@@ -188,7 +247,7 @@ impl Step {
         match self {
             Step::Add(spec) => spec.guarantee,
             Step::Set { from, to } => to.guarantee - from.guarantee,
-            Step::Remove(spec) => -spec.guarantee,
+            Step::Remove(_) => 0.0,
         }
     }
 

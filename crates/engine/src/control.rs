@@ -1,7 +1,8 @@
 //! The control loop: looks at the machine and the executor, lets controllers propose, has the arbiter decide.
 //!
 //! One thread. It looks once a sampling interval, and steps each controller at the controller's own period; between two looks it
-//! sleeps. Where nothing is sampled and nothing is regulated, it sleeps until the configuration changes.
+//! sleeps. Where nothing is sampled and nothing is regulated, it looks each `worker_pool.health_check_interval`: what happens to workers
+//! is told all the same.
 
 use crate::config::Config;
 use crate::events::EventKind;
@@ -12,9 +13,9 @@ use crate::{answers, settings};
 use flyball_core::class::Group;
 use flyball_core::time::Timestamp;
 use flyball_executor::{Stats, WorkerState};
-use flyball_policy::control::{Controller, Evidence, Proposal, Rank};
+use flyball_policy::control::{Controller, Proposal};
 use flyball_policy::sched::pool::{Classic, PoolView, fill};
-use flyball_sense::{Root, Sample, Sensors};
+use flyball_sense::{Readings, Root, Sample, Sensors};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,8 +29,7 @@ pub(crate) struct Loop {
     sensing: Option<Sensing>,
     /// Empty while nothing is regulated.
     pools: Vec<Pool>,
-    /// None while nothing is regulated.
-    health: Option<HealthCheck>,
+    health: HealthCheck,
     /// The number of the executor's last event that was passed on.
     events_seen: Option<u64>,
 }
@@ -74,7 +74,11 @@ pub(crate) fn run(shared: Arc<Shared>, root: Root) {
         root,
         sensing: None,
         pools: Vec::new(),
-        health: None,
+        health: HealthCheck {
+            interval: Duration::MAX,
+            due: Timestamp::MAX,
+            ill: BTreeSet::new(),
+        },
         events_seen: None,
     };
     this.configure();
@@ -85,8 +89,11 @@ pub(crate) fn run(shared: Arc<Shared>, root: Root) {
                 return;
             }
             Woken::Changed => this.configure(),
-            Woken::Due => this.look(),
-            Woken::Nudged => {}
+            Woken::Due | Woken::Nudged => {}
+        }
+        // Also after a change or a nudge: whoever makes them all the time must not keep the loop from looking.
+        if this.due() <= this.shared.now() {
+            this.look();
         }
         this.shared.ticks.fetch_add(1, Relaxed);
     }
@@ -109,17 +116,14 @@ impl Loop {
         }
         let interval = config.worker_pool.health_check_interval;
         let due = now.saturating_add(interval);
-        self.health = match self.health.take() {
-            _ if !config.performance.enabled => None,
-            Some(check) if check.interval == interval => Some(check),
-            earlier => Some(HealthCheck {
-                interval,
-                due,
-                ill: earlier.map(|check| check.ill).unwrap_or_default(),
-            }),
-        };
+        if self.health.interval != interval {
+            (self.health.interval, self.health.due) = (interval, due);
+        }
         if !config.performance.enabled {
-            self.pools.clear();
+            if !self.pools.is_empty() {
+                self.pools.clear();
+                self.shared.make_plain();
+            }
         } else if self.pools.is_empty() {
             let pool = |group| Pool {
                 group,
@@ -137,7 +141,10 @@ impl Loop {
         let parallelism = self.shared.executor.stats().parallelism;
         for pool in &mut self.pools {
             let settings = settings::pool(config, pool.group, parallelism, self.shared.cpus);
-            pool.controller.set_config(settings);
+            // Other settings begin all delays anew.
+            if *pool.controller.config() != settings {
+                pool.controller.set_config(settings);
+            }
         }
     }
 
@@ -151,7 +158,7 @@ impl Loop {
             interval: config.monitor.collection_interval,
             due: now.saturating_add(config.monitor.collection_interval),
         };
-        sensing.sensors.sample(now, &mut sensing.sample);
+        sensing.read(config, now);
         sensing.stats = Some(self.shared.executor.stats());
         let lacks = sensing.sensors.unavailable().iter();
         let sentence =
@@ -163,12 +170,8 @@ impl Loop {
     fn due(&self) -> Timestamp {
         let sensing = self.sensing.iter().map(|sensing| sensing.due);
         let pools = self.pools.iter().map(|pool| pool.due);
-        let health = self.health.iter().map(|check| check.due);
-        sensing
-            .chain(pools)
-            .chain(health)
-            .min()
-            .unwrap_or(Timestamp::MAX)
+        let others = sensing.chain(pools).min();
+        others.unwrap_or(Timestamp::MAX).min(self.health.due)
     }
 
     /// One look: what is due is done.
@@ -180,7 +183,11 @@ impl Loop {
         {
             sensing.sample(&self.shared, now, &stats);
         }
-        self.follow_parallelism(&stats);
+        if self.shared.follow_parallelism(stats.parallelism) {
+            self.shared.set_pool_bounds();
+            let config = self.shared.config();
+            self.configure_pools(&config);
+        }
         let due = self.pools.iter().any(|pool| pool.due <= now);
         if due {
             let proposals: Vec<Proposal> = self
@@ -191,35 +198,10 @@ impl Loop {
                 .collect();
             self.shared.decide(proposals);
         }
-        if let Some(check) = &mut self.health
-            && check.due <= now
-        {
-            check.look(&self.shared, now);
+        if self.health.due <= now {
+            self.health.look(&self.shared, now);
         }
         self.pass_events_on();
-    }
-
-    /// The executor follows the CPUs that affinity mask and quota allow by itself; the knob follows it, and so do the bounds that hang on it.
-    fn follow_parallelism(&mut self, stats: &Stats) {
-        let knobs = self.shared.knobs();
-        let (knob, known) = (knobs.parallelism, knobs.arbiter.value(knobs.parallelism));
-        drop(knobs);
-        let present = stats.parallelism as f64;
-        if known == present {
-            return;
-        }
-        self.shared.decide(vec![Proposal {
-            knob,
-            value: present,
-            rank: Rank::Safety,
-            part: "machine",
-            hold: Duration::ZERO,
-            reason: format!("affinity mask and quota allow {present} CPUs now"),
-            evidence: vec![Evidence::new("cpus", present, "CPUs")],
-        }]);
-        let config = self.shared.config();
-        self.shared.set_pool_bounds(&config);
-        self.configure_pools(&config);
     }
 
     /// Tells log and stream what happened to workers.
@@ -283,9 +265,33 @@ impl HealthCheck {
 }
 
 impl Sensing {
+    /// Reads what the configuration asks for.
+    fn read(&mut self, config: &Config, now: Timestamp) {
+        let (cpu, memory) = (config.monitor.cpu.enabled, config.monitor.memory.enabled);
+        let mut wanted = Readings::PROCESS | Readings::PRESSURE | Readings::CGROUP;
+        if cpu {
+            wanted = wanted | Readings::CPU | Readings::LOAD;
+        }
+        if memory {
+            wanted = wanted | Readings::MEMORY;
+        }
+        self.sensors.sample_only(wanted, now, &mut self.sample);
+        let sample = &mut self.sample;
+        if !cpu {
+            (sample.quota, sample.cpu_pressure) = (None, None);
+        }
+        if !memory {
+            (sample.cgroup_memory, sample.memory_pressure) = (None, None);
+            if let Some(process) = &mut sample.process {
+                (process.resident_bytes, process.virtual_bytes) = (None, None);
+            }
+        }
+    }
+
     fn sample(&mut self, shared: &Shared, now: Timestamp, stats: &Stats) {
+        let config = shared.config();
         std::mem::swap(&mut self.before, &mut self.sample);
-        self.sensors.sample(now, &mut self.sample);
+        self.read(&config, now);
         let interval = now.duration_since(self.before.at);
         let snapshot = Arc::new(Snapshot {
             at: now,
@@ -297,7 +303,7 @@ impl Sensing {
         });
         self.stats = Some(stats.clone());
         shared.history.push(snapshot.clone());
-        if shared.events.is_followed() {
+        if shared.events.is_followed() && config.monitor.cpu.enabled {
             shared.tell(EventKind::Sample, &snapshot.profile());
         }
         // From one multiple of the interval to the next; what was missed (the machine slept) is not made up for.

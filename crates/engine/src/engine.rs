@@ -31,14 +31,23 @@ pub struct Options {
 /// Its answers and the changes it takes are listed in the module `answers`; they are the same behind library, API and command line.
 pub struct Engine {
     // In this order: the control thread ends before what it works on.
-    control: ControlThread,
+    pub(crate) control: ControlThread,
     pub(crate) shared: Arc<Shared>,
 }
 
 /// The thread of the control loop; dropping it ends and joins it.
-struct ControlThread {
+pub(crate) struct ControlThread {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl ControlThread {
+    /// Whether it runs. It ends before it is asked to by a panic only.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+    }
 }
 
 impl Drop for ControlThread {
@@ -74,15 +83,16 @@ impl Engine {
         let Options { root, executor } = options;
         let cpus = flyball_executor::available_parallelism();
         let config = loaded.config.clone();
+        let parallelism = settings::parallelism(cpus, &executor);
         let executor = Executor::start(settings::executor(&config, cpus, executor))?;
-        executor.set_tuning(&settings::tuning(&config))?;
+        executor.set_tuning(&settings::tuning(&config, executor.tuning()))?;
         let knobs = Knobs::new(
-            settings::range(&config, Group::Front, cpus, cpus),
-            settings::range(&config, Group::Back, cpus, cpus),
-            settings::parallelism_range(cpus),
+            settings::range(&config, Group::Front, parallelism, cpus),
+            settings::range(&config, Group::Back, parallelism, cpus),
+            settings::parallelism_range(parallelism),
         );
         let shared = Arc::new(Shared::new(executor, loaded, cpus, knobs));
-        shared.set_key_limits(&config)?;
+        shared.set_key_limits(None, &config)?;
         let owned = shared.clone();
         let thread = std::thread::Builder::new()
             .name("flyball-control".to_owned())
@@ -131,7 +141,7 @@ impl Engine {
         &self.shared.events
     }
 
-    /// How often the control loop has looked: it stands still when there is nothing to sample and to regulate, else when it hangs.
+    /// How often the control loop has looked, at least once each `worker_pool.health_check_interval`: it stands still when it hangs.
     pub fn control_ticks(&self) -> u64 {
         self.shared.ticks.load(Ordering::Relaxed)
     }

@@ -1,15 +1,20 @@
-//! What happened, as a stream that many may follow: a bounded ring with running numbers.
+//! What happened, as a stream that many may follow: a ring with running numbers, bounded in events and in bytes.
 //!
 //! A reader asks for what came after the number it has seen. One that was too slow is told how much it missed; nobody ever
 //! waits for a reader. Invariant: numbers are dense, so what was missed can be counted.
 
 use crate::view::{EventView, Time};
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// Most events kept.
 pub const MAX_EVENTS: usize = 1024;
+
+/// Most bytes of data kept, as far as they can be told; the newest event is kept whatever its size. A change of the configuration may
+/// be of a megabyte, old and new value.
+pub const MAX_BYTES: usize = 4 << 20;
 
 /// Kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +70,30 @@ pub struct Events {
 struct Ring {
     last: u64,
     events: VecDeque<EventView>,
+    /// Of the data of all.
+    bytes: usize,
+}
+
+impl Ring {
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.events.pop_front() {
+            self.bytes -= bytes_of(&oldest.data);
+        }
+    }
+}
+
+/// About how much memory a value takes.
+fn bytes_of(data: &Value) -> usize {
+    let inner = match data {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(bytes_of).sum(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| size_of::<String>() + key.len() + bytes_of(value))
+            .sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    size_of::<Value>() + inner
 }
 
 impl Default for Events {
@@ -77,12 +106,17 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Adds one; the oldest goes when there are [`MAX_EVENTS`].
-    pub fn push(&self, kind: EventKind, timestamp: Time, data: serde_json::Value) {
+    /// Adds one; the oldest go when there are [`MAX_EVENTS`] or they pass [`MAX_BYTES`].
+    pub fn push(&self, kind: EventKind, timestamp: Time, data: Value) {
+        let bytes = bytes_of(&data);
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.events.len() == MAX_EVENTS {
-            ring.events.pop_front();
+            ring.drop_oldest();
         }
+        while !ring.events.is_empty() && ring.bytes + bytes > MAX_BYTES {
+            ring.drop_oldest();
+        }
+        ring.bytes += bytes;
         ring.last += 1;
         let id = ring.last;
         ring.events.push_back(EventView {
@@ -161,6 +195,24 @@ mod tests {
             );
         }
         assert_eq!(Events::default().since(0, 10).events, vec![]);
+    }
+
+    /// API-1: large events do not add up to more memory than is allowed; numbers stay dense.
+    #[test]
+    fn large_events_are_bounded_in_bytes() {
+        let events = Events::default();
+        let text = "x".repeat(MAX_BYTES / 4);
+        for _ in 0..100 {
+            let data = serde_json::json!({ "old": text });
+            events.push(EventKind::Config, Time::from_unix_nanos(0), data);
+        }
+        let kept = events.since(0, usize::MAX);
+        assert_eq!((kept.missed, kept.events.len()), (97, 3));
+        let huge = "x".repeat(2 * MAX_BYTES).into();
+        events.push(EventKind::Config, Time::from_unix_nanos(0), huge);
+        assert_eq!(ids(&events.since(0, usize::MAX)), [101]);
+        events.push(EventKind::Config, Time::from_unix_nanos(0), 1.into());
+        assert_eq!(ids(&events.since(0, usize::MAX)), [102]);
     }
 
     #[test]

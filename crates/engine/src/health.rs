@@ -27,6 +27,8 @@ pub struct Inputs {
     pub refused: u64,
     /// Tasks that ended over the last interval.
     pub ended: u64,
+    /// Whether the control loop has ended by a panic.
+    pub unregulated: bool,
     /// Age of the last sample and the sampling interval, while sampling is on.
     pub sample: Option<(Duration, Duration)>,
 }
@@ -64,7 +66,7 @@ pub fn judge(inputs: &Inputs) -> CpuHealth {
         );
     }
     for (class, oldest, target) in &inputs.waits {
-        let late = (*target * LATE_TARGETS).max(LATE_AT_LEAST);
+        let late = target.saturating_mul(LATE_TARGETS).max(LATE_AT_LEAST);
         if *oldest > late {
             factor(
                 0.75,
@@ -83,6 +85,10 @@ pub fn judge(inputs: &Inputs) -> CpuHealth {
                 plural(inputs.refused as usize, "task was", "tasks were")
             ),
         );
+    }
+    if inputs.unregulated {
+        let reason = "the control loop has ended by a panic: nothing is sampled or regulated";
+        factor(0.4, reason.to_owned());
     }
     if let Some((age, interval)) = inputs.sample
         && age > interval * STALE_INTERVALS
@@ -160,6 +166,13 @@ mod tests {
             ),
             (
                 Inputs {
+                    unregulated: true,
+                    ..well()
+                },
+                "the control loop has ended by a panic: nothing is sampled or regulated",
+            ),
+            (
+                Inputs {
                     sample: Some((seconds(9), seconds(1))),
                     ..well()
                 },
@@ -185,7 +198,10 @@ mod tests {
         assert_eq!(judge(&bad).status, HealthState::Unhealthy);
         let ms = Duration::from_millis;
         let small = Inputs {
-            waits: vec![("critical".into(), ms(900), ms(1))],
+            waits: vec![
+                ("critical".into(), ms(900), ms(1)),
+                ("patient".into(), ms(900_000), Duration::MAX),
+            ],
             ..well()
         };
         assert_eq!(judge(&small).score, 1.0);

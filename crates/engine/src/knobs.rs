@@ -4,10 +4,12 @@
 
 use crate::decisions;
 use crate::events::EventKind;
+use crate::settings;
 use crate::shared::Shared;
 use crate::view::{DecisionView, KnobView, PinView, Time};
 use flyball_core::class::Group;
-use flyball_policy::control::{Arbiter, Decision, KnobId, KnobSpec, Proposal};
+use flyball_policy::control::{Arbiter, Decision, Evidence, KnobId, KnobSpec, Proposal, Rank};
+use std::time::Duration;
 
 /// Threads of the front group.
 pub const FRONT: &str = "worker_pool.front";
@@ -100,7 +102,13 @@ impl Shared {
     pub(crate) fn pin(&self, id: KnobId, value: f64, who: &str) -> DecisionView {
         let mut knobs = self.knobs();
         let decision = knobs.arbiter.pin(id, value, who, self.now());
-        self.act_on(&mut knobs, decision)
+        let view = self.act_on(&mut knobs, decision);
+        if id == knobs.parallelism && view.applied {
+            drop(knobs);
+            self.set_pool_bounds();
+            self.poke();
+        }
+        view
     }
 
     /// Ends one worker's thread, and holds the size of its group at one less for the person who asked.
@@ -116,19 +124,78 @@ impl Shared {
     pub(crate) fn unpin(&self, id: KnobId, who: &str) -> DecisionView {
         let mut knobs = self.knobs();
         let decision = knobs.arbiter.unpin(id, who, self.now());
+        if id == knobs.parallelism && decision.applied() {
+            // Under the lock, so that it does not undo somebody's next pin.
+            self.executor.follow_machine();
+        }
         self.act_on(&mut knobs, decision)
     }
 
-    /// Gives knobs other bounds; values outside of them move.
-    pub(crate) fn set_bounds(&self, bounds: &[(KnobId, Range)]) {
+    /// Gives the pool's knobs the bounds that configuration and parallelism ask for; values outside of them move.
+    pub(crate) fn set_pool_bounds(&self) {
         let mut knobs = self.knobs();
+        // Read under the lock: of several callers the last has the newest of both.
+        let (config, parallelism) = (self.config(), self.executor.stats().parallelism);
         let now = self.now();
-        for (id, range) in bounds {
+        for group in [Group::Front, Group::Back] {
+            let range = settings::range(&config, group, parallelism, self.cpus);
             let (min, max) = (range.min as f64, range.max as f64);
-            if let Some(decision) = knobs.arbiter.set_bounds(*id, min, max, now) {
+            let id = knobs.of(group);
+            if let Some(decision) = knobs.arbiter.set_bounds(id, min, max, now) {
                 self.act_on(&mut knobs, decision);
             }
         }
+    }
+
+    /// The executor follows the CPUs that affinity mask and quota allow by itself; its knob takes over what it did. `seen` is a
+    /// reading of the executor's parallelism. Says whether that was another than the knob's.
+    pub(crate) fn follow_parallelism(&self, seen: usize) -> bool {
+        let mut knobs = self.knobs();
+        let knob = knobs.parallelism;
+        let known = knobs.arbiter.value(knob);
+        if known == seen as f64 {
+            return false;
+        }
+        // What was seen may be from before a pin. Pins act under this lock, so a reading under it is not.
+        let present = self.executor.stats().parallelism as f64;
+        if known == present {
+            return false;
+        }
+        let proposal = Proposal {
+            knob,
+            value: present,
+            rank: Rank::Safety,
+            part: "machine",
+            hold: Duration::ZERO,
+            reason: format!("affinity mask and quota allow {present} CPUs now"),
+            evidence: vec![Evidence::new("cpus", present, "CPUs")],
+        };
+        for decision in knobs.arbiter.decide(self.now(), vec![proposal]) {
+            if decision.part == "machine" {
+                // Telling the executor would end its following.
+                self.settle(&mut knobs, decision, |_| Ok(()));
+            } else {
+                self.act_on(&mut knobs, decision);
+            }
+        }
+        true
+    }
+
+    /// Gives the back group the size that a pool has which nothing regulates.
+    pub(crate) fn make_plain(&self) {
+        let parallelism = self.executor.stats().parallelism;
+        let range = settings::range(&self.config(), Group::Back, parallelism, self.cpus);
+        let knob = self.knobs().back;
+        self.decide(vec![Proposal {
+            knob,
+            value: range.value as f64,
+            rank: Rank::Pool,
+            part: "pool",
+            hold: Duration::ZERO,
+            reason: "self-regulation is switched off: one worker more than may run at once"
+                .to_owned(),
+            evidence: vec![Evidence::new("parallelism", parallelism as f64, "workers")],
+        }]);
     }
 
     fn act_on(&self, knobs: &mut Knobs, decision: Decision) -> DecisionView {
@@ -160,8 +227,6 @@ impl Shared {
     fn act(&self, turn: Turn, value: usize) -> Result<(), flyball_executor::Error> {
         match turn {
             Turn::Size(group) => self.executor.scale(group, value),
-            // What the executor did by itself, when the machine allowed other CPUs, needs no doing.
-            Turn::Parallelism if self.executor.stats().parallelism == value => Ok(()),
             Turn::Parallelism => self.executor.set_parallelism(value),
         }
     }

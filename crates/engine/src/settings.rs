@@ -60,11 +60,11 @@ pub(crate) fn range(config: &Config, group: Group, parallelism: usize, cpus: usi
 }
 
 /// The bounds of parallelism.
-pub(crate) fn parallelism_range(cpus: usize) -> Range {
+pub(crate) fn parallelism_range(parallelism: usize) -> Range {
     Range {
         min: 1,
         max: executor::MAX_WORKERS_PER_GROUP,
-        value: cpus.min(executor::MAX_WORKERS_PER_GROUP),
+        value: parallelism,
     }
 }
 
@@ -89,8 +89,8 @@ pub(crate) fn pool_controller(shared: &Shared, config: &Config, group: Group) ->
     Classic::new(pool(config, group, parallelism, shared.cpus), knob)
 }
 
-/// What may change of the executor while it runs.
-pub(crate) fn tuning(config: &Config) -> executor::Tuning {
+/// What may change of the executor while it runs; `base` has what only a program can say.
+pub(crate) fn tuning(config: &Config, base: executor::Tuning) -> executor::Tuning {
     let pool = &config.worker_pool;
     executor::Tuning {
         stuck_after: pool.stuck_after,
@@ -101,18 +101,27 @@ pub(crate) fn tuning(config: &Config) -> executor::Tuning {
         max_tasks_per_worker: pool.max_tasks_per_worker,
         rebalance_interval: (config.load_balancer.enabled && config.performance.enabled)
             .then_some(config.load_balancer.interval),
-        ..executor::Tuning::default()
+        ..base
+    }
+}
+
+/// Workers that run at once at the start: what the program says, else the CPUs.
+pub(crate) fn parallelism(cpus: usize, base: &executor::Config) -> usize {
+    match base.parallelism {
+        0 => cpus.min(executor::MAX_WORKERS_PER_GROUP),
+        given => given,
     }
 }
 
 /// What the executor is started with; `base` has what only a program can say.
 pub(crate) fn executor(config: &Config, cpus: usize, base: executor::Config) -> executor::Config {
-    let tuning = tuning(config);
+    let tuning = tuning(config, executor::Tuning::from(&base));
+    let parallelism = parallelism(cpus, &base);
     executor::Config {
         algorithm: algorithm(config),
         strategy: strategy(config),
-        front_workers: range(config, Group::Front, cpus, cpus).value,
-        back_workers: range(config, Group::Back, cpus, cpus).value,
+        front_workers: range(config, Group::Front, parallelism, cpus).value,
+        back_workers: range(config, Group::Back, parallelism, cpus).value,
         classes: classes(config),
         start_batch: tuning.start_batch,
         start_delay: tuning.start_delay,

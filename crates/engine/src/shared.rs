@@ -101,8 +101,14 @@ impl Shared {
         self.loaded.store(Arc::new(loaded));
     }
 
-    /// Whether the machine is sampled.
+    /// Whether the machine is sampled, be it CPUs, memory or both.
     pub(crate) fn samples(&self) -> bool {
+        let config = self.config();
+        config.monitor.enabled && (config.monitor.cpu.enabled || config.monitor.memory.enabled)
+    }
+
+    /// Whether CPU figures are sampled.
+    pub(crate) fn samples_cpu(&self) -> bool {
         let config = self.config();
         config.monitor.enabled && config.monitor.cpu.enabled
     }

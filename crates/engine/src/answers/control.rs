@@ -59,11 +59,7 @@ impl Engine {
     /// [`Error::Unknown`]; [`Error::Conflict`] when nobody had pinned it.
     pub fn unpin(&self, knob: &str, who: &str) -> Result<DecisionView, Error> {
         let id = self.knob(knob)?;
-        let decision = self.shared.unpin(id, who);
-        if knob == knobs::PARALLELISM && decision.applied {
-            self.shared.executor.follow_machine();
-        }
-        settle(decision)
+        settle(self.shared.unpin(id, who))
     }
 
     fn knob(&self, name: &str) -> Result<flyball_policy::control::KnobId, Error> {
@@ -113,15 +109,23 @@ impl Engine {
             Group::Front => knobs::FRONT,
             Group::Back => knobs::BACK,
         };
+        let changing = self.changing();
         if let Some(target) = request.target {
             self.fits(group, target, &request)?;
         }
+        let before = self.configuration();
         if !pool.is_empty() {
-            self.configure(&json!({ "worker_pool": Value::Object(pool) }), who, false)?;
+            changing.configure(&json!({ "worker_pool": Value::Object(pool) }), who, false)?;
         }
-        match request.target {
-            Some(target) => Ok(vec![self.pin(name, f64::from(target), who)?]),
-            None => Ok(Vec::new()),
+        let Some(target) = request.target else {
+            return Ok(Vec::new());
+        };
+        match self.pin(name, f64::from(target), who) {
+            Ok(decision) => Ok(vec![decision]),
+            Err(error) => {
+                changing.restore(&before, who)?;
+                Err(error)
+            }
         }
     }
 
@@ -187,6 +191,7 @@ impl Engine {
             .get("name")
             .and_then(Value::as_str)
             .unwrap_or_default();
+        let changing = self.changing();
         let exists = self.shared.executor.class(name).is_ok();
         if exists {
             return Err(Error::Exists {
@@ -196,7 +201,8 @@ impl Engine {
         }
         let mut classes = class_maps(&self.configuration());
         classes.push(fields.clone());
-        self.configure_classes(classes, who)
+        changing.configure(&json!({ "classes": classes }), who, false)?;
+        Ok(())
     }
 
     /// Changes fields of a class; the others stay.
@@ -209,6 +215,7 @@ impl Engine {
         fields: &Map<String, Value>,
         who: &str,
     ) -> Result<(), Error> {
+        let changing = self.changing();
         self.class(name)?;
         if let Some(other) = fields.get("name")
             && other.as_str() != Some(name)
@@ -231,7 +238,8 @@ impl Engine {
             }
             None => return Err(not_configured(name)),
         }
-        self.configure_classes(classes, who)
+        changing.configure(&json!({ "classes": classes }), who, false)?;
+        Ok(())
     }
 
     /// Removes a class, or takes back what the configuration says of a built-in one.
@@ -239,6 +247,7 @@ impl Engine {
     /// # Errors
     /// There is no such class; it has tasks; it is built in and as it always was.
     pub fn delete_class(&self, name: &str, who: &str) -> Result<(), Error> {
+        let changing = self.changing();
         self.class(name)?;
         let mut classes = class_maps(&self.configuration());
         let before = classes.len();
@@ -250,11 +259,7 @@ impl Engine {
                 not_configured(name)
             });
         }
-        self.configure_classes(classes, who)
-    }
-
-    fn configure_classes(&self, classes: Vec<Map<String, Value>>, who: &str) -> Result<(), Error> {
-        self.configure(&json!({ "classes": classes }), who, false)?;
+        changing.configure(&json!({ "classes": classes }), who, false)?;
         Ok(())
     }
 

@@ -42,7 +42,7 @@ impl Engine {
     }
 
     fn monitoring(&self) -> Result<(), Error> {
-        if self.shared.samples() {
+        if self.shared.samples_cpu() {
             Ok(())
         } else {
             Err(Error::Off {
@@ -71,7 +71,7 @@ impl Engine {
                 format!("unavailable: this build has no {what}"),
             )
         };
-        let profiling = match (self.shared.samples(), self.shared.lacks().as_slice()) {
+        let profiling = match (self.shared.samples_cpu(), self.shared.lacks().as_slice()) {
             (false, _) => "off".to_owned(),
             (true, []) => format!("each {:?}", config.monitor.collection_interval),
             (true, lacks) => format!(
@@ -88,7 +88,7 @@ impl Engine {
             ..flag.clone()
         };
         CpuStatus {
-            cpu_profiling: flag("cpu_profiling", self.shared.samples(), profiling),
+            cpu_profiling: flag("cpu_profiling", self.shared.samples_cpu(), profiling),
             load_balancing: flag(
                 "load_balancing",
                 config.load_balancer.enabled,
@@ -157,6 +157,7 @@ impl Engine {
                 .collect(),
             refused: work.map_or(0, |work| work.refused),
             ended: work.map_or(0, |work| work.ended),
+            unregulated: !self.control.is_alive(),
             sample,
         })
     }

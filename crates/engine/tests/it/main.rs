@@ -1,6 +1,7 @@
 //! The engine as a program meets it: real threads, the real machine.
 
 mod changing;
+mod crowded;
 mod deciding;
 mod looking;
 mod starting;
