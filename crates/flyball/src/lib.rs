@@ -27,9 +27,10 @@
 
 pub use flyball_executor::{
     Algorithm, BackPriority, Captured, Carrier, Class, ClassSpec, ClassStats, Config, Counts,
-    Entered, Error, Event, GIVE_WAY_MAX, Group, Handle, HeldBy, Interrupted, KeyLimits, KeyStatus,
-    Layout, PanicPayload, Rejected, Rejection, Scope, ShutdownReport, Stats, Status, Strategy,
-    TaskBuilder, TaskError, What, WorkerState, WorkerStatus, blocking, checkpoint, yield_now,
+    Entered, Error, Event, GIVE_WAY_MAX, Group, GroupStats, Handle, Health, HeldBy, Interrupted,
+    KeyLimits, KeyStatus, Layout, PanicPayload, Rejected, Rejection, Scope, ShutdownReport, Stats,
+    Status, Strategy, TaskBuilder, TaskError, Tuning, What, WorkerSettings, WorkerState,
+    WorkerStatus, blocking, checkpoint, yield_now,
 };
 
 #[cfg(feature = "engine")]
