@@ -59,6 +59,7 @@ mod pausing;
 mod pool;
 mod queue;
 mod registry;
+mod resting;
 mod ring;
 mod roster;
 mod scope;

@@ -6,6 +6,7 @@
 use crate::event::What;
 use crate::os;
 use crate::pool::{Pool, TaskWhat, WorkerShared, state, token};
+use crate::resting::Resting;
 use crate::spine::IO_WORKER;
 use crate::threads;
 use crate::topology::{self, Topology};
@@ -51,6 +52,7 @@ pub(crate) fn run(pool: &Arc<Pool>) {
     let mut next_second = 0u64;
     let mut last_rebalance = 0u64;
     let mut seen: HashMap<usize, Seen> = HashMap::new();
+    let mut resting = Resting::default();
     let mut no_heat = false;
     loop {
         let now = pool.now().as_nanos();
@@ -66,6 +68,7 @@ pub(crate) fn run(pool: &Arc<Pool>) {
             busy_until = now + LINGER_NS;
         }
         rescue(pool, &mut seen, now);
+        resting.look(pool, now);
         #[cfg(feature = "rayon")]
         pool.guests.tick(pool);
         if now >= next_second {

@@ -267,3 +267,34 @@ fn a_deferred_future_does_not_wait_for_a_long_poll() {
         end(executor);
     }
 }
+
+/// CPU-6: front tasks that block use no CPU and hold up no other: with all but one front worker blocked and the back group saturated,
+/// front tasks are run one after the other.
+#[test]
+fn blocked_front_tasks_hold_up_no_others() {
+    let executor = start(Config {
+        front_workers: 3,
+        stuck_after: Duration::from_secs(3600),
+        ..small()
+    });
+    let class = |name: &str| executor.class(name).unwrap();
+    let gates = hold_many(&class("batch"), 2);
+    let fronts = hold_many(&class("interactive"), 2);
+    // Long enough for the blocked tasks to pass for much CPU time, were they taken for busy: 100 ms are what is forgiven.
+    let begun = executor.stats().at;
+    let mut count = 0;
+    while executor.stats().at.duration_since(begun) < Duration::from_secs(1) {
+        let (done, ended) = std::sync::mpsc::channel();
+        class("critical")
+            .execute(move || done.send(()).unwrap())
+            .unwrap();
+        ended
+            .recv_timeout(Duration::from_secs(20))
+            .expect("a front task waits for blocked ones");
+        count += 1;
+    }
+    assert!(count > 0);
+    drop(gates);
+    drop(fronts);
+    end(executor);
+}

@@ -38,6 +38,9 @@ pub(crate) struct ClassState {
     pub(crate) priority: u8,
     out_slices_ns: u64,
     out_started: u64,
+    /// What grants that are out have left unused so far and are expected to leave unused from then on; see
+    /// [`Scheduler::note_rest`](super::Scheduler::observe).
+    rest: Rest,
     /// The slice less the latency bonus.
     short_slice_ns: u64,
     /// What grants use lately when they overrun their slice: the most, an eighth forgotten with every grant.
@@ -57,6 +60,47 @@ pub(crate) struct ClassState {
     pub(crate) ceiling: Option<Bucket>,
 }
 
+/// Fractional bits of [`Rest::resting`].
+pub(crate) const REST_FRACTION: u32 = 10;
+
+/// Wall time in which grants that are out did not use the CPU: they waited for a disk, a lock, another program.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    idle_ns: u64,
+    /// How many of them rest at present, in 2^-10.
+    resting: u64,
+    at: Timestamp,
+}
+
+impl Rest {
+    #[inline]
+    fn until(&self, now: Timestamp) -> u64 {
+        if self.resting == 0 {
+            return self.idle_ns;
+        }
+        let since = u128::from(now.saturating_nanos_since(self.at));
+        let more = (since * u128::from(self.resting)) >> REST_FRACTION;
+        self.idle_ns.saturating_add(more.min(1 << 60) as u64)
+    }
+
+    /// A grant has ended that left `idle_ns` unused; `left` are still out.
+    #[inline]
+    fn end_one(&mut self, now: Timestamp, idle_ns: u64, left: u32) {
+        if self.idle_ns == 0 && self.resting == 0 {
+            return;
+        }
+        *self = if left == 0 {
+            Rest::default()
+        } else {
+            Rest {
+                idle_ns: self.until(now).saturating_sub(idle_ns),
+                resting: self.resting.min(u64::from(left) << REST_FRACTION),
+                at: now,
+            }
+        };
+    }
+}
+
 impl ClassState {
     pub(crate) fn new(now: Timestamp, params: ClassParams, generation: u32) -> Self {
         Self {
@@ -71,6 +115,7 @@ impl ClassState {
             out: 0,
             out_slices_ns: 0,
             out_started: 0,
+            rest: Rest::default(),
             allowance_ns: 0,
             turn: 0,
             since: now,
@@ -89,8 +134,8 @@ impl ClassState {
         self.params.group == Group::Front
     }
 
-    /// Returns the CPU time that grants which are out may have used: their slices, or the wall time since they started
-    /// when that is more.
+    /// Returns the CPU time that grants which are out may have used: their slices, or the wall time since they started, less what
+    /// they were seen to leave unused, when that is more.
     #[inline]
     pub(crate) fn pending_ns(&self, now: Timestamp) -> u64 {
         if self.out == 0 {
@@ -99,7 +144,17 @@ impl ClassState {
         let elapsed = u64::from(self.out)
             .wrapping_mul(now.as_nanos())
             .wrapping_sub(self.out_started);
-        self.out_slices_ns.max(elapsed)
+        self.out_slices_ns
+            .max(elapsed.saturating_sub(self.rest.until(now)))
+    }
+
+    /// Is told what grants that are out have left unused.
+    pub(crate) fn note_rest(&mut self, now: Timestamp, idle_ns: u64, resting: u64) {
+        self.rest = Rest {
+            idle_ns,
+            resting: resting.min(u64::from(self.out) << REST_FRACTION),
+            at: now,
+        };
     }
 
     /// Returns the balance with what is pending taken off.
@@ -126,6 +181,9 @@ impl ClassState {
         used_ns: u64,
     ) {
         self.out -= 1;
+        let elapsed = now.saturating_nanos_since(started);
+        self.rest
+            .end_one(now, elapsed.saturating_sub(used_ns), self.out);
         self.out_slices_ns -= slice_ns;
         self.out_started = self.out_started.wrapping_sub(started.as_nanos());
         self.since = now;

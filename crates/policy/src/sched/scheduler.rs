@@ -268,6 +268,18 @@ impl Scheduler {
         }
     }
 
+    /// Is told how much of the wall time since their start the grants of a class that are out have left unused (`idle_ns`, added up),
+    /// and how many of them rest now (`resting`, in 1/1024). Without it a grant counts as using the CPU until it is settled, and tasks
+    /// that block for seconds would hold up others of their group although they take nothing. Holds until it is told anew; the last
+    /// settlement forgets it.
+    pub fn note_rest(&mut self, now: Timestamp, class: ClassId, idle_ns: u64, resting: u64) {
+        self.advance(now);
+        if self.known.contains(class) {
+            let now = self.now;
+            self.classes[class.index()].note_rest(now, idle_ns, resting);
+        }
+    }
+
     /// Returns a grant that is out, for whoever settles it in its holder's name: it is told by what was granted. It must not be settled
     /// by both. `None` if the class does not exist or has no grant out.
     pub fn regrant(&self, class: ClassId, started: Timestamp, slice_ns: u64) -> Option<Grant> {

@@ -194,3 +194,53 @@ fn waits_are_bounded_and_only_for_back_work() {
         matches!(scheduler.pick(now, both, mixed), Pick::Run(grant) if grant.class == ClassId::new(1))
     );
 }
+
+/// CPU-6, CPU-11: tasks of the front group that are seen to rest do not use up its entitlement, for as long as they rest; those that
+/// compute do; and when the last of them has been settled, nothing of it is remembered.
+#[test]
+fn resting_tasks_use_up_nothing() {
+    let classes: Vec<ClassParams> = ClassSpec::built_in()
+        .iter()
+        .map(ClassParams::from)
+        .collect();
+    let (front, back) = (id(INTERACTIVE), id(3));
+    let both = ClassSet::only(front) | ClassSet::only(back);
+    let second = 1_000 * MS;
+    for (rest, waits) in [(None, true), (Some(1024), false), (Some(0), true)] {
+        let mut scheduler = Scheduler::new(Algorithm::Cfs, 2);
+        for (index, params) in classes.iter().enumerate() {
+            scheduler
+                .insert(Timestamp::ZERO, id(index), params.clone())
+                .unwrap();
+        }
+        let at = |nanos: u64| Timestamp::from_nanos(nanos);
+        let grants: Vec<_> = (0..2)
+            .map(
+                |_| match scheduler.pick(at(MS), both, ClassSet::only(front)) {
+                    Pick::Run(grant) => grant,
+                    other => panic!("{other:?}"),
+                },
+            )
+            .collect();
+        // A second later both still run: they computed all the time, rested all the time, or rested and now compute again.
+        if let Some(resting) = rest {
+            scheduler.note_rest(at(second), front, 2 * (second - MS), 2 * resting);
+        }
+        // A resting task stays resting until it is looked at again.
+        let later = at(2 * second);
+        let answer = scheduler.pick(later, both, ClassSet::only(front));
+        assert_eq!(
+            matches!(answer, Pick::Wait { .. }),
+            waits,
+            "{rest:?}: {answer:?}"
+        );
+        for grant in grants {
+            scheduler.settle(later, grant, 1_000);
+        }
+        if let Pick::Run(grant) = answer {
+            scheduler.settle(later, grant, 1_000);
+        }
+        let after = scheduler.pick(at(2 * second + 100 * MS), both, ClassSet::only(front));
+        assert!(matches!(after, Pick::Run(_)), "{rest:?}: {after:?}");
+    }
+}
