@@ -27,7 +27,7 @@ pub fn fill(knob: KnobId, config: &PoolConfig, view: &PoolView) -> Option<Propos
         part: "pool",
         hold: Duration::ZERO,
         reason: format!(
-            "{} tasks wait and all {} workers are busy, while {} may run at once",
+            "{} tasks wait and all workers are busy ({}), while {} may run at once",
             view.backlog, view.workers, view.parallelism
         ),
         evidence: alloc::vec![
