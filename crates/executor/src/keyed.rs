@@ -19,6 +19,8 @@
 use crate::clock;
 use crate::dispatch::Which;
 use crate::error::Error;
+use crate::ledger::lock_soon;
+use crate::queue::Busy;
 use crate::spine::{ClassSlot, Spine};
 use crate::task::Header;
 use flyball_core::time::Timestamp;
@@ -413,13 +415,13 @@ impl ClassSlot {
     pub(crate) fn oldest_keyed(
         &self,
         when: impl Fn(NonNull<Header>) -> Option<u64>,
-    ) -> Option<u64> {
+    ) -> Result<Option<u64>, Busy> {
         if self.keyed_len.load(Relaxed) == 0 {
-            return None;
+            return Ok(None);
         }
-        let keyed = self.keyed();
-        let table = keyed.table.as_ref()?;
-        table.firsts().filter_map(|queued| when(queued.0)).min()
+        let keyed = lock_soon(&self.keyed).ok_or(Busy)?;
+        let firsts = keyed.table.iter().flat_map(|table| table.firsts());
+        Ok(firsts.filter_map(|queued| when(queued.0)).min())
     }
 
     /// The keys that are known, those with the most queued tasks first, then by name; and how many tasks went to shared buckets.

@@ -3,7 +3,7 @@
 //! Back threads hold the lock for a fraction of a microsecond, but the kernel may take the CPU from one of them just then and,
 //! where other programs are busy, give it back only after milliseconds. A front worker therefore never waits for the lock:
 //! it tries for a few microseconds. If it does not get it, it goes on with the highest class that is ready, and puts what it
-//! used on a list that needs no lock; whoever has the scheduler next settles that first.
+//! used on a list that needs no lock; whoever has the scheduler next settles that first. Nor does anybody wait who only wants to know.
 
 use crate::spine::ClassSlot;
 use flyball_core::id::{ClassId, ClassSet};
@@ -15,6 +15,18 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 
 /// How often a front worker tries the lock.
 const TRIES: u32 = 200;
+
+/// The lock, unless it is held for longer than a few microseconds.
+pub(crate) fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    for _ in 0..TRIES {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(guard)) => return Some(guard.into_inner()),
+            Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+        }
+    }
+    None
+}
 
 /// CPU time of a slice that is over.
 pub(crate) struct Used {
@@ -54,14 +66,7 @@ impl Ledger {
 
     /// The scheduler, unless its lock is held for longer than a front worker may wait.
     pub(crate) fn try_open(&self) -> Option<Open<'_>> {
-        for _ in 0..TRIES {
-            match self.locked.try_lock() {
-                Ok(guard) => return Some(Open(guard)),
-                Err(TryLockError::Poisoned(guard)) => return Some(Open(guard.into_inner())),
-                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
-            }
-        }
-        None
+        lock_soon(&self.locked).map(Open)
     }
 
     /// Leaves it to the next holder of the lock to settle.

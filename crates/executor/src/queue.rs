@@ -17,6 +17,10 @@ use crossbeam_utils::CachePadded;
 use std::collections::VecDeque;
 use std::ptr::{NonNull, null_mut};
 
+/// Somebody holds a lock, and whoever only wants to know does not wait for it.
+#[derive(Debug)]
+pub(crate) struct Busy;
+
 /// The link that a queued value starts with.
 pub(crate) struct Link {
     next: AtomicPtr<Link>,
@@ -202,9 +206,16 @@ impl Queue {
         count
     }
 
-    /// Shows the oldest entry that can be reached now, which nobody can take meanwhile.
-    pub(crate) fn with_first<T>(&self, see: impl FnOnce(NonNull<Link>) -> T) -> Option<T> {
-        let consumers = lock(&self.consumers);
+    /// Shows the oldest entry that can be reached now, which nobody can take meanwhile. Does not wait for one who takes entries:
+    /// he may be a back thread from which the kernel has taken the CPU.
+    ///
+    /// # Errors
+    /// [`Busy`] when the lock cannot be had within a few microseconds.
+    pub(crate) fn with_first<T>(
+        &self,
+        see: impl FnOnce(NonNull<Link>) -> T,
+    ) -> Result<Option<T>, Busy> {
+        let consumers = lock_soon(&self.consumers).ok_or(Busy)?;
         let first = match consumers.returned.front() {
             Some(&first) => Some(first),
             None => {
@@ -217,7 +228,7 @@ impl Queue {
                 NonNull::new(head)
             }
         };
-        first.map(see)
+        Ok(first.map(see))
     }
 
     /// Gives back entries that were taken and not started; they come first again, in the order given.
@@ -270,6 +281,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+#[cfg(not(feature = "loom"))]
+use crate::ledger::lock_soon;
+#[cfg(feature = "loom")]
+fn lock_soon<T>(mutex: &Mutex<T>) -> Option<loom::sync::MutexGuard<'_, T>> {
+    mutex.try_lock().ok()
 }
 #[cfg(feature = "loom")]
 fn lock<T>(mutex: &Mutex<T>) -> loom::sync::MutexGuard<'_, T> {

@@ -3,7 +3,8 @@
 //! A tag is a preference: the worker takes its own first, others take what it does not get to. Class order is not touched by
 //! it, and nothing is lost when the strategy changes.
 
-use crate::queue::Link;
+use crate::ledger::lock_soon;
+use crate::queue::{Busy, Link};
 use crate::spine::{ClassSlot, MAX_WORKERS, group_of};
 use crate::task::Header;
 use std::collections::VecDeque;
@@ -91,16 +92,16 @@ impl Tags {
         &self,
         class: u8,
         oldest: impl Fn(&mut dyn Iterator<Item = NonNull<Header>>) -> Option<u64>,
-    ) -> Option<u64> {
-        self.workers
-            .iter()
-            .filter(|tagged| tagged.classes.load(Relaxed) & (1 << class) != 0)
-            .filter_map(|tagged| {
-                let lists = tagged.lists.lock().unwrap_or_else(|e| e.into_inner());
-                let (_, list) = lists.0.iter().find(|(known, _)| *known == class)?;
-                oldest(&mut list.iter().copied())
-            })
-            .min()
+    ) -> Result<Option<u64>, Busy> {
+        let mut first: Option<u64> = None;
+        let tagged = self.workers.iter();
+        for tagged in tagged.filter(|tagged| tagged.classes.load(Relaxed) & (1 << class) != 0) {
+            let lists = lock_soon(&tagged.lists).ok_or(Busy)?;
+            let list = lists.0.iter().find(|(known, _)| *known == class);
+            let since = list.and_then(|(_, list)| oldest(&mut list.iter().copied()));
+            first = first.into_iter().chain(since).min();
+        }
+        Ok(first)
     }
 
     /// Moves what is tagged for a worker to the classes' queues; returns how many tasks.

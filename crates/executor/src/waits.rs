@@ -3,10 +3,14 @@
 //! Tasks carry the time at which they became runnable. The queue is in order of arrival, so its head is its oldest; what has an order
 //! of its own and what is tagged is looked through, up to a bound. The rings and stacks of workers are theirs alone to read: what
 //! waits there counts from the start of the task that its worker runs, for between two tasks of its own a worker lets nothing wait.
+//!
+//! Who looks never waits for a worker: where one holds a lock for longer than a few microseconds, because the kernel has taken the
+//! CPU from it, the figure is not known.
 
 use crate::dispatch::Ordered;
+use crate::ledger::lock_soon;
 use crate::pool::Pool;
-use crate::queue::{Link, Queue};
+use crate::queue::{Busy, Link, Queue};
 use crate::spine::ClassSlot;
 use crate::tags::Tags;
 use crate::task::Header;
@@ -27,11 +31,11 @@ impl Pool {
             .filter(|&since| since != 0)
             .min();
         let since = [
-            oldest_in_queue(&slot.queue),
-            slot.oldest_ordered(),
+            oldest_in_queue(&slot.queue).ok()?,
+            slot.oldest_ordered().ok()?,
             // SAFETY: called under the lock under which tasks with a key are taken.
-            slot.oldest_keyed(|task| unsafe { since(task) }),
-            self.spine.tags.oldest(slot),
+            slot.oldest_keyed(|task| unsafe { since(task) }).ok()?,
+            self.spine.tags.oldest(slot).ok()?,
             held,
         ];
         since
@@ -52,33 +56,32 @@ unsafe fn since(task: NonNull<Header>) -> Option<u64> {
     (header.samples.load(Relaxed) != 0).then(|| header.enqueued.load(Relaxed))
 }
 
-fn oldest_in_queue(queue: &Queue) -> Option<u64> {
-    queue
-        .with_first(|link: NonNull<Link>| {
-            // SAFETY: the queue calls this under the lock of those who take.
-            unsafe { since(link.cast()) }
-        })
-        .flatten()
+fn oldest_in_queue(queue: &Queue) -> Result<Option<u64>, Busy> {
+    let first = queue.with_first(|link: NonNull<Link>| {
+        // SAFETY: the queue calls this under the lock of those who take.
+        unsafe { since(link.cast()) }
+    });
+    first.map(Option::flatten)
 }
 
 impl ClassSlot {
-    fn oldest_ordered(&self) -> Option<u64> {
+    fn oldest_ordered(&self) -> Result<Option<u64>, Busy> {
         if self.set_aside.load(Relaxed) == 0 {
-            return None;
+            return Ok(None);
         }
-        let ordered = self.ordered.lock().unwrap_or_else(|e| e.into_inner());
-        Ordered::tasks(&ordered)
+        let ordered = lock_soon(&self.ordered).ok_or(Busy)?;
+        Ok(Ordered::tasks(&ordered)
             .take(LOOKED_AT)
             // SAFETY: what is in the lists is taken under the lock that is held.
             .filter_map(|task| unsafe { since(task) })
-            .min()
+            .min())
     }
 }
 
 impl Tags {
-    fn oldest(&self, slot: &ClassSlot) -> Option<u64> {
+    fn oldest(&self, slot: &ClassSlot) -> Result<Option<u64>, Busy> {
         if slot.tagged.load(Relaxed) == 0 {
-            return None;
+            return Ok(None);
         }
         self.oldest_of(slot.index, |tasks| {
             tasks

@@ -251,7 +251,10 @@ fn restart_and_drain_lose_nothing() {
     let last = executor
         .workers()
         .iter()
-        .find(|worker| worker.group == Group::Back && worker.state != WorkerState::Stopped)
+        .find(|worker| {
+            let leaves = matches!(worker.state, WorkerState::Stopped | WorkerState::Draining);
+            worker.group == Group::Back && !leaves
+        })
         .unwrap()
         .id;
     assert!(matches!(

@@ -76,9 +76,12 @@ fn tuning_changes_as_a_whole_or_not_at_all() {
     executor.set_tuning(&new).unwrap();
     assert_eq!(executor.tuning(), new);
     let changed = |event: &flyball_executor::Event| event.what == What::Changed;
-    assert!(executor.events().iter().any(|event| {
-        changed(event) && event.reason.contains("→") && event.reason.contains("batch_size: 3")
-    }));
+    assert!(
+        executor
+            .events()
+            .iter()
+            .any(|event| { changed(event) && event.reason.contains("batch_size 10 → 3") })
+    );
     // In force: a worker is stuck after a millisecond, and reported.
     let gate = hold(&executor.class("normal").unwrap());
     eventually("it is stuck", || {
