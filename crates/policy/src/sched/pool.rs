@@ -21,9 +21,11 @@
 //!   also needs that the load since the last reading was above target each time, or else 5 s more, and the latest
 //!   reading does not count as time: a burst shorter than the delay does nothing. After a change the measurement starts
 //!   anew; what ran before says nothing about the new size.
-//! - **Patience.** An increase soon after a reduction says that the reduction was wrong (tasks that are long against
-//!   the window scatter by more than 10 %). The next one then needs twice the delay, up to eight times; a reduction
-//!   that stands for sixteen halves that again.
+//! - **Patience.** An increase soon after a reduction, whoever made it, says that the reduction was wrong (tasks that are
+//!   long against the window scatter by more than 10 %; bursts find too few workers for the CPUs, see [`fill`]). The next
+//!   one then needs twice the delay, up to eight times; a reduction that stands for sixteen halves that again.
+//! - **No reduction while the queue grows.** Where something else limits what runs (parallelism), workers have little to do and work
+//!   waits all the same: growth adds workers then, and low load must not take them away in turn.
 //! - **No integral.** Nothing accumulates while the pool is at a bound or pinned, so nothing has to unwind.
 //!
 //! # By ratio, not by one
@@ -201,7 +203,10 @@ impl Classic {
         self.last = Some((now, view.backlog, view.workers));
         let asked = self.asked.take();
         if view.workers != last_workers && asked != Some(view.workers) {
-            // Somebody else changed the size: a person, or a part of higher rank.
+            // Somebody else changed the size: a person, a part of higher rank, or [`fill`].
+            if view.workers > last_workers {
+                self.increased(now);
+            }
             self.start_anew(last_at);
         }
         if asked.is_some_and(|asked| asked != view.workers) {
@@ -241,6 +246,23 @@ impl Classic {
     fn workers_for(&self, demand: f64, view: &PoolView) -> u32 {
         let lost = view.workers.saturating_sub(view.healthy);
         round_up(demand / (AIM * self.config.target_load)).saturating_add(lost)
+    }
+
+    /// Takes notice of an increase: soon after a reduction it undoes that.
+    fn increased(&mut self, now: Timestamp) {
+        if let Some(at) = self.reduced
+            && now.duration_since(at) < self.undone_within()
+        {
+            self.patience = (self.patience_left(now) * 2).min(PATIENCE_MAX);
+            self.reduced = None;
+        }
+    }
+
+    /// Whether more waits now than at the first reading after `from`, by a task a worker at least.
+    fn queue_grew(&self, from: Timestamp, view: &PoolView) -> bool {
+        let readings = self.history.iter().rev();
+        let first = readings.take_while(|point| point.at > from).last();
+        first.is_some_and(|first| view.backlog >= first.backlog + u64::from(view.workers))
     }
 
     fn waited(&self, now: Timestamp, delay: Duration) -> bool {
@@ -317,11 +339,7 @@ impl Classic {
                 view.parallelism
             ));
         }
-        if let Some(at) = self.reduced
-            && now.duration_since(at) < self.undone_within()
-        {
-            self.patience = (self.patience_left(now) * 2).min(PATIENCE_MAX);
-        }
+        self.increased(now);
         Some(self.propose(now, view, to, delay, reasons, evidence, measured))
     }
 
@@ -338,6 +356,7 @@ impl Classic {
         if view.workers <= min
             || !self.waited(now, delay)
             || now.duration_since(self.fresh_from) < delay
+            || self.queue_grew(now.saturating_sub(delay), view)
         {
             return None;
         }

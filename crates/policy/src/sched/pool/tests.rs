@@ -464,6 +464,55 @@ fn a_foreign_change_begins_anew() {
     assert_eq!(plant.sizes(), [6]);
 }
 
+/// CPU-16: where parallelism limits what runs, the queue grows at low load; growth adds workers, and low load takes none away meanwhile.
+/// The queue is uneven: between two readings it also shrinks.
+#[test]
+fn a_growing_queue_keeps_workers() {
+    let config = PoolConfig {
+        scale_up_delay: Duration::from_millis(300),
+        scale_down_delay: Duration::from_secs(1),
+        ..config(1, 16)
+    };
+    let mut plant = Plant::new(config, 8);
+    (plant.parallelism, plant.run) = (2, 0.02);
+    plant.for_seconds(30.0, |now| {
+        if (now * 10.0).round() as u64 % 2 == 0 {
+            5.0
+        } else {
+            0.0
+        }
+    });
+    assert!(plant.waiting > 10.0, "{}", plant.waiting);
+    assert!(
+        plant.decisions.iter().all(|(_, d)| d.to > d.from),
+        "{:?}",
+        plant.sizes()
+    );
+    plant.check();
+    plant.for_seconds(120.0, |_| 0.2);
+    assert_eq!(plant.workers(), 1, "once the queue is gone, so are they");
+}
+
+/// CPU-16: an increase by somebody else soon after a reduction counts as undoing it: the next reduction waits longer, so bursts that
+/// find too few workers do not swing the pool each delay.
+#[test]
+fn an_increase_by_others_makes_patient() {
+    let mut plant = Plant::new(config(2, 16), 8);
+    let mut raised = 0;
+    for _ in 0..1_800 {
+        plant.for_seconds(1.0, |_| 0.5);
+        if plant.workers() < 8 {
+            plant.period(0.5);
+            let now = at(plant.seconds);
+            plant.arbiter.pin(plant.knob, 8.0, "fill", now);
+            plant.arbiter.unpin(plant.knob, "fill", now);
+            raised += 1;
+        }
+    }
+    // Without patience each 30 s, 60 times; with it after 30, 60, 120, 240 s, and so on.
+    assert!((3..=15).contains(&raised), "{raised}");
+}
+
 /// CPU-16: short delays work likewise, on a shorter period.
 #[test]
 fn short_delays() {
