@@ -476,7 +476,7 @@ fn a_growing_queue_keeps_workers() {
     let mut plant = Plant::new(config, 8);
     (plant.parallelism, plant.run) = (2, 0.02);
     plant.for_seconds(30.0, |now| {
-        if (now * 10.0).round() as u64 % 2 == 0 {
+        if ((now * 10.0).round() as u64).is_multiple_of(2) {
             5.0
         } else {
             0.0
