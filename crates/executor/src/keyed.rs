@@ -33,8 +33,6 @@ use std::time::Duration;
 
 /// The longest name of a key that is kept, bytes; longer ones are told apart all the same.
 const NAME_MAX: usize = 256;
-/// Cancelled tasks in the table below which nobody looks for them.
-const DEAD_MIN: usize = 64;
 
 /// What a task keeps of its key.
 #[derive(Debug)]
@@ -208,7 +206,6 @@ impl ClassSlot {
         let queued = Queued(task);
         let now = queued.header().enqueued.load(Relaxed);
         let mut keyed = self.keyed();
-        self.let_ended_go(&mut keyed, now);
         let age = keyed.age;
         match key.permit.0.load(SeqCst) {
             Permit::NEW => {
@@ -221,6 +218,7 @@ impl ClassSlot {
                 // It has ended meanwhile, or belongs to a pool that has: it is only to be let go.
                 _ => {
                     drop(keyed);
+                    self.again.fetch_add(1, Relaxed);
                     self.queue.push(task.cast());
                     self.announce();
                     return;
@@ -238,23 +236,22 @@ impl ClassSlot {
         }
     }
 
-    /// Moves cancelled tasks out of the table when they are many, so that they do not fill the class's queue until their
-    /// key has its turn: at most a look at each task for every second one that is cancelled.
-    fn let_ended_go(&self, keyed: &mut Keyed, now: u64) {
-        let dead = self.keyed_dead.load(Relaxed);
-        let Keyed { table, ended, .. } = keyed;
-        if let Some(table) = table
-            && dead >= DEAD_MIN
-            && dead * 2 >= table.len()
-        {
-            self.keyed_dead.store(0, Relaxed);
-            table.retain(|queued| queued.is_live(now), |queued| ended.push(queued));
+    /// Counts a task with a key that was cancelled while it was queued. When they are half of what their key has waiting they move
+    /// out of the table, so that they do not fill its queue and the class's until the key has its turn.
+    pub(crate) fn note_keyed_dead(&self, key: &TaskKey) {
+        if key.permit.0.load(SeqCst) != Permit::NEW {
+            return; // it was started, and has a turn
         }
-    }
-
-    /// Counts a task with a key that was cancelled while it was queued.
-    pub(crate) fn note_keyed_dead(&self) {
-        self.keyed_dead.fetch_add(1, Relaxed);
+        let now = clock::now(self.spine());
+        let mut keyed = self.keyed();
+        let Keyed { table, ended, .. } = &mut *keyed;
+        if let Some(table) = table {
+            let is_live = |queued: &Queued| queued.is_live(now);
+            table.note_dead(key.hash, is_live, |queued| ended.push(queued));
+            let news = self.show(&mut keyed);
+            drop(keyed);
+            self.tell(&news);
+        }
     }
 
     /// Takes the next task of the key whose turn it is, unless it is the turn of the tasks without one.
@@ -374,7 +371,6 @@ impl ClassSlot {
         );
         self.takeable.fetch_sub(before.shown_turns, SeqCst);
         self.key_turns.store(0, SeqCst);
-        self.keyed_dead.store(0, SeqCst);
     }
 
     /// Says whether another task of the key may wait; the key's limit where it may not.

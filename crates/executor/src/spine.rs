@@ -95,8 +95,6 @@ pub(crate) struct ClassSlot {
     pub(crate) keyed: Mutex<Keyed>,
     /// How many of them wait.
     pub(crate) keyed_len: AtomicUsize,
-    /// How many of those have been cancelled, about.
-    pub(crate) keyed_dead: AtomicUsize,
     /// Keys with a turn.
     pub(crate) key_turns: AtomicUsize,
     /// Tasks tagged for workers.
@@ -149,7 +147,6 @@ impl ClassSlot {
             takeable: AtomicUsize::new(0),
             keyed: Mutex::default(),
             keyed_len: AtomicUsize::new(0),
-            keyed_dead: AtomicUsize::new(0),
             key_turns: AtomicUsize::new(0),
             ordered_due: AtomicU64::new(u64::MAX),
             ordered_late: AtomicU64::new(u64::MAX),

@@ -725,8 +725,8 @@ pub(crate) unsafe fn cancel(task: NonNull<Header>) -> bool {
     }
     if state & SCHEDULED == 0 {
         header.slot.note_ended_elsewhere(header.kind);
-    } else if header.key().is_some() {
-        header.slot.note_keyed_dead();
+    } else if let Some(key) = header.key() {
+        header.slot.note_keyed_dead(key);
     } // else by the worker that finds it in its queue
     // SAFETY: `RUNNING` is ours. A queued task's life reference stays with its queue; a waiting future's is ours now.
     unsafe {

@@ -2,7 +2,9 @@
 
 use crate::*;
 use flyball_executor::testing::Testing;
-use flyball_executor::{Error, Handle, HeldBy, KeyLimits, TaskError, checkpoint, yield_now};
+use flyball_executor::{
+    ClassSpec, Error, Handle, HeldBy, KeyLimits, TaskError, checkpoint, yield_now,
+};
 use proptest::prelude::*;
 use std::sync::Mutex;
 
@@ -132,6 +134,43 @@ fn cancelled_tasks_leave_the_queue_of_a_key_that_is_held() {
     assert_eq!(normal.queued(), 0);
     let counts = engine.stats().class("normal").unwrap().counts.clone();
     assert_eq!((counts.cancelled, counts.tasks), (5001, 5002));
+}
+
+/// CPU-29: cancelled tasks leave the queue of a key that is at its limit however few they are, and when they fill it or the
+/// class's: nothing is refused for the sake of tasks that nobody wants.
+#[test]
+fn a_queue_full_of_cancelled_tasks_is_empty() {
+    let mut engine = Testing::new();
+    let few = ClassSpec::new("few").with_queue_limit(10);
+    let few = engine.add_class(few).unwrap();
+    let normal = engine.class("normal").unwrap();
+    for (class, queued) in [(&few, None), (&normal, Some(10))] {
+        let limits = KeyLimits {
+            concurrency: Some(1),
+            queued,
+            ..KeyLimits::default()
+        };
+        class.set_key_limits(limits).unwrap();
+        let held = class.task().key("k").spawn(std::future::pending::<()>());
+        engine.drain();
+        for round in 0..20 {
+            let waiting: Vec<_> = (0..10).map(|_| class.task().key("k").run(|| ())).collect();
+            assert!(class.task().key("k").try_run(|| ()).is_err(), "it is full");
+            for (n, handle) in waiting.iter().enumerate() {
+                assert!(
+                    !handle.is_finished(),
+                    "round {round}, task {n}: room for all"
+                );
+                handle.cancel();
+            }
+            engine.drain();
+            assert_eq!(class.queued(), 0);
+        }
+        held.cancel();
+        engine.drain();
+        assert!(class.keys().is_empty());
+    }
+    engine.assert_idle();
 }
 
 /// CPU-29: a task whose deadline passes while its key is held takes no token from those that could still start.

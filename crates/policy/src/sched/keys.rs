@@ -28,6 +28,7 @@
 //! Keys come hashed, with a hash that outsiders cannot predict; two names of one hash are one key. All operations take O(1), where
 //! ranks arrive in order and no rate is limited; else a logarithm of the tasks of the key, or of the keys that wait.
 
+mod dead;
 mod entry;
 mod index;
 mod limits;
@@ -349,7 +350,9 @@ impl<T> KeyTable<T> {
             let before = entry.waiting.len() + entry.started.len();
             entry.waiting.drop_front(&mut is_live, &mut dropped);
             entry.started.drop_front(&mut is_live, &mut dropped);
-            self.len -= before - entry.waiting.len() - entry.started.len();
+            let dead = before - entry.waiting.len() - entry.started.len();
+            entry.dead = entry.dead.saturating_sub(dead);
+            self.len -= dead;
             let again = entry.started.front();
             let new = entry.waiting.front().filter(|_| entry.may_start(now));
             let goes_on = match (again, new) {
@@ -499,6 +502,7 @@ impl<T> KeyTable<T> {
             running: 0,
             started_count: 0,
             waiting: Line::new(),
+            dead: 0,
             started: Line::new(),
             stand: Stand::Idle,
             before: NONE,

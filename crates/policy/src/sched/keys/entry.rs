@@ -35,6 +35,8 @@ pub(super) struct Entry<T> {
     pub(super) started_count: u64,
     /// Tasks never started.
     pub(super) waiting: Line<T>,
+    /// How many of those are no longer wanted, about: see `KeyTable::note_dead`.
+    pub(super) dead: usize,
     /// Tasks that hold a permit and became ready again.
     pub(super) started: Line<T>,
     pub(super) stand: Stand,

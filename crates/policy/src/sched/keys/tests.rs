@@ -101,6 +101,46 @@ fn a_rate_is_kept_by_key() {
     assert_eq!(burst, 3);
 }
 
+/// CPU-29: tasks that are no longer wanted leave a key that is held once they are half of what waits, and cost at most two looks each.
+#[test]
+fn unwanted_tasks_leave_a_key_that_is_held() {
+    let mut table = KeyTable::new(16);
+    let limits = KeyLimits {
+        concurrency: Some(1),
+        queued: Some(10),
+        ..KeyLimits::default()
+    };
+    table.set_limits(at(0), limits).unwrap();
+    table.push(at(0), 1, "one", 0, 0);
+    let (place, _) = take(&mut table, 0).unwrap();
+    let mut looks = 0;
+    for round in 1..100u64 {
+        for n in 0..10 {
+            assert_eq!(table.check_room(1), Ok(()), "round {round}, task {n}");
+            table.push(at(0), 1, "one", 0, round * 10 + n);
+        }
+        assert_eq!(table.check_room(1), Err(10));
+        for dead in 0..10 {
+            let keep = |&task: &u64| {
+                looks += 1;
+                task > round * 10 + dead
+            };
+            table.note_dead(1, keep, |task| assert!(task <= round * 10 + dead));
+            let left = table.len() - (9 - dead as usize);
+            assert!(
+                left == 0 || left * 2 < table.len(),
+                "{left} of {}",
+                table.len()
+            );
+        }
+        assert!(table.is_empty());
+    }
+    assert!(looks <= 2 * 99 * 10, "{looks}");
+    table.finished(place);
+    assert_eq!((table.known(), table.turns()), (0, 0));
+    table.note_dead(1, |_| true, |_| ());
+}
+
 /// CPU-29: concurrency by key holds from the start of a task to its end; what was started goes on all the same.
 #[test]
 fn concurrency_is_kept_by_key() {
