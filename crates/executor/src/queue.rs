@@ -127,7 +127,8 @@ impl Queue {
     pub(crate) fn is_beyond(&self, limit: usize, more: usize) -> bool {
         let room_until = self.producers.room_until.load(Relaxed);
         let pushed = self.producers.pushed.load(Relaxed);
-        if room_until.wrapping_sub(pushed) as isize >= more as isize {
+        let room = room_until.wrapping_sub(pushed) as isize;
+        if room > 0 && room as usize >= more {
             return false;
         }
         self.is_beyond_now(limit, more, pushed)
@@ -136,7 +137,8 @@ impl Queue {
     /// Looks at what consumers have taken, whose cache line producers otherwise leave alone.
     #[cold]
     fn is_beyond_now(&self, limit: usize, more: usize, pushed: usize) -> bool {
-        let limit = limit.min(isize::MAX as usize / 2);
+        const MOST: usize = isize::MAX as usize / 2;
+        let (limit, more) = (limit.min(MOST), more.min(MOST));
         let room_until = self.taken.load(Relaxed).wrapping_add(limit);
         let beyond = (room_until.wrapping_sub(pushed) as isize) < more as isize;
         if !beyond {

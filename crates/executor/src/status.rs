@@ -5,6 +5,7 @@ use flyball_core::class::Group;
 use flyball_core::histogram::Histogram;
 use flyball_core::time::Timestamp;
 use flyball_policy::sched::health::Health;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::*;
 use std::time::Duration;
 
@@ -102,14 +103,16 @@ impl Pool {
         self.judge_workers(now);
         let classes = self.class_names();
         let kinds = self.kind_names();
-        let owners = self.key_owners.read().unwrap_or_else(|e| e.into_inner());
+        let mut keys_of: HashMap<usize, Vec<u64>> = HashMap::new();
+        {
+            let owners = self.key_owners.read().unwrap_or_else(|e| e.into_inner());
+            for (&key, &owner) in owners.iter() {
+                keys_of.entry(usize::from(owner)).or_default().push(key);
+            }
+        }
         self.known_workers()
             .map(|worker| {
-                let mut keys: Vec<u64> = owners
-                    .iter()
-                    .filter(|&(_, &owner)| usize::from(owner) == worker.index)
-                    .map(|(&key, _)| key)
-                    .collect();
+                let mut keys = keys_of.remove(&worker.index).unwrap_or_default();
                 keys.sort_unstable();
                 self.status_of(worker, keys, &classes, &kinds, now)
             })
