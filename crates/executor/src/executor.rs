@@ -501,7 +501,10 @@ fn is_drained(pool: &Pool) -> bool {
             .sum()
     };
     let nothing_waits = || {
-        pool.spine.registry.len() == 0 && pool.spine.classes.iter().all(|slot| slot.waiting() == 0)
+        // On its way to a queue it left a ring before it was looked for there, and is looked for in the queue after.
+        pool.moving.load(SeqCst) == 0
+            && pool.spine.registry.len() == 0
+            && pool.spine.classes.iter().all(|slot| slot.waiting() == 0)
     };
     let before = wakes();
     nothing_waits() && no_task_runs(pool) && nothing_waits() && wakes() == before

@@ -185,7 +185,8 @@ impl Pool {
     /// Fails while a class has tasks; `running` of them run.
     fn in_use(&self, info: &ClassInfo, running: usize) -> Result<(), Error> {
         let index = info.id.index() as u8;
-        let queued = info.slot.waiting() + self.held_of(index);
+        // In this order, in which what a stuck worker held goes back to its class.
+        let queued = self.held_of(index) + self.moving.load(SeqCst) + info.slot.waiting();
         let waiting = self.spine.registry.count_of(index);
         if running + queued + waiting == 0 {
             return Ok(());

@@ -15,7 +15,7 @@ use flyball_core::time::{Source, Timestamp};
 use flyball_policy::sched::place::Placer;
 use flyball_policy::sched::{Algorithm, ClassParams, ClassService, Scheduler};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, RwLock};
 use std::task::Waker;
 
@@ -45,6 +45,8 @@ pub(crate) struct Pool {
     placer: Mutex<Placer>,
     strategy: AtomicU8,
     pub(crate) tokio: tokio::runtime::Handle,
+    /// How many look to it that what a stuck worker held goes back to the classes: until then such tasks stand nowhere.
+    pub(crate) moving: AtomicUsize,
     /// Worker numbers in service.
     pub(crate) roster: Roster,
     pub(crate) rebalances: AtomicU64,
@@ -120,6 +122,7 @@ impl Pool {
             placer: Mutex::new(Placer::new(config.strategy, 1)),
             strategy: AtomicU8::new(0),
             tokio,
+            moving: AtomicUsize::new(0),
             roster: Roster::new(config.front_workers, config.back_workers),
             rebalances: AtomicU64::new(0),
             rebalanced_tasks: AtomicU64::new(0),
@@ -168,7 +171,8 @@ impl Pool {
     /// Classes of a group that may run: those that are not paused.
     #[inline]
     pub(crate) fn mask(&self, group: Group) -> u64 {
-        self.masks[group_index(group)].load(Relaxed)
+        // In one order with idle bits and ready bits: a worker that goes to sleep sees a class resumed, or is woken.
+        self.masks[group_index(group)].load(SeqCst)
     }
 
     pub(crate) fn find_class(&self, name: &str) -> Result<Arc<ClassInfo>, Error> {

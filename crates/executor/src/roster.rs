@@ -216,7 +216,12 @@ impl Pool {
             self.take_over(worker);
             return true;
         }
-        if index == IO_WORKER || !self.roster.has(index) || self.spine.terminated.load(SeqCst) {
+        if index == IO_WORKER || self.spine.terminated.load(SeqCst) {
+            return false;
+        }
+        if !self.roster.has(index) {
+            // It was to retire: nobody takes its place, but others need what it holds.
+            self.take_over(worker);
             return false;
         }
         let refuse = |reason: String| {

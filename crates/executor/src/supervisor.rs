@@ -48,7 +48,7 @@ struct Seen {
 
 pub(crate) fn run(pool: &Arc<Pool>) {
     let mut busy_until = 0u64;
-    let mut next_batch = 0u64;
+    let mut last_batch = None::<u64>;
     let mut next_second = 0u64;
     let mut last_rebalance = 0u64;
     let mut seen: HashMap<usize, Seen> = HashMap::new();
@@ -59,9 +59,11 @@ pub(crate) fn run(pool: &Arc<Pool>) {
         if pool.stop.load(SeqCst) {
             return;
         }
-        let starting = now >= next_batch && start_missing(pool);
-        if starting {
-            next_batch = now.saturating_add(nanos_of(pool.tuning.start_delay()));
+        // By the delay of now, which may have been shortened since.
+        let delay = nanos_of(pool.tuning.start_delay());
+        let is_due = last_batch.is_none_or(|last| now >= last.saturating_add(delay));
+        if is_due && start_missing(pool) {
+            last_batch = Some(now);
         }
         let busy = is_busy(pool);
         if busy {
@@ -156,6 +158,10 @@ fn start_missing(pool: &Arc<Pool>) -> bool {
             if !threads::is_alive(pool, index) {
                 left -= 1;
                 any |= threads::start(pool, index).is_ok();
+                if !pool.roster.has(index) {
+                    // Taken out of service since the list was read, by somebody who found no thread to stop.
+                    threads::stop(pool, index, "scaled down");
+                }
             }
         }
     }

@@ -256,8 +256,9 @@ impl Worker {
 
 impl Pool {
     /// Gives what a stuck worker has in ring and stack, and what is tagged for it, back to the queues of the classes; returns how many
-    /// tasks. Until they are back they stand nowhere, but the worker counts as busy, so that nobody takes the pool for empty.
+    /// tasks. Meanwhile [`Pool::moving`] says so, for the worker may be done and gone: nobody takes the pool, or a class, for empty.
     pub(crate) fn move_queue(&self, worker: &WorkerShared) -> usize {
+        self.moving.fetch_add(1, SeqCst);
         let mut held: Vec<NonNull<Header>> = Vec::new();
         while worker.ring.steal(|task| held.push(task)) != 0 {}
         held.extend(std::iter::from_fn(|| worker.stack.steal()));
@@ -268,7 +269,9 @@ impl Pool {
             slot.queue.give_back(&[task.cast()]);
             slot.announce();
         }
-        held.len() + self.spine.tags.untag(worker.index, &self.spine.classes)
+        let moved = held.len() + self.spine.tags.untag(worker.index, &self.spine.classes);
+        self.moving.fetch_sub(1, SeqCst);
+        moved
     }
 
     /// As `pass_on`, when it is known that there is something to run.
