@@ -3,6 +3,7 @@
 //! No test sleeps or asserts how long something took. What must be so at a certain moment is arranged with channels and gates; the
 //! timeouts are guards that only a failing test reaches.
 
+mod abuse;
 mod accounting;
 mod balancing;
 mod classes;
