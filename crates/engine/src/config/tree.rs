@@ -207,9 +207,9 @@ fn mark_at(bytes: &[u8], offset: usize) -> Mark {
     Mark { line, column }
 }
 
-/// Reads YAML. `None` if it is no YAML that a configuration can be; the faults say why. An empty text is a null.
+/// Reads YAML. `None` if it is no YAML that a configuration can be; the faults say why. Of a key that is there twice the first value
+/// is kept beside the fault, so that what else is wrong is found, too. An empty text is a null.
 pub(super) fn parse(text: &str, locate: Locate<'_>, faults: &mut Faults) -> Option<Node> {
-    let before = faults.count();
     let mut reader = Reader {
         events: Parser::new_from_str(text),
         anchors: HashMap::new(),
@@ -218,8 +218,7 @@ pub(super) fn parse(text: &str, locate: Locate<'_>, faults: &mut Faults) -> Opti
         faults,
     };
     match reader.document() {
-        Ok(node) if reader.faults.count() == before => Some(node),
-        Ok(_) => None,
+        Ok(node) => Some(node),
         Err(Stop { mark, reason }) => {
             reader
                 .faults

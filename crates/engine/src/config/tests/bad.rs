@@ -42,6 +42,16 @@ flyball.yaml:8:1: workerpool: unknown key; did you mean worker_pool?
     );
 }
 
+/// CFG-1: a key that is there twice does not hide what else is wrong.
+#[test]
+fn a_duplicate_hides_nothing() {
+    let found =
+        refused("cache: {ttl: 5min}\ncolour: red\nworker_pool: {min_workers: 2, min_workers: 3}\n");
+    for said in ["cache.ttl: found", "colour: unknown", "duplicate key"] {
+        assert!(found.contains(said), "{said}: {found}");
+    }
+}
+
 /// CFG-1: each wrong value is refused in words that help.
 #[test]
 fn wrong_values() {
