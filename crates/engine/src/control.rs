@@ -29,6 +29,8 @@ pub(crate) struct Loop {
     sensing: Option<Sensing>,
     /// Empty while nothing is regulated.
     pools: Vec<Pool>,
+    /// The pool has the size that it has while nothing regulates it.
+    plain: bool,
     health: HealthCheck,
     /// The number of the executor's last event that was passed on.
     events_seen: Option<u64>,
@@ -74,6 +76,7 @@ pub(crate) fn run(shared: Arc<Shared>, root: Root) {
         root,
         sensing: None,
         pools: Vec::new(),
+        plain: false,
         health: HealthCheck {
             interval: Duration::MAX,
             due: Timestamp::MAX,
@@ -119,9 +122,10 @@ impl Loop {
         if self.health.interval != interval {
             (self.health.interval, self.health.due) = (interval, due);
         }
-        if !config.performance.enabled {
-            if !self.pools.is_empty() {
-                self.pools.clear();
+        let was_plain = std::mem::replace(&mut self.plain, !config.performance.enabled);
+        if self.plain {
+            self.pools.clear();
+            if !was_plain {
                 self.shared.make_plain();
             }
         } else if self.pools.is_empty() {

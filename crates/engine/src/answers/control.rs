@@ -205,7 +205,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Changes fields of a class; the others stay.
+    /// Changes fields of a class; the others stay. A null takes back what is said of a field.
     ///
     /// # Errors
     /// There is no such class; [`Error::Config`] with everything that is wrong. Nothing has changed then.
@@ -230,10 +230,11 @@ impl Engine {
         let known =
             |map: &Map<String, Value>| map.get("name").and_then(Value::as_str) == Some(name);
         match classes.iter_mut().find(|map| known(map)) {
-            Some(map) => map.extend(fields.clone()),
+            Some(map) => patch(map, fields),
             None if is_built_in(name) => {
-                let mut map = fields.clone();
+                let mut map = Map::new();
                 map.insert("name".to_owned(), name.into());
+                patch(&mut map, fields);
                 classes.push(map);
             }
             None => return Err(not_configured(name)),
@@ -457,6 +458,17 @@ fn settle(decision: DecisionView) -> Result<DecisionView, Error> {
             decision.knob,
             decision.from.unwrap_or_default()
         ))),
+    }
+}
+
+/// Puts fields into a map; those that are null are taken out.
+fn patch(map: &mut Map<String, Value>, fields: &Map<String, Value>) {
+    for (field, value) in fields {
+        if value.is_null() {
+            map.remove(field);
+        } else {
+            map.insert(field.clone(), value.clone());
+        }
     }
 }
 

@@ -161,6 +161,11 @@ fn classes_come_change_and_go() {
         100,
         "others stay as they were"
     );
+    engine
+        .change_class("mail", &fields(json!({ "shares": null })), "a person")
+        .expect("taken back");
+    let mail = engine.class_view("mail").expect("there");
+    assert_eq!((mail.shares, mail.guarantee), (1024, 0.25));
     let held = hold(&engine, "mail", 1, 1);
     let busy = engine
         .delete_class("mail", "a person")
