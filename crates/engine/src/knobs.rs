@@ -121,14 +121,16 @@ impl Shared {
     }
 
     /// Gives a knob back to its controllers.
-    pub(crate) fn unpin(&self, id: KnobId, who: &str) -> DecisionView {
+    /// Answers whether somebody had pinned it, too.
+    pub(crate) fn unpin(&self, id: KnobId, who: &str) -> (bool, DecisionView) {
         let mut knobs = self.knobs();
         let decision = knobs.arbiter.unpin(id, who, self.now());
-        if id == knobs.parallelism && decision.applied() {
+        let was_pinned = decision.applied();
+        if id == knobs.parallelism && was_pinned {
             // Under the lock, so that it does not undo somebody's next pin.
             self.executor.follow_machine();
         }
-        self.act_on(&mut knobs, decision)
+        (was_pinned, self.act_on(&mut knobs, decision))
     }
 
     /// Gives the pool's knobs the bounds that configuration and parallelism ask for; values outside of them move.

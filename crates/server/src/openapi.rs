@@ -5,8 +5,9 @@
 
 use crate::problem::{FieldError, MEDIA_TYPE, Problem};
 use crate::routes::Shared;
-use axum::http::StatusCode;
-use utoipa::openapi::path::Operation;
+use axum::http::{Method, StatusCode};
+use std::collections::HashSet;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr,
@@ -79,22 +80,38 @@ fn mark(description: &mut OpenApi, security: &[SecurityRequirement]) {
     }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
     [
-        (false, item.get.as_mut()),
-        (true, item.post.as_mut()),
-        (true, item.put.as_mut()),
-        (true, item.patch.as_mut()),
-        (true, item.delete.as_mut()),
+        (Method::GET, item.get.as_mut()),
+        (Method::POST, item.post.as_mut()),
+        (Method::PUT, item.put.as_mut()),
+        (Method::PATCH, item.patch.as_mut()),
+        (Method::DELETE, item.delete.as_mut()),
     ]
     .into_iter()
-    .filter_map(|(changes, operation)| Some((changes, operation?)))
+    .filter_map(|(method, operation)| Some((method, operation?)))
+}
+
+/// The calls that are described with parameters of the query, by method and path.
+pub(crate) fn takers_of_queries(description: &mut OpenApi) -> HashSet<(Method, String)> {
+    let mut takers = HashSet::new();
+    for (path, item) in &mut description.paths.paths {
+        for (method, operation) in operations(item) {
+            let mut parameters = operation.parameters.iter().flatten();
+            let of_query = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(known) if known.parameter_in == ParameterIn::Query);
+            if parameters.any(of_query) {
+                takers.insert((method, path.clone()));
+            }
+        }
+    }
+    takers
 }
 
 /// Adds the answers that the server itself may give.
 pub(crate) fn complete(description: &mut OpenApi) {
     for item in description.paths.paths.values_mut() {
-        for (changes, operation) in operations(item) {
+        for (method, operation) in operations(item) {
+            let changes = method != Method::GET;
             for (status, answer) in &mut operation.responses.responses {
                 if let RefOr::T(answer) = answer
                     && answer.description.is_empty()
@@ -106,10 +123,6 @@ pub(crate) fn complete(description: &mut OpenApi) {
             }
             let needs = operation.security.is_some();
             let body = operation.request_body.is_some();
-            let query = operation
-                .parameters
-                .as_ref()
-                .is_some_and(|parameters| !parameters.is_empty());
             let answers: [(bool, &str, &str); 12] = [
                 (
                     true,
@@ -128,7 +141,7 @@ pub(crate) fn complete(description: &mut OpenApi) {
                     "The Host field names none of this server's hosts",
                 ),
                 (
-                    body || query,
+                    needs,
                     "422",
                     "Well-formed but wrong; `errors` points to the places",
                 ),

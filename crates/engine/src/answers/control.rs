@@ -59,7 +59,10 @@ impl Engine {
     /// [`Error::Unknown`]; [`Error::Conflict`] when nobody had pinned it.
     pub fn unpin(&self, knob: &str, who: &str) -> Result<DecisionView, Error> {
         let id = self.knob(knob)?;
-        settle(self.shared.unpin(id, who))
+        match self.shared.unpin(id, who) {
+            (true, decision) => settle(decision),
+            (false, _) => Err(Error::Conflict(format!("nobody has pinned {knob}"))),
+        }
     }
 
     fn knob(&self, name: &str) -> Result<flyball_policy::control::KnobId, Error> {
@@ -187,10 +190,18 @@ impl Engine {
     /// # Errors
     /// [`Error::Exists`]; [`Error::Config`] with everything that is wrong. Nothing has changed then.
     pub fn create_class(&self, fields: &Map<String, Value>, who: &str) -> Result<(), Error> {
-        let name = fields
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let name = match fields.get("name") {
+            None => "",
+            Some(Value::String(name)) => name,
+            // A file may leave out the quotes of `name: 1`; JSON tells a number from a name.
+            Some(other) => {
+                return Err(Error::Invalid {
+                    field: "name",
+                    found: other.to_string(),
+                    expected: "a text".to_owned(),
+                });
+            }
+        };
         let changing = self.changing();
         let exists = self.shared.executor.class(name).is_ok();
         if exists {

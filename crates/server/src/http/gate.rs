@@ -117,7 +117,7 @@ fn log_change(caller: Caller, method: &Method, path: &str, response: &Response) 
             .get::<Problem>()
             .map(|problem| problem.detail.as_str())
             .unwrap_or_default();
-        tracing::info!(by = %caller, %method, %path, status = status.as_u16(), ?detail, "refused a change");
+        tracing::info!(by = %caller, %method, %path, status = status.as_u16(), detail, "refused a change");
     }
 }
 

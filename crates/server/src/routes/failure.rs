@@ -16,9 +16,14 @@ impl From<Error> for Problem {
             Error::Exists { .. } | Error::Off { .. } | Error::Conflict(_) => {
                 Problem::conflict(text)
             }
-            Error::Invalid { field, .. } => {
-                Problem::invalid("a value is not possible").at(format!("/{field}"), text)
-            }
+            Error::Invalid {
+                field,
+                found,
+                expected,
+            } => Problem::invalid("a value is not possible").at(
+                format!("/{field}"),
+                format!("found {}, expected {expected}", echo(&found)),
+            ),
             _ => failed(&text),
         }
     }

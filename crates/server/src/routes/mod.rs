@@ -5,6 +5,7 @@
 
 use crate::Limits;
 use crate::access::{self, Access};
+use crate::http::query;
 use crate::openapi;
 use crate::problem::Problem;
 use crate::server::Stage;
@@ -77,14 +78,15 @@ pub(crate) fn router(app: Shared, access: Arc<Access>) -> Router {
         .merge(workers::figures())
         .merge(classes::figures())
         .merge(control::figures())
-        .merge(events::figures())
-        .merge(absent::figures());
+        .merge(events::figures());
     let guarded = cpu::guarded()
         .merge(workers::guarded())
         .merge(classes::guarded())
         .merge(control::guarded())
-        .merge(config::guarded())
-        .merge(absent::guarded());
+        .merge(config::guarded());
+    // What a part that is absent would be asked is not known here: it says that it is absent.
+    let figures = query::strict(figures).merge(absent::figures());
+    let guarded = query::strict(guarded).merge(absent::guarded());
     let (router, mut description) = open
         .merge(openapi::figures(figures).route_layer(from_fn_with_state(access, access::figures)))
         .merge(openapi::guarded(guarded).route_layer(from_fn(access::guarded)))

@@ -164,6 +164,37 @@ fn every_call_is_described() {
     }
 }
 
+/// API-1: a parameter that a call does not know is refused on every call but those for orchestrators, with nothing changed: a change
+/// that does not know `dry_run` is not made.
+#[test]
+fn unknown_parameters_are_refused_everywhere() {
+    let daemon = Daemon::start();
+    let api = daemon.get("/openapi.json").json();
+    let before = daemon.admin("GET", "/v1/config", "").body;
+    for (method, path, call) in calls(&api) {
+        if call.get("security").is_none() || call["responses"].get("501").is_some() {
+            continue;
+        }
+        let path = concrete(&path);
+        let problem = daemon
+            .admin(&method, &format!("{path}?&nonsense=1"), "")
+            .problem(422);
+        assert_eq!(problem["errors"][0]["pointer"], "?nonsense", "{problem}");
+    }
+    for (method, path, body) in [
+        ("POST", "/v1/classes?dry_run=true", r#"{"name": "x"}"#),
+        ("POST", "/v1/classes/batch/pause?dry_run=true", ""),
+        ("POST", "/v1/workers/scale?dry_run=true", r#"{"max": 2}"#),
+    ] {
+        daemon.admin(method, path, body).problem(422);
+        daemon.ask(method, path, "", body).problem(401);
+    }
+    assert_eq!(daemon.get("/v1/classes/batch").json()["paused"], false);
+    assert_eq!(daemon.admin("GET", "/v1/config", "").body, before);
+    assert_eq!(daemon.get("/v1/status?").status, 200);
+    assert_eq!(daemon.get("/livez?verbose").status, 200);
+}
+
 /// API-6 (V8): without, with a wrong and with a truncated token every change and every reading of the configuration is 401, with nothing
 /// changed; figures are open, but not to a wrong token. The description says the same.
 #[test]

@@ -379,12 +379,17 @@ fn classes_come_change_and_go() {
         (r#"{"name": "other", "share": 1}"#, "/share"),
         (r#"{"shares": 1}"#, ""),
         (r#"{"name": "a b\u0007"}"#, "/name"),
+        // A file may say `name: 7`; here it is not taken for "7", and then not found.
+        (r#"{"name": 7}"#, "/name"),
+        (r#"{"name": null}"#, "/name"),
+        (r#"{"name": true}"#, "/name"),
     ] {
         let problem = daemon.admin("POST", "/v1/classes", body).problem(422);
         let found = problem["errors"][0]["pointer"].as_str().unwrap();
         assert!(found == pointer || found == "/name", "{problem}");
     }
     daemon.admin("POST", "/v1/classes", "[]").problem(422);
+    assert_eq!(page(&daemon, "/v1/classes").len(), before + 1);
     let changed = daemon.admin("PUT", "/v1/classes/reports", r#"{"shares": 70}"#);
     assert_eq!(changed.json()["shares"], 70);
     daemon
@@ -450,9 +455,14 @@ fn people_decide_and_it_is_listed() {
             .status,
         200
     );
-    daemon
+    let problem = daemon
         .admin("POST", &format!("/v1/knobs/{name}/unpin"), "")
         .problem(409);
+    assert_eq!(
+        problem["detail"],
+        format!("nobody has pinned {name}"),
+        "{problem}"
+    );
 
     let decisions = page(&daemon, "/v1/decisions");
     assert!(decisions.len() >= 2);
