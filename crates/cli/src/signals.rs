@@ -87,6 +87,21 @@ pub(crate) fn stdout_is_closed() -> bool {
     unsafe { libc::poll(&mut watched, 1, 0) > 0 && watched.revents & libc::POLLERR != 0 }
 }
 
+/// So many bytes standard error takes at least without a wait when it takes any: a pipe has room for a page or is full.
+pub(crate) const STDERR_TAKES: usize = libc::PIPE_BUF;
+
+/// Waits at most so long until standard error takes more; answers whether it does. It also does when nobody will ever read it.
+pub(crate) fn stderr_takes_more(within: Duration) -> bool {
+    let mut watched = libc::pollfd {
+        fd: 2,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    let wait = within.as_millis().try_into().unwrap_or(i32::MAX);
+    // SAFETY: one entry, valid for the call.
+    unsafe { libc::poll(&mut watched, 1, wait) != 0 }
+}
+
 /// Whether standard error is a terminal that knows how to clear a line and to colour. Emacs' shell and the like say `dumb`.
 pub(crate) fn can_redraw() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb")

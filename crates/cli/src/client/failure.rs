@@ -55,11 +55,12 @@ pub(crate) fn refusal(status: u16, retry_after: Option<&str>, body: &[u8]) -> Fa
         .flatten()
     {
         let part = |key: &str| inert(error.get(key).and_then(Value::as_str).unwrap_or("?"));
-        text.push_str(&format!(
-            "\n  {}: {}",
-            field(&part("pointer")),
-            part("detail")
-        ));
+        let field = match field(&part("pointer")) {
+            // The whole of what was sent.
+            whole if whole.is_empty() => whole,
+            field => field + ": ",
+        };
+        text.push_str(&format!("\n  {field}{}", part("detail")));
     }
     if let Some(seconds) = retry_after.and_then(|text| text.parse::<u32>().ok()) {
         text.push_str(&format!("\n  try again in {seconds} s"));
@@ -87,11 +88,12 @@ mod tests {
     #[test]
     fn problems_become_sentences() {
         let body = br#"{"type":"/docs#unprocessable-entity","title":"Unprocessable Entity","status":422,"detail":"two settings are wrong",
-            "errors":[{"pointer":"/worker_pool/min_workers","detail":"found -1, expected 0 to 128"},{"pointer":"?limit","detail":"found 0"}]}"#;
+            "errors":[{"pointer":"/worker_pool/min_workers","detail":"found -1, expected 0 to 128"},{"pointer":"?limit","detail":"found 0"},
+            {"pointer":"","detail":"they exclude each other"}]}"#;
         assert_eq!(
             refusal(422, Some("5"), body),
             Failure::Refused(
-                "two settings are wrong (422)\n  worker_pool.min_workers: found -1, expected 0 to 128\n  ?limit: found 0\n  try again in 5 s"
+                "two settings are wrong (422)\n  worker_pool.min_workers: found -1, expected 0 to 128\n  ?limit: found 0\n  they exclude each other\n  try again in 5 s"
                     .to_owned()
             )
         );

@@ -8,7 +8,7 @@ use hyper::Method;
 use serde_json::{Map, Value};
 
 use super::{Assignment, Paging, STATUS, json_value, parse_assignment, with_session};
-use crate::client::{Reach, escape};
+use crate::client::{Failure, Reach, escape};
 use crate::show::{Column, Ink, Screen, Table, count, inert, millis, percent};
 
 const EXAMPLES: &str = "\
@@ -89,7 +89,13 @@ pub(crate) fn run(options: Classes) -> ExitCode {
             Action::Show { name } => session.show(&client.get(&path(name))?, details),
             Action::Create { name, settings } => {
                 let mut body = fields(settings);
-                body.insert("name".to_owned(), name.as_str().into());
+                if body
+                    .insert("name".to_owned(), name.as_str().into())
+                    .is_some()
+                {
+                    let text = "the name of a class is given once, before its settings";
+                    return Err(Failure::Usage(text.to_owned()));
+                }
                 let reply = client.send(Method::POST, "/v1/classes", &Value::Object(body))?;
                 session.show(&reply, details)
             }

@@ -48,6 +48,9 @@ pub(crate) fn run(options: Decisions) -> ExitCode {
             ));
         }
         let lines = listed(session, &options)?;
+        if lines.is_empty() && options.last > 0 {
+            return Ok(b"nothing of the kind has been decided yet\n".to_vec());
+        }
         let shown = lines.iter().map(|decision| line(session, decision));
         Ok(shown.collect::<String>().into_bytes())
     })

@@ -1,10 +1,15 @@
 //! The daemon's log: a line an event on standard error, for people or as JSON.
 //!
 //! Written here rather than taken from a formatter so that whatever a value holds is inert in every field, bounded, and on one line.
-//! Each line is one write, so that lines of several threads do not mix.
+//! Lines of several threads do not mix.
+//!
+//! Whoever reads the log may stop to: a pager that waits, a stopped terminal. Every thread of the daemon writes to it, so none waits for
+//! the reader longer than [`PATIENCE`], once; from then on lines are lost until it reads again, and the next line says how many.
 
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use flyball_engine::config::{LogFormat, LogLevel, ServerLog};
 use flyball_engine::view::Time;
@@ -15,9 +20,12 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::show::inert;
+use crate::signals::{self, STDERR_TAKES};
 
 /// Characters of one value.
 const VALUE_MAX: usize = 1024;
+/// How long the reader of the log may take to make room: a busy one needs moments, one that has stopped needs forever.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Starts to write what this process logs, and what panics in it say. Does nothing if that was done before.
 pub(crate) fn start(settings: &ServerLog) {
@@ -38,6 +46,7 @@ pub(crate) fn start(settings: &ServerLog) {
             _ if std::io::stderr().is_terminal() && !dumb && !set("NO_COLOR") => Form::Colored,
             _ => Form::Plain,
         },
+        behind: Mutex::default(),
     };
     let _ = tracing::subscriber::set_global_default(
         tracing_subscriber::registry().with(level).with(lines),
@@ -67,6 +76,56 @@ enum Form {
 #[derive(Debug)]
 struct Lines {
     form: Form,
+    behind: Mutex<Behind>,
+}
+
+/// How far the reader is behind.
+#[derive(Debug, Default)]
+struct Behind {
+    /// Lines that were lost since the last one that was written.
+    lost: u64,
+    /// The last one was written in part.
+    torn: bool,
+}
+
+impl Behind {
+    /// Writes a line to standard error as far as that is read.
+    fn put(&mut self, form: Form, line: &str) {
+        if self.lost > 0 {
+            let note = lost(form, self.lost, std::mem::take(&mut self.torn));
+            if !self.write(&note, Duration::ZERO) {
+                self.lost += 1;
+                return;
+            }
+            self.lost = 0;
+        }
+        if !self.write(line, PATIENCE) {
+            self.lost += 1;
+        }
+    }
+
+    /// Answers whether all of it was taken. A log that nobody can read any more takes everything: that is no reason to end.
+    fn write(&mut self, text: &str, patience: Duration) -> bool {
+        let mut out = std::io::stderr().lock();
+        for (number, piece) in text.as_bytes().chunks(STDERR_TAKES).enumerate() {
+            if !signals::stderr_takes_more(patience) {
+                self.torn |= number > 0;
+                return false;
+            }
+            let _ = out.write_all(piece);
+        }
+        true
+    }
+}
+
+/// The line that says how many are missing here; on a line of its own, although the last one may be torn.
+fn lost(form: Form, lines: u64, torn: bool) -> String {
+    let fields = Fields {
+        message: "lines of the log are lost: nobody read them".to_owned(),
+        others: vec![("lines", lines.into())],
+    };
+    let start = if torn { "\n" } else { "" };
+    start.to_owned() + &line(form, Time::now(), Level::WARN, module_path!(), &fields)
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -81,8 +140,8 @@ impl<S: Subscriber> Layer<S> for Lines {
             about.target(),
             &fields,
         );
-        // A log that nobody takes is no reason to end.
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        behind.put(self.form, &line);
     }
 }
 

@@ -15,7 +15,7 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub(crate) struct State {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// Why a folder cannot be held.
@@ -53,8 +53,8 @@ impl State {
             // A folder with something in it may be anything, /tmp for instance: closing that is for people to decide.
             if entries.next().is_some() {
                 return Err(Refusal::Unfit(format!(
-                    "other users may enter the state folder {name} (mode {:04o}), which is to hold the admin token; `chmod 700` it, or choose \
-                     another by --state-dir",
+                    "other users may enter the state folder {name} (mode {:04o}), which is to hold the admin token; choose another by --state-dir, \
+                     or `chmod 700` it if it is for nothing else",
                     about.mode() & 0o7777
                 )));
             }
@@ -89,12 +89,19 @@ impl State {
         // For people and the message above; the lock itself is what counts.
         let _ = lock.set_len(0);
         let _ = writeln!(lock, "{}", std::process::id());
-        Ok(State { path, _lock: lock })
+        Ok(State { path, lock })
     }
 
     /// The folder, absolute.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Drop for State {
+    /// Closing would not do while a process that is just being started still has a copy of the descriptor.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 

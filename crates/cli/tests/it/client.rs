@@ -92,6 +92,10 @@ fn wrong_usage_is_told() {
         ),
         (&["classes", "change", "batch"], "required"),
         (
+            &["classes", "create", "x", "name=y"],
+            "given once, before its settings",
+        ),
+        (
             &["classes", "change", "batch", "shares"],
             "expected KEY=VALUE",
         ),

@@ -1,7 +1,7 @@
 //! The daemon, from a configuration to a clean end.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -413,4 +413,45 @@ fn the_log_can_be_json() {
         log[0].contains("flyball starts") && log.iter().any(|line| line.contains("uid ")),
         "{log:?}"
     );
+}
+
+/// A log that nobody reads holds up nothing; when it is read again, it says how much is missing.
+#[test]
+fn a_stopped_reader_of_the_log_stops_nothing() {
+    let mut daemon = Daemon::start("unread");
+    let mut stream = UnixStream::connect(daemon.socket()).expect("it listens");
+    let patience = Some(std::time::Duration::from_secs(60));
+    stream.set_read_timeout(patience).expect("it has a timeout");
+    // Each is a line of the log; together they are many times what a pipe holds.
+    let refused = "POST /v1/knobs/none/unpin HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        stream
+            .write_all(refused.repeat(100).as_bytes())
+            .expect("it reads");
+        let seen = |bytes: &[u8]| bytes.windows(12).filter(|w| w == b"HTTP/1.1 404").count();
+        answers.clear();
+        while seen(&answers) < 100 || !answers.ends_with(b"}") {
+            let mut space = [0; 16 * 1024];
+            let count = stream.read(&mut space).expect("it answers");
+            assert!(count > 0, "it closes");
+            answers.extend_from_slice(&space[..count]);
+        }
+    }
+    daemon.tell(&["status"]);
+    // Somebody reads again: that makes room, and the next line tells.
+    daemon.log_until("refused a change");
+    daemon.ask(&["knobs", "unpin", "none"]);
+    let log = daemon.log_until("lines of the log are lost");
+    let last = log.last().expect("there is one");
+    assert!(
+        last.contains("WARN  lines of the log are lost: nobody read them lines="),
+        "{last}"
+    );
+    assert!(
+        log.iter().all(|line| line.starts_with("20")),
+        "every line is whole"
+    );
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().0, Some(0));
 }
