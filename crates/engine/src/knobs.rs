@@ -120,8 +120,7 @@ impl Shared {
         self.settle(&mut knobs, decision, |_| self.executor.drain_worker(worker))
     }
 
-    /// Gives a knob back to its controllers.
-    /// Answers whether somebody had pinned it, too.
+    /// Gives a knob back to its controllers; answers whether somebody had pinned it, too.
     pub(crate) fn unpin(&self, id: KnobId, who: &str) -> (bool, DecisionView) {
         let mut knobs = self.knobs();
         let decision = knobs.arbiter.unpin(id, who, self.now());
