@@ -100,6 +100,78 @@ fn a_retired_worker_that_is_stuck_keeps_nobody_from_running() {
     end(executor);
 }
 
+/// CPU-18: workers get stuck and come back while others are scaled, restarted and drained: every task runs once, and in the end there
+/// are as many threads as wanted, none of them replaced, and no token is out.
+#[test]
+fn workers_come_back_while_everything_changes() {
+    for round in 0..6u64 {
+        let executor = start(Config {
+            stuck_after: Duration::from_nanos(1),
+            max_stuck: [0, 3, 100][round as usize % 3],
+            start_batch: 16,
+            ..small()
+        });
+        let (normal, front) = (
+            executor.class("normal").unwrap(),
+            executor.class("interactive").unwrap(),
+        );
+        let ran = Arc::new(AtomicUsize::new(0));
+        let mut random = Rng::seeded(round);
+        let (_never, nothing) = channel::<()>();
+        let nothing = Arc::new(std::sync::Mutex::new(nothing));
+        let mut handles = Vec::new();
+        for n in 0..150 {
+            let class = if n % 3 == 0 { &front } else { &normal };
+            let (inner, ran, nothing) = (class.clone(), ran.clone(), nothing.clone());
+            let long = random.below(4) == 0;
+            handles.push(class.run(move || {
+                let counted = ran.clone();
+                let part = inner.run(move || counted.fetch_add(1, SeqCst));
+                part.detach();
+                if long {
+                    let nothing = nothing.lock().unwrap();
+                    let _ = nothing.recv_timeout(Duration::from_millis(2));
+                }
+                ran.fetch_add(1, SeqCst);
+            }));
+            let id = [0, 128][random.below(2) as usize] + random.below(6) as u16;
+            let group = [Group::Front, Group::Back][random.below(2) as usize];
+            // Whether there is such a worker is all the same.
+            match random.below(5) {
+                0 => drop(executor.restart_worker(id)),
+                1 => drop(executor.drain_worker(id)),
+                2 => drop(executor.scale(group, 1 + random.below(5) as usize)),
+                3 => drop((executor.workers(), executor.rebalance())),
+                _ => std::thread::yield_now(),
+            }
+        }
+        if round % 2 == 0 {
+            end(executor);
+            assert_eq!(ran.load(SeqCst), 300);
+            continue;
+        }
+        for handle in &mut handles {
+            handle.join().unwrap();
+        }
+        eventually("all is as it should be", || {
+            let workers = executor.workers();
+            let alive = workers.iter().filter(|worker| worker.uptime.is_some());
+            let stats = executor.stats();
+            let wanted: usize = stats.groups.iter().map(|group| group.wanted).sum();
+            // One more drives tokio.
+            alive.count() == wanted + 1
+                && workers.iter().all(|worker| worker.replaced_by.is_none())
+                && stats
+                    .groups
+                    .iter()
+                    .all(|group| group.present == group.wanted)
+                && stats.running == 0
+        });
+        end(executor);
+        assert_eq!(ran.load(SeqCst), 300);
+    }
+}
+
 /// CPU-3: batches of any size end where the queue is full, and are refused by a class that is gone.
 #[test]
 fn batches_of_any_size_respect_the_limit() {
