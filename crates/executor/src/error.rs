@@ -88,6 +88,9 @@ pub enum Error {
     /// No worker has this number.
     #[error("no worker has number {0}")]
     UnknownWorker(u16),
+    /// The worker is the thread that drives tokio, which nobody stops.
+    #[error("worker {0} drives tokio's I/O: it cannot be restarted or drained")]
+    IoWorker(u16),
     /// The worker was stuck and another has taken its place; it ends when its task does.
     #[error("worker {id} was replaced by worker {by}, and ends when its task does")]
     WorkerReplaced {

@@ -266,7 +266,7 @@ impl Executor {
     /// Lets a worker finish its task, ends its thread and starts another of its number, if that is still in service.
     ///
     /// # Errors
-    /// [`Error::UnknownWorker`]; [`Error::WorkerReplaced`].
+    /// [`Error::UnknownWorker`]; [`Error::IoWorker`]; [`Error::WorkerReplaced`].
     pub fn restart_worker(&self, id: u16) -> Result<(), Error> {
         self.known(id)?;
         threads::stop(&self.pool, usize::from(id), "to be restarted");
@@ -282,9 +282,11 @@ impl Executor {
 
     fn known(&self, id: u16) -> Result<(), Error> {
         let index = usize::from(id);
-        // The thread that drives tokio is a worker nobody stops.
-        if index >= MAX_WORKERS || index == IO_WORKER || !threads::is_alive(&self.pool, index) {
+        if index >= MAX_WORKERS || !threads::is_alive(&self.pool, index) {
             return Err(Error::UnknownWorker(id));
+        }
+        if index == IO_WORKER {
+            return Err(Error::IoWorker(id));
         }
         match self.pool.worker(index).replaced_by() {
             Some(by) => Err(Error::WorkerReplaced { id, by }),
@@ -295,8 +297,8 @@ impl Executor {
     /// Ends the thread of a worker when it has finished its task, and lowers the wanted number of its group by one.
     ///
     /// # Errors
-    /// [`Error::UnknownWorker`]; [`Error::WorkerReplaced`]; [`Error::WorkerLeaving`] when that has been asked for already;
-    /// [`Error::Config`] when it is the last of its group. Nothing has changed then.
+    /// [`Error::UnknownWorker`]; [`Error::IoWorker`]; [`Error::WorkerReplaced`]; [`Error::WorkerLeaving`] when that has been asked for
+    /// already; [`Error::Config`] when it is the last of its group. Nothing has changed then.
     pub fn drain_worker(&self, id: u16) -> Result<(), Error> {
         self.known(id)?;
         self.pool.retire_worker(usize::from(id))?;

@@ -77,7 +77,7 @@ fn body(pool: Arc<Pool>, shared: Arc<WorkerShared>) {
         pool.now(),
         Some(shared.index),
         What::Started,
-        format!("{:?} worker", shared.group),
+        format!("in the {} group", shared.group),
     );
     Worker::new(pool.clone(), shared.clone(), Mode::Thread).run();
     call_hook(

@@ -28,7 +28,9 @@ Examples:
   flyball workers scale --auto
   flyball workers restart 129
   flyball workers set 128 --weight 2 --cores 0,1
-  flyball workers events --last 100";
+  flyball workers events --last 100
+
+Worker 127 is the thread that waits for sockets and timers: nobody stops it.";
 
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{STATUS}"))]

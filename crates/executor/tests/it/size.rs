@@ -236,7 +236,15 @@ fn restart_and_drain_lose_nothing() {
     meet(&normal, 3);
     assert!(thread_of(&normal).join().unwrap().starts_with("flyball-b"));
     // 127 is the thread that drives tokio, which is nobody's to stop.
-    for unknown in [127, 131, 200, 256, u16::MAX] {
+    assert!(matches!(
+        executor.restart_worker(127),
+        Err(Error::IoWorker(127))
+    ));
+    assert!(matches!(
+        executor.drain_worker(127),
+        Err(Error::IoWorker(127))
+    ));
+    for unknown in [131, 200, 256, u16::MAX] {
         assert!(
             matches!(executor.restart_worker(unknown), Err(Error::UnknownWorker(id)) if id == unknown)
         );
