@@ -6,7 +6,7 @@ use crate::decisions;
 use crate::events::EventKind;
 use crate::settings;
 use crate::shared::Shared;
-use crate::view::{DecisionView, KnobView, PinView, Time};
+use crate::view::{DecisionView, EvidenceView, KnobView, PinView, Time};
 use flyball_core::class::Group;
 use flyball_policy::control::{Arbiter, Decision, Evidence, KnobId, KnobSpec, Proposal, Rank};
 use std::time::Duration;
@@ -236,10 +236,20 @@ impl Shared {
         let refusal = view.refusal.as_deref();
         let (part, knob) = (view.part.as_str(), view.knob.as_str());
         let (from, to) = (view.from, view.to);
+        let evidence = evidence(view);
         match refusal {
-            None => tracing::info!(part, knob, from, to, "decided: {}", view.reason),
+            None => tracing::info!(part, knob, from, to, evidence, "decided: {}", view.reason),
             Some(refusal) => {
-                tracing::info!(part, knob, from, to, refusal, "refused: {}", view.reason);
+                tracing::info!(
+                    part,
+                    knob,
+                    from,
+                    to,
+                    refusal,
+                    evidence,
+                    "refused: {}",
+                    view.reason
+                );
             }
         }
         self.decisions.push(view.clone());
@@ -264,4 +274,22 @@ impl Shared {
         };
         knobs.arbiter.knobs().map(view).collect()
     }
+}
+
+/// The figures of a decision in one line: `load 0.93, queue 12 tasks`; None without any.
+fn evidence(decision: &DecisionView) -> Option<String> {
+    let figure = |evidence: &EvidenceView| {
+        let value = match evidence.value {
+            Some(value) if value.fract() == 0.0 => format!("{value}"),
+            Some(value) => format!("{value:.2}"),
+            None => "unknown".to_owned(),
+        };
+        let unit = match evidence.unit.as_str() {
+            "" => String::new(),
+            unit => format!(" {unit}"),
+        };
+        format!("{} {value}{unit}", evidence.name)
+    };
+    let figures: Vec<String> = decision.evidence.iter().map(figure).collect();
+    (!figures.is_empty()).then(|| figures.join(", "))
 }

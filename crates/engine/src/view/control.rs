@@ -19,7 +19,7 @@ pub struct EvidenceView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DecisionView {
-    /// Running number, from 0; a gap says that older decisions were dropped.
+    /// Running number, from 1. Gaps are refusals that nobody has to read: nothing would have changed, or it was refused before.
     pub number: u64,
     /// When.
     pub timestamp: Time,

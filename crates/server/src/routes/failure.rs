@@ -68,9 +68,14 @@ fn executor(error: &ExecutorError, text: String) -> Problem {
             Problem::not_found(echo(&text).into_owned())
         }
         ExecutorError::Class { .. } | ExecutorError::Schedule { .. } => Problem::invalid(text),
-        ExecutorError::Config { key, .. } => {
-            Problem::invalid("a value is not possible").at(format!("/{key}"), text)
-        }
+        ExecutorError::Config {
+            key,
+            found,
+            expected,
+        } => Problem::invalid("a value is not possible").at(
+            format!("/{key}"),
+            format!("found {}, expected {expected}", echo(found)),
+        ),
         ExecutorError::ShuttingDown => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")
         }
