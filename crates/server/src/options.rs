@@ -137,7 +137,7 @@ pub struct Limits {
     /// Connections, at least 1, beside what files the process may have open: never more than 64 below that. Default: 512.
     /// Beyond, those go that ask nothing.
     pub connections: usize,
-    /// Event streams, at least 1. Default: 32. Beyond: 429.
+    /// Event streams, at least 1, and at most half as many as connections. Default: 32. Beyond: 429.
     pub event_streams: usize,
     /// Items of a page of a list, 1 to 100,000. Default: 1,000. Beyond: 422.
     pub page: usize,

@@ -84,7 +84,9 @@ impl Server {
             token,
             options.open_figures(),
         ));
-        let app = App::new(engine, watched.clone(), limits);
+        // Streams last, so they leave connections to those who only ask something.
+        let streams = limits.event_streams.min((most / 2).max(1));
+        let app = App::new(engine, watched.clone(), limits, streams);
         let shared = Shared {
             connections: Connections::new(most),
             gates: Gates {

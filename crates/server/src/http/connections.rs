@@ -1,8 +1,8 @@
 //! The connections there are, bounded; when one more comes, who goes.
 //!
 //! Order of leaving: those that only wait to be closed, then those whose head is incomplete, then those idle between requests, then
-//! those whose body is still on its way; within each the one that has been so for longest. A request that is being answered is never
-//! cut off. So whoever opens sockets and says nothing pushes out its own kind, and whoever asks is answered.
+//! those whose body is still on its way, then those who do not read their answer; within each the one that has been so for longest. A
+//! request that is being answered to somebody who reads is never cut off. So whoever opens sockets and says nothing pushes out its own kind, and whoever asks is answered.
 //!
 //! Ages are turns of a counter rather than times: only their order matters.
 
@@ -25,6 +25,8 @@ pub(crate) enum Phase {
     Idle,
     /// The head is there, the body not all.
     Body,
+    /// Being answered, and not reading it.
+    Unread,
     /// Being answered.
     Busy,
 }
@@ -39,6 +41,8 @@ struct State {
     body: bool,
     /// Bytes of a head are there.
     partial: bool,
+    /// The socket takes nothing more of an answer.
+    unread: bool,
     closing: bool,
     verdicts: VecDeque<Option<Refusal>>,
 }
@@ -48,7 +52,11 @@ impl State {
         if self.closing {
             Phase::Closing
         } else if self.open > 0 {
-            if self.body { Phase::Body } else { Phase::Busy }
+            match (self.body, self.unread) {
+                (true, _) => Phase::Body,
+                (false, true) => Phase::Unread,
+                (false, false) => Phase::Busy,
+            }
         } else if self.partial || self.requests == 0 {
             Phase::Head
         } else {
@@ -116,6 +124,11 @@ impl Link {
     /// The first bytes of a head are there.
     pub(crate) fn partial(&self) {
         self.change(|state| state.partial = true);
+    }
+
+    /// Whether the socket takes nothing more, because the peer does not read.
+    pub(crate) fn unread(&self, unread: bool) {
+        self.change(|state| state.unread = unread);
     }
 
     /// An answer ended.
@@ -245,7 +258,7 @@ impl Connections {
         }))
     }
 
-    /// Tells the connection that has to go first that it must; returns false if every one is being answered.
+    /// Tells the connection that has to go first that it must; returns false if every one is being answered and reads.
     pub(crate) fn evict(&self) -> bool {
         let table = self.table();
         match table.order.first() {
@@ -298,6 +311,11 @@ mod tests {
         assert_eq!(young.0.phase(), Phase::Body);
         assert_eq!(evicted(&connections, &[&busy, &young]), 1);
         young.0.body_done();
+        assert!(!connections.evict());
+        // Who does not read the answer goes, and stays when it reads again.
+        young.0.unread(true);
+        assert_eq!(evicted(&connections, &[&busy, &young]), 1);
+        young.0.unread(false);
         assert!(!connections.evict());
         busy.0.answered();
         assert_eq!(busy.0.phase(), Phase::Idle);

@@ -250,13 +250,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.write_timer = None;
+            if self.write_timer.take().is_some() {
+                self.link.unread(false);
+            }
             return written;
         }
         let wait = self.waits.write;
-        let timer = self
-            .write_timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+        let timer = self.write_timer.get_or_insert_with(|| {
+            self.link.unread(true);
+            Box::pin(tokio::time::sleep(wait))
+        });
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

@@ -53,11 +53,12 @@ impl App {
         engine: Arc<Engine>,
         stage: watch::Receiver<Stage>,
         limits: &Limits,
+        streams: usize,
     ) -> Shared {
         Arc::new(App {
             engine,
             stage,
-            streams: Arc::new(Semaphore::new(limits.event_streams)),
+            streams: Arc::new(Semaphore::new(streams)),
             page: limits.page,
             json_depth: limits.json_depth,
             run: flyball_core::time::unix_nanos() / 1_000_000,

@@ -165,3 +165,21 @@ fn streams_are_bounded() {
     let freed = (0..100_000).any(|_| daemon.ask("HEAD", "/v1/events", "", "").status == 200);
     assert!(freed);
 }
+
+/// API-6: streams never take all connections, however few there are.
+#[test]
+fn streams_leave_connections_to_others() {
+    let daemon = Daemon::with(|options| options.limits.connections = 4);
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut client = daemon.connect();
+        client.send(format!(
+            "GET /v1/events HTTP/1.1\r\nhost: {}\r\n\r\n",
+            daemon.address
+        ));
+        assert_eq!(client.head().unwrap().status, 200);
+        streams.push(client);
+    }
+    daemon.get("/v1/events").problem(429);
+    assert_eq!(daemon.get("/v1/status").status, 200);
+}
