@@ -177,12 +177,15 @@ fn pipelined_requests_are_answered_in_order() {
         assert_eq!(client.receive_to("HEAD").status, 200);
         client.receive().problem(405);
     }
-    // Byte by byte it is the same.
+    // Byte by byte it is the same. (Without bodies: a refusal may be sent, and the connection closed, before such a body has come.)
     let mut client = daemon.connect();
-    for byte in round.as_bytes() {
+    let bare = format!(
+        "GET /livez HTTP/1.1\r\n{host}\r\nGET /nothing HTTP/1.1\r\n{host}\r\nPOST /livez HTTP/1.1\r\n{host}\r\n"
+    );
+    for byte in bare.as_bytes() {
         client.send([*byte]);
     }
-    for status in [200, 405, 404] {
+    for status in [200, 404, 405] {
         assert_eq!(client.receive().status, status);
     }
     // A bad head after good ones: they are answered, then it is refused.
