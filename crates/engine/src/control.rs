@@ -210,10 +210,7 @@ impl Loop {
 
     /// Tells log and stream what happened to workers.
     fn pass_events_on(&mut self) {
-        for event in self.shared.executor.events() {
-            if self.events_seen.is_some_and(|seen| event.number <= seen) {
-                continue;
-            }
+        for event in self.shared.executor.events_after(self.events_seen) {
             self.events_seen = Some(event.number);
             let view = answers::event(&event);
             tracing::info!(

@@ -96,8 +96,39 @@ impl Events {
         });
     }
 
-    pub(crate) fn list(&self) -> Vec<Event> {
+    /// The events after the one of this number, or all, oldest first.
+    pub(crate) fn after(&self, number: Option<u64>) -> Vec<Event> {
         let list = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        list.events.iter().cloned().collect()
+        let first = list.next - list.events.len() as u64;
+        let wanted = number.map_or(0, |number| number.saturating_add(1));
+        // Numbers are dense, so what is skipped need not be looked at.
+        let skip = wanted.saturating_sub(first).min(list.events.len() as u64) as usize;
+        list.events.range(skip..).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CPU-18: events are bounded, and who has seen some is given the others only.
+    #[test]
+    fn only_what_is_new_is_given() {
+        let events = Events::default();
+        assert!(events.after(None).is_empty() && events.after(Some(7)).is_empty());
+        let count = MAX_EVENTS as u64 + 10;
+        for number in 0..count {
+            events.push(Timestamp::ZERO, None, What::Scaled, number.to_string());
+        }
+        let numbers = |after| -> Vec<u64> {
+            let events = events.after(after);
+            events.iter().map(|event| event.number).collect()
+        };
+        assert_eq!(numbers(None), (10..count).collect::<Vec<_>>());
+        assert_eq!(numbers(Some(3)), numbers(None), "the oldest are gone");
+        assert_eq!(numbers(Some(count - 3)), [count - 2, count - 1]);
+        for seen in [count - 1, count, u64::MAX] {
+            assert!(numbers(Some(seen)).is_empty());
+        }
     }
 }

@@ -327,7 +327,12 @@ impl Executor {
 
     /// The last events, oldest first, at most [`MAX_EVENTS`](crate::MAX_EVENTS).
     pub fn events(&self) -> Vec<Event> {
-        self.pool.events.list()
+        self.pool.events.after(None)
+    }
+
+    /// Those of the last events that come after the one of this number (all with None), oldest first.
+    pub fn events_after(&self, number: Option<u64>) -> Vec<Event> {
+        self.pool.events.after(number)
     }
 
     fn rouse(&self) {

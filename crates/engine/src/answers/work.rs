@@ -318,9 +318,8 @@ impl Engine {
     pub fn worker_events(&self, after: Option<u64>, limit: usize) -> Vec<WorkerEventView> {
         self.shared
             .executor
-            .events()
+            .events_after(after)
             .iter()
-            .filter(|event| after.is_none_or(|after| event.number > after))
             .take(limit)
             .map(event)
             .collect()

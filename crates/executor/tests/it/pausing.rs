@@ -1,7 +1,9 @@
 //! Classes that are paused, resumed and removed.
 
 use crate::*;
-use flyball_executor::{ClassSpec, Error, Group, Rejection, Strategy, TaskError, What, yield_now};
+use flyball_executor::{
+    ClassSpec, Error, Group, Rejection, Strategy, TaskError, What, WorkerState, yield_now,
+};
 
 fn custom(group: Group) -> ClassSpec {
     ClassSpec::new("custom").with_group(group)
@@ -41,6 +43,13 @@ fn nothing_of_a_paused_class_starts() {
             });
             waiting.join().unwrap();
             assert_eq!(ran.swap(0, SeqCst), 1);
+            // A worker still on its way out of the class might take one more.
+            eventually("all workers rest", || {
+                let workers = executor.workers();
+                workers
+                    .iter()
+                    .all(|worker| worker.state == WorkerState::Idle)
+            });
             assert!(executor.pause_class(name).unwrap());
             assert!(!executor.pause_class(name).unwrap(), "it is already");
             let mut handles = Vec::new();
