@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 const ORDER: &[&str] = &[
     "flyball-core",
     "flyball-policy",
+    "flyball-limit",
     "flyball-sense",
     "flyball-executor",
     "flyball-process",

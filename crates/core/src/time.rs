@@ -7,7 +7,7 @@
 //!
 //! What takes the time as an argument can be tested under [`ManualClock`]; nothing outside this module may ask the
 //! operating system. Calendar time is a number of
-//! nanoseconds, for display only. Absent on purpose: time zones, timers.
+//! nanoseconds ([`WallTime`]), for calendar entries and display. Absent on purpose: time zones, timers.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -23,6 +23,50 @@ mod tsc;
 pub use os::{OsClock, process_cpu_nanos, thread_cpu_nanos, unix_nanos};
 #[cfg(feature = "std")]
 pub use tsc::TscClock;
+
+/// An instant of the calendar: nanoseconds since 1970 UTC, leap seconds not counted. The clock behind it is set by people and may jump
+/// either way, so no span may be measured with it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct WallTime(u64);
+
+impl WallTime {
+    /// Makes an instant from nanoseconds since 1970.
+    #[inline]
+    pub const fn from_unix_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Returns the nanoseconds since 1970.
+    #[inline]
+    pub const fn unix_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the instant that much later, at most the last that can be told (in the year 2554).
+    #[inline]
+    pub const fn saturating_add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanos_of(duration)))
+    }
+
+    /// Returns the instant that much earlier, at least 1970.
+    #[inline]
+    pub const fn saturating_sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos_of(duration)))
+    }
+
+    /// Returns how much later this is, zero if it is not.
+    #[inline]
+    pub const fn duration_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Reads the calendar.
+    #[cfg(feature = "std")]
+    #[must_use]
+    pub fn now() -> Self {
+        Self(unix_nanos())
+    }
+}
 
 /// An instant: nanoseconds since an arbitrary epoch shared by the clocks of a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -1,0 +1,22 @@
+//! Durable tasks: a queue that loses nothing it accepted, and what runs them.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `queue` | [`TaskQueue`]: what every backend can do |
+//! | `task` | what goes in and what comes out |
+
+mod error;
+mod queue;
+mod task;
+
+pub use error::Error;
+pub use flyball_policy::queue::{
+    Attempts, Cron, Dependency, Head, InvalidTask, Missed, Needs, Now, OnParentFailure, Outcome,
+    Overlap, Reason, RetryPolicy, State, TaskId, Token, Unique, UniqueConflict, Via, When,
+};
+pub use queue::{Answer, Changes, TaskQueue};
+pub use task::{
+    Accepted, Batch, Beat, Beaten, ClassRule, CommandSpec, Completion, Event, Filter, HttpSpec,
+    Idempotency, Kinds, Label, Lease, LeaseRequest, NewTask, Page, Parent, Pauses, Query, Room,
+    Run, Scope, Selection, Stats, Task, Usage, Waiting,
+};

@@ -1,0 +1,508 @@
+//! What goes into a queue and what comes out.
+
+use bytes::Bytes;
+use flyball_core::time::WallTime;
+use flyball_policy::queue::{
+    Attempts, Head, OnParentFailure, Outcome, Reason, State, TaskId, Token, When,
+};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A label: name and value.
+pub type Label = (Box<str>, Box<str>);
+
+/// A task to be taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewTask {
+    /// All that decides about its life. `after` holds parents that are in the queue already.
+    pub head: Head,
+    /// Parents in the same batch.
+    pub after: Vec<Parent>,
+    /// The name by which others of the batch call it.
+    pub reference: Option<Box<str>>,
+    /// How it runs.
+    pub run: Run,
+    /// For its handler or worker: JSON as it came. `null` if there is none.
+    pub payload: Bytes,
+    /// At most 64, to find it by.
+    pub labels: Vec<Label>,
+    /// Fields of the payload (JSON pointers) that only administrators may read.
+    pub secrets: Vec<Box<str>>,
+}
+
+/// A parent by its name in the batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// What it is called.
+    pub reference: Box<str>,
+    /// After which of its ends the task is let go.
+    pub when: When,
+}
+
+/// How a task runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Run {
+    /// As a child process.
+    Command(Box<CommandSpec>),
+    /// As a call of a URL.
+    Http(Box<HttpSpec>),
+    /// By a registered handler of its kind, else by outside workers.
+    Handler,
+}
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CommandSpec {
+    /// Program and arguments; at least the program.
+    pub argv: Vec<OsString>,
+    /// Working folder.
+    pub cwd: Option<PathBuf>,
+    /// The environment: all of it if `clear_env`, else what is added to the daemon's.
+    pub env: Vec<(OsString, OsString)>,
+    /// Whether nothing of the daemon's environment is handed down.
+    pub clear_env: bool,
+    /// File mode creation mask, 0 to 0o777.
+    pub umask: Option<u32>,
+    /// Niceness beyond the class's, 0 to 19.
+    pub nice: i32,
+    /// Whether an exit other than 0 may be retried.
+    pub retry_on_failure: bool,
+    /// Whether whoever asked was the local user, so that no allow-list is asked.
+    pub local: bool,
+}
+
+/// A call of a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSpec {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// `http://` or `https://`.
+    pub url: String,
+    /// Header fields.
+    pub headers: Vec<(String, String)>,
+    /// What is sent.
+    pub body: Option<Bytes>,
+}
+
+/// Tasks that are taken all or none.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Batch {
+    /// At most 1,000.
+    pub tasks: Vec<NewTask>,
+    /// Who repeats the request is answered as before.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What makes a repeated request one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// 1 to 255 bytes.
+    pub key: Box<str>,
+    /// Of the body, so that the same key with another body is found out.
+    pub fingerprint: [u8; 32],
+}
+
+/// A task that is in the queue, and on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its name.
+    pub id: TaskId,
+    /// What it is now.
+    pub state: State,
+    /// When it was taken; for a repeated request, the first time.
+    pub created_at: WallTime,
+    /// Whether it was there already: a repeated request, or a unique task that waits.
+    pub existing: bool,
+}
+
+/// Which kinds a lessee takes.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Kinds {
+    /// None.
+    #[default]
+    None,
+    /// All.
+    All,
+    /// These.
+    Only(Vec<Box<str>>),
+    /// All but these.
+    Except(Vec<Box<str>>),
+}
+
+/// What a lessee has room for.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Room {
+    /// CPUs, thousandths; `None`: not counted.
+    pub cpu_millis: Option<u32>,
+    /// Memory, bytes; `None`: not counted.
+    pub memory_bytes: Option<u64>,
+    /// Named resources that are free; a task that needs another one is not given.
+    pub resources: BTreeMap<Box<str>, u32>,
+}
+
+/// Asks for tasks to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseRequest {
+    /// Who asks, 1 to 128 bytes: for people to read.
+    pub worker: Box<str>,
+    /// Kinds that it takes as a handler or worker.
+    pub handlers: Kinds,
+    /// Kinds of commands that it takes.
+    pub commands: Kinds,
+    /// Kinds of calls of URLs that it takes.
+    pub http: Kinds,
+    /// How many at most, 1 to 1,000.
+    pub max: u32,
+    /// How long each is its own without a heartbeat, 1 ms to 24 h.
+    pub lease: Duration,
+    /// How long to wait for the first if there is none; zero to return at once.
+    pub wait: Duration,
+    /// What is free; `None`: tasks are given whatever they need. (Outside workers know for themselves what they can run.)
+    pub room: Option<Room>,
+}
+
+/// A task that is somebody's to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// The task.
+    pub id: TaskId,
+    /// Proves that it is theirs.
+    pub token: Token,
+    /// When it is no longer, without a heartbeat.
+    pub expires_at: WallTime,
+    /// The number of the attempt, from 1, and how many count.
+    pub attempts: Attempts,
+    /// As it was given.
+    pub head: Head,
+    /// As it was given.
+    pub run: Run,
+    /// As it was given.
+    pub payload: Bytes,
+    /// What the last attempt left with a heartbeat; at most 64 KiB.
+    pub checkpoint: Option<Bytes>,
+}
+
+/// A sign of life.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Beat {
+    /// How long the lease shall last from now; zero: as long as it was taken for.
+    pub lease: Duration,
+    /// 0 to 100.
+    pub progress: Option<f32>,
+    /// A line of text, at most 1,000 bytes.
+    pub message: Option<Box<str>>,
+    /// For the next attempt, at most 64 KiB.
+    pub checkpoint: Option<Bytes>,
+    /// Whether the task is held (true) or goes on (false): it is `paused` or `running` then, and time paused does not count for timeouts.
+    pub paused: Option<bool>,
+}
+
+/// The answer to a sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beaten {
+    /// When the lease ends now.
+    pub expires_at: WallTime,
+    /// Whether the task shall stop: somebody cancelled it.
+    pub cancelled: bool,
+}
+
+/// What a task used.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Usage {
+    /// CPU time, user and system.
+    pub cpu: Option<Duration>,
+    /// Most memory of its processes, bytes.
+    pub peak_memory_bytes: Option<u64>,
+    /// Read from storage, bytes.
+    pub read_bytes: Option<u64>,
+    /// Written to storage, bytes.
+    pub written_bytes: Option<u64>,
+    /// Exit status of a command.
+    pub exit_status: Option<i32>,
+    /// Signal that ended a command.
+    pub signal: Option<i32>,
+}
+
+/// The end of an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// The task.
+    pub id: TaskId,
+    /// Of its lease.
+    pub token: Token,
+    /// How it went. [`None`]: it did not run to its end for a cause that was not its own (drain, preemption) and waits again, at no cost of an
+    /// attempt.
+    pub outcome: Option<Outcome>,
+    /// JSON of a task that is done; at most 1 MiB.
+    pub result: Option<Bytes>,
+    /// Text of one that failed; cut at 16 KiB.
+    pub error: Option<Box<str>>,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// All that is known of a task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// Its name.
+    pub id: TaskId,
+    /// As it was given.
+    pub head: Head,
+    /// As it was given.
+    pub run: Run,
+    /// As it was given.
+    pub payload: Bytes,
+    /// As they were given.
+    pub labels: Vec<Label>,
+    /// As they were given.
+    pub secrets: Vec<Box<str>>,
+    /// What it is now.
+    pub state: State,
+    /// Why, where it did not succeed.
+    pub reason: Option<Reason>,
+    /// How often it was started.
+    pub attempts: Attempts,
+    /// When it was taken.
+    pub created_at: WallTime,
+    /// When it may start or start again, while it is scheduled.
+    pub ready_at: Option<WallTime>,
+    /// When the last attempt began.
+    pub started_at: Option<WallTime>,
+    /// When it ended for good.
+    pub ended_at: Option<WallTime>,
+    /// Who has it.
+    pub worker: Option<Box<str>>,
+    /// When the lease ends.
+    pub lease_expires_at: Option<WallTime>,
+    /// 0 to 100.
+    pub progress: Option<f32>,
+    /// The last line of text with a heartbeat.
+    pub message: Option<Box<str>>,
+    /// JSON it answered.
+    pub result: Option<Bytes>,
+    /// Text of the last failure.
+    pub error: Option<Box<str>>,
+    /// What its last attempt used.
+    pub usage: Usage,
+    /// Whether it shall stop: cancelled while it runs.
+    pub cancel_requested: bool,
+    /// The entry of the calendar that made it.
+    pub cron_of: Option<TaskId>,
+}
+
+/// Which tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// In one of these states; all if empty.
+    pub states: Vec<State>,
+    /// Of this class.
+    pub class: Option<Box<str>>,
+    /// Of this kind.
+    pub kind: Option<Box<str>>,
+    /// Of this group.
+    pub group: Option<Box<str>>,
+    /// With all of these labels.
+    pub labels: Vec<Label>,
+}
+
+/// Tasks that something shall be done to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// These; at most 1,000.
+    Ids(Vec<TaskId>),
+    /// Those that fit; at most so many in one call.
+    Filter(Filter, u32),
+}
+
+/// Asks for a page.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Query {
+    /// Which.
+    pub filter: Filter,
+    /// Those before this one: pages go from the newest to the oldest.
+    pub before: Option<TaskId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Tasks, newest first.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Page {
+    /// The tasks.
+    pub tasks: Vec<Task>,
+    /// Where the next page begins; none after the last.
+    pub next: Option<TaskId>,
+    /// Tasks whose row is damaged, met on the way.
+    pub damaged: Vec<TaskId>,
+}
+
+/// What is paused or resumed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// A class.
+    Class(Box<str>),
+    /// A kind.
+    Kind(Box<str>),
+}
+
+/// What is paused, and by whom, since when.
+pub type Pauses = BTreeMap<Scope, (Box<str>, WallTime)>;
+
+/// What a class means for the queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassRule {
+    /// Its name.
+    pub name: Box<str>,
+    /// 0 to 7.
+    pub priority: u8,
+    /// Its weight against others that have tasks waiting.
+    pub shares: u32,
+    /// Tasks of it that run at once.
+    pub concurrency: Option<u32>,
+    /// Tasks of one fairness key that run at once.
+    pub key_concurrency: Option<u32>,
+    /// Tasks of it that may wait.
+    pub queue_limit: usize,
+}
+
+/// Figures of the queue.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Stats {
+    /// Tasks by state.
+    pub by_state: BTreeMap<State, u64>,
+    /// Tasks by class and state, terminal ones left out.
+    pub by_class: BTreeMap<Box<str>, BTreeMap<State, u64>>,
+    /// Tasks by kind and state, terminal ones left out; at most 1,000 kinds.
+    pub by_kind: BTreeMap<Box<str>, BTreeMap<State, u64>>,
+    /// Since the queue was opened.
+    pub accepted: u64,
+    /// Since the queue was opened.
+    pub completed: u64,
+    /// Attempts that failed, since the queue was opened.
+    pub failed_attempts: u64,
+    /// Leases that ran out, since the queue was opened.
+    pub expired_leases: u64,
+    /// Requests refused as the queue was full, since it was opened.
+    pub refused: u64,
+    /// The store on disk, bytes.
+    pub disk_bytes: Option<u64>,
+    /// About how much memory the queue takes, bytes.
+    pub memory_bytes: Option<u64>,
+    /// What is paused.
+    pub pauses: Pauses,
+    /// Why the store has stopped.
+    pub stopped: Option<String>,
+    /// Rows that turned out to be damaged.
+    pub damaged: u64,
+}
+
+/// What a task waits for now.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// For a time.
+    Until(WallTime),
+    /// For the wait before the next attempt.
+    Backoff(WallTime),
+    /// For a parent.
+    Parent {
+        /// Which.
+        id: TaskId,
+        /// What it is.
+        state: State,
+        /// How it must end.
+        when: When,
+        /// What happens else.
+        otherwise: OnParentFailure,
+    },
+    /// Something is paused.
+    Paused(Scope),
+    /// So many of the class run already.
+    ClassLimit {
+        /// Run now.
+        running: u32,
+        /// May.
+        limit: u32,
+    },
+    /// So many of the fairness key run already.
+    KeyLimit {
+        /// Run now.
+        running: u32,
+        /// May.
+        limit: u32,
+    },
+    /// The unique key is in use.
+    Unique {
+        /// By this task.
+        by: TaskId,
+    },
+    /// Everything that may run at once runs.
+    Slots {
+        /// Run now.
+        running: u32,
+        /// May.
+        limit: u32,
+    },
+    /// A named resource, `cpu` or `memory` is not free.
+    Resource {
+        /// Which.
+        name: Box<str>,
+        /// How much it needs.
+        needs: u64,
+        /// How much is free.
+        free: u64,
+        /// How much there is at all; if that is less, it waits for ever.
+        total: u64,
+    },
+    /// A breaker is open.
+    Breaker {
+        /// Of which dependency.
+        key: Box<str>,
+        /// Until then.
+        until: Option<WallTime>,
+    },
+    /// Nobody takes its kind.
+    NobodyTakes {
+        /// For so long.
+        since: WallTime,
+    },
+    /// Others go first.
+    Turn {
+        /// So many, at least, in its class.
+        ahead: u64,
+    },
+    /// It runs.
+    Running {
+        /// Who has it.
+        worker: Box<str>,
+    },
+    /// It has ended.
+    Ended(State),
+}
+
+/// A change of a task's state, or what else happened to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Running number, dense.
+    pub number: u64,
+    /// When.
+    pub at: WallTime,
+    /// Which task.
+    pub id: TaskId,
+    /// Its kind.
+    pub kind: Box<str>,
+    /// Its class.
+    pub class: Box<str>,
+    /// What it was; none for a new task.
+    pub from: Option<State>,
+    /// What it is.
+    pub to: State,
+    /// The number of the attempt.
+    pub attempt: u32,
+    /// Why, in words: "lease expired", "retry 2 of 3 in 1.2 s", "skipped tick 2026-11-21T10:00:00Z: the last run goes on".
+    pub reason: Box<str>,
+}
