@@ -88,4 +88,14 @@ pub enum Error {
         /// The range.
         expected: &'static str,
     },
+    /// A setting of a limit is out of its range.
+    #[error("{field} of the {of} must be {expected}")]
+    Limit {
+        /// Which limit: `retry budget`, `breaker`, …
+        of: &'static str,
+        /// The setting.
+        field: &'static str,
+        /// The range.
+        expected: &'static str,
+    },
 }

@@ -12,6 +12,7 @@ extern crate std;
 
 pub mod control;
 mod error;
+pub mod limit;
 pub mod queue;
 pub mod sched;
 
