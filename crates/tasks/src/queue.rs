@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::task::{
-    Accepted, Batch, Beat, Beaten, ClassRule, Completion, Event, Lease, LeaseRequest, Page, Query,
-    Scope, Selection, Stats, Task, Waiting,
+    Accepted, Batch, Beat, Beaten, Brief, ClassRule, Completion, Event, Lease, LeaseRequest, Page,
+    Query, Scope, Selection, Stats, Task, Waiting,
 };
 use flyball_policy::queue::{TaskId, Token};
 use std::future::Future;
@@ -43,15 +43,16 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// Extends a lease.
     fn heartbeat(&self, id: TaskId, token: Token, beat: Beat) -> Answer<'_, Beaten>;
 
-    /// Ends attempts, each for itself: one stale token does not spoil the others. The order of answers is that of the request.
-    fn finish(&self, ends: Vec<Completion>) -> Answer<'_, Vec<Result<Task, Error>>>;
+    /// Ends attempts, each for itself: one stale token does not spoil the others. The order of answers is that of the request. What else is known
+    /// of the task is for [`task`](Self::task) to say: most who finish do not want it, and reading it costs more than finishing.
+    fn finish(&self, ends: Vec<Completion>) -> Answer<'_, Vec<Result<Brief, Error>>>;
 
     /// Cancels tasks: at once those that do not run, at their next heartbeat those that do. Answers those it changed, and their new state.
     /// With [`Selection::Ids`] an unknown or ended task is an error and nothing is changed.
-    fn cancel(&self, which: Selection, why: String) -> Answer<'_, Vec<Task>>;
+    fn cancel(&self, which: Selection, why: String) -> Answer<'_, Vec<Brief>>;
 
     /// Gives dead, failed, cancelled or skipped tasks fresh attempts. Errors as [`cancel`](Self::cancel).
-    fn retry(&self, which: Selection) -> Answer<'_, Vec<Task>>;
+    fn retry(&self, which: Selection) -> Answer<'_, Vec<Brief>>;
 
     /// Hands out no more tasks of a scope. Survives restarts. Answers whether it was not paused before.
     fn pause(&self, scope: Scope, by: String) -> Answer<'_, bool>;

@@ -243,6 +243,21 @@ pub struct Completion {
     pub usage: Usage,
 }
 
+/// What a task has become by a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// The task.
+    pub id: TaskId,
+    /// What it is now.
+    pub state: State,
+    /// Why, where it did not succeed.
+    pub reason: Option<Reason>,
+    /// How often it was started.
+    pub attempts: Attempts,
+    /// When it starts again, if it waits for another attempt.
+    pub ready_at: Option<WallTime>,
+}
+
 /// All that is known of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
