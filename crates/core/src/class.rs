@@ -75,6 +75,8 @@ pub struct ClassSpec {
     pub queue_limit: usize,
     /// Whether queued work in memory may be refused again under overload.
     pub sheddable: bool,
+    /// Whether a running command of the class may be paused while one of a class with a higher priority needs its slot.
+    pub preemptible: bool,
     /// How many workers may run the class at once, at least 1; `None` for no limit.
     pub concurrency: Option<u32>,
     /// The group of threads that runs the class.
@@ -96,6 +98,7 @@ impl ClassSpec {
             time_slice: Duration::from_micros(100),
             queue_limit: DEFAULT_QUEUE_LIMIT,
             sheddable: false,
+            preemptible: false,
             concurrency: None,
             group: Group::Back,
             niceness: 0,
@@ -126,12 +129,14 @@ impl ClassSpec {
                 .with_shares(256)
                 .with_latency_target(ms(1_000))
                 .with_sheddable(true)
+                .with_preemptible(true)
                 .with_niceness(10),
             Self::new("idle")
                 .with_priority(0)
                 .with_shares(16)
                 .with_latency_target(ms(10_000))
                 .with_sheddable(true)
+                .with_preemptible(true)
                 .with_niceness(19),
         ]
     }
@@ -189,6 +194,13 @@ impl ClassSpec {
     #[must_use]
     pub fn with_sheddable(mut self, sheddable: bool) -> Self {
         self.sheddable = sheddable;
+        self
+    }
+
+    /// Sets whether running commands may be paused for those of a higher priority.
+    #[must_use]
+    pub fn with_preemptible(mut self, preemptible: bool) -> Self {
+        self.preemptible = preemptible;
         self
     }
 

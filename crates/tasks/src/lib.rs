@@ -17,6 +17,6 @@ pub use flyball_policy::queue::{
 pub use queue::{Answer, Changes, TaskQueue};
 pub use task::{
     Accepted, Batch, Beat, Beaten, Brief, ClassRule, CommandSpec, Completion, Event, Filter,
-    HttpSpec, Idempotency, Kinds, Label, Lease, LeaseRequest, NewTask, Page, Parent, Pauses, Query,
-    Room, Run, Scope, Selection, Stats, Task, Usage, Waiting,
+    HttpSpec, Idempotency, IoPriority, Kinds, Label, Lease, LeaseRequest, Limit, NewTask, Page,
+    Parent, Pauses, Query, Room, Run, Scope, Selection, Stats, Task, Usage, Waiting,
 };

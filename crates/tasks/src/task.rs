@@ -67,10 +67,75 @@ pub struct CommandSpec {
     pub umask: Option<u32>,
     /// Niceness beyond the class's, 0 to 19.
     pub nice: i32,
+    /// Its turn at the disk.
+    pub io_priority: Option<IoPriority>,
+    /// CPUs it may run on; all if empty.
+    pub affinity: Vec<u16>,
+    /// Limits of the kernel, as `setrlimit` sets them: soft and hard ones alike.
+    pub limits: Vec<(Limit, u64)>,
     /// Whether an exit other than 0 may be retried.
     pub retry_on_failure: bool,
     /// Whether whoever asked was the local user, so that no allow-list is asked.
     pub local: bool,
+}
+
+/// The turn of a command at the disk; only some I/O schedulers heed it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoPriority {
+    /// The usual class. Level 0 (first) to 7.
+    BestEffort(u8),
+    /// Only when nobody else wants the disk.
+    Idle,
+}
+
+/// What the kernel limits for a command and each of its children.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Limit {
+    /// Address space, bytes.
+    AddressSpace,
+    /// Core file, bytes.
+    Core,
+    /// CPU time, seconds.
+    CpuSeconds,
+    /// Data segment, bytes.
+    Data,
+    /// A file it writes, bytes.
+    FileSize,
+    /// Open descriptors.
+    OpenFiles,
+    /// Processes of the user.
+    Processes,
+    /// Stack, bytes.
+    Stack,
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Limit; 8] = [
+        Limit::AddressSpace,
+        Limit::Core,
+        Limit::CpuSeconds,
+        Limit::Data,
+        Limit::FileSize,
+        Limit::OpenFiles,
+        Limit::Processes,
+        Limit::Stack,
+    ];
+
+    /// Its name in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Limit::AddressSpace => "address_space",
+            Limit::Core => "core",
+            Limit::CpuSeconds => "cpu_seconds",
+            Limit::Data => "data",
+            Limit::FileSize => "file_size",
+            Limit::OpenFiles => "open_files",
+            Limit::Processes => "processes",
+            Limit::Stack => "stack",
+        }
+    }
 }
 
 /// A call of a URL.
@@ -84,6 +149,10 @@ pub struct HttpSpec {
     pub headers: Vec<(String, String)>,
     /// What is sent.
     pub body: Option<Bytes>,
+    /// What the call depends on: calls that name the same share a breaker. The host and port of the URL if none is named.
+    pub dependency: Option<Box<str>>,
+    /// Whether a second, equal call may be made when the first is slow: only where the one who is called does nothing twice.
+    pub hedge: bool,
 }
 
 /// Tasks that are taken all or none.
@@ -161,6 +230,8 @@ pub struct LeaseRequest {
     pub wait: Duration,
     /// What is free; `None`: tasks are given whatever they need. (Outside workers know for themselves what they can run.)
     pub room: Option<Room>,
+    /// Only tasks of classes with a priority above this one: for who must hold something else to run them.
+    pub above: Option<u8>,
 }
 
 /// A task that is somebody's to run.

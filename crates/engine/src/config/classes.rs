@@ -85,6 +85,12 @@ pub(super) static KEYS: [Key; 20] = [
         Kind::Bool,
     ),
     Key::new(
+        "classes[].preemptible",
+        "Whether a running command may be paused while one of a class with a higher priority needs its slot.",
+        "false",
+        Kind::Bool,
+    ),
+    Key::new(
         "classes[].concurrency",
         "How many workers may run the class at once.",
         "unlimited",
@@ -258,6 +264,7 @@ fn spec_of(map: &Map<String, Json>) -> ClassSpec {
                 spec.queue_limit = json.as_u64().map_or(spec.queue_limit, |n| n as usize);
             }
             "sheddable" => spec.sheddable = json.as_bool().unwrap_or(spec.sheddable),
+            "preemptible" => spec.preemptible = json.as_bool().unwrap_or(spec.preemptible),
             "concurrency" => spec.concurrency = unsigned(json),
             "group" => {
                 let front = json.as_str() == Some("front");
@@ -284,6 +291,7 @@ fn map(spec: &ClassSpec) -> Map<String, Json> {
         ("time_slice", text(spec.time_slice)),
         ("queue_limit", spec.queue_limit.into()),
         ("sheddable", spec.sheddable.into()),
+        ("preemptible", spec.preemptible.into()),
         ("concurrency", concurrency),
         ("group", spec.group.to_string().into()),
         ("niceness", spec.niceness.into()),

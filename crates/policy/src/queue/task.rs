@@ -184,6 +184,12 @@ pub enum Outcome {
         /// Not before this long has passed, as the one who failed asks (`Retry-After`).
         after: Option<Duration>,
     },
+    /// It was not run, for a cause that is not its own and lasts (a breaker is open): it waits again, for so long at least, at no cost of an
+    /// attempt.
+    Returned {
+        /// Not before this long has passed.
+        after: Duration,
+    },
 }
 
 /// When a failed attempt is followed by another: exponential backoff with full jitter.

@@ -179,7 +179,7 @@ fn ways_of_writing() {
 fn classes_are_read() {
     let loaded = loaded(
         "classes:\n- {name: reports, shares: 128, guarantee: 0.1, ceiling: 0.5, latency_target: 10s, time_slice: 1ms, queue_limit: 50,\n   \
-         sheddable: true, concurrency: 4, group: front, niceness: 5, priority: 1, io_weight: 3}\n\
+         sheddable: true, preemptible: true, concurrency: 4, group: front, niceness: 5, priority: 1, io_weight: 3}\n\
          - {name: batch, concurrency: unlimited, ceiling: 0.9}\n",
     );
     let [reports, batch] = &loaded.config.classes[..] else {
@@ -196,7 +196,7 @@ fn classes_are_read() {
     );
     assert_eq!(reports.latency_target, Duration::from_secs(10));
     assert_eq!(reports.time_slice, Duration::from_millis(1));
-    assert!(reports.sheddable && reports.niceness == 5);
+    assert!(reports.sheddable && reports.preemptible && reports.niceness == 5);
     assert_eq!(
         (batch.shares, batch.ceiling, batch.niceness),
         (256, 0.9, 10)
