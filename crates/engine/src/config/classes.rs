@@ -22,7 +22,7 @@ use super::value::{Kind, Value, nearest};
 const GROUPS: [&str; 2] = ["front", "back"];
 
 /// The fields of a class, the name first.
-pub(super) static KEYS: [Key; 20] = [
+pub(super) static KEYS: [Key; 21] = [
     Key::new(
         "classes[].name",
         "1 to 64 characters of a-z, 0-9, _ and -; a built-in class is changed by its name.",
