@@ -13,11 +13,11 @@ use flyball_process::{
     Child, Command, Error, Exit, Isolation, Options, Slots, SpawnReason, SpawnServer,
 };
 
+use super::options::Halt;
 use super::output::{Held, Printer};
 use super::progress::{Figures, Mode, Progress};
 use super::summary::Summary;
 use super::{Plan, tag};
-use crate::args::Halt;
 use crate::input::{Next, Read, Source};
 use crate::signals;
 use crate::template::Values;

@@ -7,6 +7,7 @@
 //! loop ends nothing of any command runs.
 
 mod batch;
+mod options;
 mod output;
 mod progress;
 mod summary;
@@ -20,12 +21,13 @@ use std::sync::mpsc::{Sender, channel};
 
 use flyball_core::class::ClassSpec;
 
-use crate::args::{Color, Run};
+use crate::args::Color;
 use crate::input::{Next, Source};
 use crate::signals;
 use crate::template::Template;
 use crate::{cannot_write, complain};
 use batch::{Batch, Event};
+pub(crate) use options::Run;
 
 const SEPARATOR: &str = ":::";
 
@@ -69,6 +71,7 @@ pub(crate) fn run(options: Run) -> ExitCode {
 }
 
 fn plan(options: Run, events: &Sender<Event>) -> Result<(Plan, Source), String> {
+    options.bounds.check()?;
     let built_in = ClassSpec::built_in();
     let known: Vec<&str> = built_in.iter().map(|class| class.name.as_str()).collect();
     let class = built_in

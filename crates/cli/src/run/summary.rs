@@ -9,8 +9,8 @@ use flyball_core::units::{format_duration, format_size};
 use flyball_process::{Error, Exit};
 
 use super::batch::with_cause;
+use super::options::{Jobs, KILL_AFTER};
 use super::{Plan, SEPARATOR};
-use crate::args::{Jobs, KILL_AFTER};
 use crate::quote;
 use crate::template::Values;
 
@@ -165,6 +165,9 @@ impl Summary {
         }
         if let Some(nice) = options.nice {
             option("--nice", Some(nice.to_string()));
+        }
+        for (flag, value) in options.bounds.words() {
+            option(flag, Some(value));
         }
         // Each command gets the inputs that it had; all have as many, except the last under -n and any under -X.
         let each = self

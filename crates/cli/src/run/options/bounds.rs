@@ -1,0 +1,71 @@
+//! Options that bound what all commands of a run take together, or wait for room on the machine.
+
+use clap::Args;
+use flyball_core::units::format_size;
+
+use super::values::{Load, MemoryEach, parse_load, parse_memory_each, parse_size_above_zero};
+
+/// Bounds on memory, load, CPU and I/O.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Bounds {
+    /// Start no command while the machine's load is above this: a number, or a percentage of the CPUs
+    #[arg(long, value_name = "N|N%", help_heading = HEADING, value_parser = parse_load)]
+    pub(crate) load: Option<Load>,
+    /// Start no command while less memory than this is free: 500M, 2GiB
+    #[arg(long, value_name = "SIZE", help_heading = HEADING, value_parser = parse_size_above_zero)]
+    pub(crate) memfree: Option<u64>,
+    /// Memory for all commands together: 4G
+    #[arg(long, value_name = "SIZE", help_heading = HEADING, value_parser = parse_size_above_zero)]
+    pub(crate) mem: Option<u64>,
+    /// Memory for each command: a size, or `auto` for the peak that this command was seen to take
+    #[arg(long, value_name = "SIZE|auto", help_heading = HEADING, value_parser = parse_memory_each)]
+    pub(crate) mem_each: Option<MemoryEach>,
+    /// CPU for all commands together (belongs to a later build)
+    #[arg(long, value_name = "N%", help_heading = HEADING)]
+    pub(crate) cpu: Option<String>,
+    /// I/O for all commands together (belongs to a later build)
+    #[arg(long, value_name = "RATE", help_heading = HEADING)]
+    pub(crate) io: Option<String>,
+}
+
+const HEADING: &str = "Bounds";
+
+impl Bounds {
+    /// Refuses what this build has not.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let absent = [
+            (
+                self.load.is_some(),
+                "--load: this build does not watch the load of the machine; -j is there",
+            ),
+            (
+                self.memfree.is_some() || self.mem.is_some() || self.mem_each.is_some(),
+                "--memfree, --mem and --mem-each: this build does not bound memory; -j is there",
+            ),
+            (
+                self.cpu.is_some(),
+                "--cpu: a bound on the CPU time of all commands together belongs to a later build; -j, --class and --nice are there",
+            ),
+            (
+                self.io.is_some(),
+                "--io: a bound on the I/O of all commands together belongs to a later build; --class batch and idle step back",
+            ),
+        ];
+        match absent.into_iter().find(|(asked, _)| *asked) {
+            Some((_, what)) => Err(what.to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// As they would be typed, for the command that reruns: option and value.
+    pub(crate) fn words(&self) -> impl Iterator<Item = (&'static str, String)> {
+        [
+            ("--load", self.load.map(|load| load.to_string())),
+            ("--memfree", self.memfree.map(format_size)),
+            ("--mem", self.mem.map(format_size)),
+            ("--mem-each", self.mem_each.map(|each| each.to_string())),
+        ]
+        .into_iter()
+        .filter_map(|(option, value)| Some((option, value?)))
+    }
+}
