@@ -8,22 +8,51 @@ use crate::knobs::Knobs;
 use crate::settings;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
+#[cfg(feature = "tasks")]
+use crate::tasks::Part;
 use flyball_core::class::Group;
 use flyball_executor::{Class, Executor, ShutdownReport};
 use flyball_sense::Root;
+#[cfg(feature = "tasks")]
+use flyball_tasks::TaskQueue;
 use std::fmt;
+#[cfg(feature = "tasks")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 /// What a program says beside the configuration.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Options {
     /// Where the kernel's files are; another root in tests, with captured trees.
     pub root: Root,
     /// Settings of the executor that are code: tokio runtime, hooks, context, thread name, stack size, pinning. What the configuration
     /// has a key for is taken from there.
     pub executor: flyball_executor::Config,
+    /// The folder that durable tasks and the outputs of commands are kept in, in place of `queue.state_dir`. Without either there is no
+    /// queue.
+    #[cfg(feature = "tasks")]
+    pub state_dir: Option<PathBuf>,
+    /// A queue of durable tasks in place of the embedded one.
+    #[cfg(feature = "tasks")]
+    pub queue: Option<Arc<dyn TaskQueue>>,
+    /// How commands are started; without it command tasks are refused. The program's `main` must have called [`flyball_process::init`].
+    #[cfg(feature = "tasks")]
+    pub commands: Option<flyball_process::Options>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Options");
+        out.field("root", &self.root)
+            .field("executor", &self.executor);
+        #[cfg(feature = "tasks")]
+        out.field("state_dir", &self.state_dir)
+            .field("queue", &self.queue.is_some())
+            .field("commands", &self.commands);
+        out.finish()
+    }
 }
 
 /// A running engine. It owns its threads; dropping it cancels what is queued and ends them.
@@ -80,7 +109,16 @@ impl Engine {
     /// # Errors
     /// As [`Engine::start`].
     pub fn start_with(loaded: Loaded, options: Options) -> Result<Self, Error> {
-        let Options { root, executor } = options;
+        let Options {
+            root,
+            executor,
+            #[cfg(feature = "tasks")]
+                state_dir: _,
+            #[cfg(feature = "tasks")]
+            queue,
+            #[cfg(feature = "tasks")]
+                commands: _,
+        } = options;
         let cpus = flyball_executor::available_parallelism();
         let config = loaded.config.clone();
         let parallelism = settings::parallelism(cpus, &executor);
@@ -91,7 +129,16 @@ impl Engine {
             settings::range(&config, Group::Back, parallelism, cpus),
             settings::parallelism_range(parallelism),
         );
-        let shared = Arc::new(Shared::new(executor, loaded, cpus, knobs));
+        #[cfg(feature = "tasks")]
+        let tasks = Part::new(queue, config.scheduler.enabled);
+        let shared = Arc::new(Shared::new(
+            executor,
+            loaded,
+            cpus,
+            knobs,
+            #[cfg(feature = "tasks")]
+            tasks,
+        ));
         shared.set_key_limits(None, &config)?;
         let owned = shared.clone();
         let thread = std::thread::Builder::new()
@@ -114,6 +161,15 @@ impl Engine {
     /// The executor's, which lists those there are.
     pub fn class(&self, name: &str) -> Result<Class, Error> {
         Ok(self.shared.executor.class(name)?)
+    }
+
+    /// The queue of durable tasks.
+    ///
+    /// # Errors
+    /// [`Error::Off`] while it is switched off, [`Error::Unavailable`] where nobody said where to keep tasks.
+    #[cfg(feature = "tasks")]
+    pub fn tasks(&self) -> Result<Arc<dyn TaskQueue>, Error> {
+        self.shared.tasks.queue()
     }
 
     /// The worker pool.

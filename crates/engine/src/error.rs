@@ -47,6 +47,18 @@ pub enum Error {
         /// The setting that switches it on.
         setting: &'static str,
     },
+    /// There is no such part here.
+    #[error("{part} is not available: {why}")]
+    Unavailable {
+        /// The part.
+        part: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// The queue of durable tasks refused.
+    #[cfg(feature = "tasks")]
+    #[error(transparent)]
+    Tasks(#[from] flyball_tasks::Error),
     /// It does not go together with how things are now.
     #[error("{0}")]
     Conflict(String),

@@ -18,6 +18,7 @@
 //! | `apply` | changes of the configuration while it runs, whole or not at all |
 //! | `control` | the control loop |
 //! | `knobs`, `decisions` | the arbiter's knobs and what its decisions do; their log |
+//! | `tasks` | durable tasks: the queue, and what runs them (feature `tasks`) |
 //! | `snapshot` | one look at machine and executor, and those that are kept |
 //! | `usage`, `health` | judgements on them (pure) |
 //! | `events` | the bounded stream of what happened |
@@ -36,6 +37,8 @@ pub mod knobs;
 mod settings;
 mod shared;
 pub mod snapshot;
+#[cfg(feature = "tasks")]
+mod tasks;
 pub mod usage;
 pub mod view;
 
@@ -43,3 +46,5 @@ pub use answers::{DecisionQuery, ScaleRequest, WorkerChange};
 pub use decisions::MAX_DECISIONS;
 pub use engine::{Engine, Options};
 pub use error::Error;
+#[cfg(feature = "tasks")]
+pub use tasks::Draft;

@@ -142,3 +142,14 @@ pub(crate) fn executor(config: &Config, cpus: usize, base: executor::Config) -> 
 pub(crate) fn classes(config: &Config) -> Vec<ClassSpec> {
     config.classes.to_vec()
 }
+
+/// When a failed attempt is followed by another, where a task does not say.
+#[cfg(feature = "tasks")]
+pub(crate) fn retry_policy(config: &Config) -> flyball_tasks::RetryPolicy {
+    let scheduler = &config.scheduler;
+    flyball_tasks::RetryPolicy {
+        max_attempts: scheduler.retry_attempts,
+        base: scheduler.retry_delay,
+        cap: scheduler.retry_delay_max,
+    }
+}

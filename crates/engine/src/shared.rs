@@ -5,6 +5,8 @@ use crate::decisions::Decisions;
 use crate::events::{EventKind, Events};
 use crate::knobs::Knobs;
 use crate::snapshot::History;
+#[cfg(feature = "tasks")]
+use crate::tasks::Part;
 use crate::view::Time;
 use arc_swap::ArcSwap;
 use flyball_core::time::{Source, Timestamp};
@@ -34,6 +36,8 @@ pub(crate) struct Shared {
     /// Counts looks of the control loop, so that others can tell that it lives.
     pub(crate) ticks: AtomicU64,
     pub(crate) draining: AtomicBool,
+    #[cfg(feature = "tasks")]
+    pub(crate) tasks: Part,
     signal: Mutex<Signal>,
     signalled: Condvar,
 }
@@ -59,7 +63,13 @@ pub(crate) enum Woken {
 }
 
 impl Shared {
-    pub(crate) fn new(executor: Executor, loaded: Loaded, cpus: usize, knobs: Knobs) -> Self {
+    pub(crate) fn new(
+        executor: Executor,
+        loaded: Loaded,
+        cpus: usize,
+        knobs: Knobs,
+        #[cfg(feature = "tasks")] tasks: Part,
+    ) -> Self {
         let clock = Source::best();
         Shared {
             executor,
@@ -76,6 +86,8 @@ impl Shared {
             lacks: ArcSwap::default(),
             ticks: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            #[cfg(feature = "tasks")]
+            tasks,
             signal: Mutex::default(),
             signalled: Condvar::new(),
         }

@@ -14,7 +14,7 @@ use flyball_policy::sched::place::Strategy;
 
 use super::choices::*;
 use super::classes::Classes;
-use super::field::{Field, MapList, Secret};
+use super::field::{Counts, Field, MapList, Secret};
 use super::schema::{Key, integer, number, percent, rate, size, time};
 use super::value::{Kind, Value};
 
@@ -196,7 +196,7 @@ block! {
         enabled: bool = "true", Kind::Bool;
         /// How classes share the CPU.
         algorithm: Algorithm = "cfs", Kind::Choice(&ALGORITHMS);
-        /// How long a task of the daemon may run that names no time itself.
+        /// How long a durable task may run that names no time itself; closures and futures of a program have no timeout unless they name one.
         task_timeout: Duration = "30s", time(1, 365 * DAY);
         /// How often the control loop's fast tick runs while there is work.
         control_interval: Duration = "10ms", time(1, SECOND), restart();
@@ -304,18 +304,51 @@ block! {
 }
 
 block! {
+    /// When a breaker opens, and when it closes again.
+    TaskBreaker at "scheduler.breaker" {
+        /// The part of calls in the window that must fail for a breaker to open.
+        failure_percent: f64 = "50", Kind::Percent { min: 1.0, max: 100.0 };
+        /// A call that takes longer counts as slow.
+        slow_after: Duration = "1m", time(1, DAY);
+        /// The part of calls in the window that must be slow for a breaker to open.
+        slow_percent: f64 = "100", Kind::Percent { min: 1.0, max: 100.0 };
+        /// How far back calls count.
+        window: Duration = "1m", time(SECOND, DAY);
+        /// Calls that the window must hold before anything is judged.
+        min_calls: u32 = "10", integer(1, 1_000_000), unit("calls");
+        /// How long a breaker stays open before calls probe whether the dependency is back.
+        open_for: Duration = "30s", time(10, DAY);
+        /// Probes that must succeed, one after the other, for it to close.
+        probes: u32 = "3", integer(1, 1_000), unit("calls");
+    }
+}
+
+block! {
     /// Running durable tasks.
     TaskScheduler at "scheduler" {
-        /// Whether queued tasks are started.
+        /// Whether durable tasks are taken and run; when it is off the queue is closed, and what is in it stays on disk.
         enabled: bool = "true", Kind::Bool;
-        /// Queued tasks that run at once.
+        /// Durable tasks that run here at once.
         max_concurrency: u32 = "100", integer(1, 1_000_000), unit("tasks");
         /// Whether breakers open on failing dependencies.
         circuit_breaker: bool = "true", Kind::Bool;
         /// Attempts of a task that names no number itself, the first included.
         retry_attempts: u32 = "3", integer(1, 1_000), unit("attempts");
+        /// The wait before the second attempt is at most this, by chance, and at most twice as long before each further one.
+        retry_delay: Duration = "1s", time(0, DAY);
+        /// The most that the wait between attempts grows to.
+        retry_delay_max: Duration = "5m", time(0, 30 * DAY);
+        /// The most that retries may be of the attempts of a kind; those beyond wait.
+        retry_budget_percent: f64 = "20", percent();
         /// Whether workers and dependencies are checked.
         health_checks: bool = "true", Kind::Bool;
+        /// Named resources that running tasks share, and how many there are of each: `{gpu: 2}`.
+        resources: Counts = "{}", Kind::Counts { max: 10_000 };
+        /// The CPUs that running tasks may need together, as they say themselves; `auto` is the pool's parallelism.
+        max_cpus: Option<f64> = "auto", number(0.001, 10_000.0), or("auto");
+        /// The memory that running tasks may need together, as they say themselves; `auto` is 80% of what the machine or its cgroup has.
+        max_memory: Option<u64> = "auto", size(MIB, 1024 * TIB), or("auto");
+        + breaker: TaskBreaker, "When a breaker opens, and when it closes again.";
     }
 }
 
@@ -526,6 +559,8 @@ block! {
         behind_tls_proxy: bool = "false", Kind::Bool, restart();
         /// Host names, with port, that requests may be addressed to, beside the address that is listened on.
         allowed_hosts: Vec<String> = "[]", Kind::Texts, restart();
+        /// How long the daemon goes on answering after it was asked to end, with `/readyz` at 503, so that who balances over several daemons looks elsewhere first.
+        drain_delay: Duration = "0s", time(0, 10 * MINUTE);
         + limits: ServerLimits, "What clients may take.";
         + log: ServerLog, "The daemon's log.";
         + tls: ServerTls, "TLS of the daemon itself.";

@@ -6,6 +6,7 @@ use super::blocks::Config;
 use super::error::{Fault, Faults, Problem, pointer_of};
 use super::layers::{Layer, printed};
 use super::schema;
+use super::value::clip;
 
 /// Finds pairs of values that do not go together. Pairs with a key that is wrong in itself are left out: its default, which stands in
 /// for it, would accuse the other.
@@ -74,6 +75,11 @@ pub(super) fn check(
             optimizer.min_cpu_percent > optimizer.max_cpu_percent,
         ),
     ];
+    pairs.push((
+        "scheduler.retry_delay".to_owned(),
+        "scheduler.retry_delay_max".to_owned(),
+        config.scheduler.retry_delay > config.scheduler.retry_delay_max,
+    ));
     pairs.extend(watched.map(|(block, warn, max)| {
         (
             format!("{block}.warn_percent"),
@@ -125,4 +131,75 @@ pub(super) fn check(
             &|_, _| "a certificate and its private key go together, and one is missing".into(),
         );
     }
+    commands(config, settings, faults);
+    for name in ["cpu", "memory"] {
+        if config.scheduler.resources.contains_key(name) {
+            let found = format!("a resource called {name}");
+            let expected = "another name: scheduler.max_cpus and scheduler.max_memory bound these";
+            item(
+                settings,
+                "scheduler.resources",
+                name,
+                found,
+                expected,
+                faults,
+            );
+        }
+    }
+}
+
+/// What commands may do must leave no doubt which program, folder or variable is meant.
+fn commands(config: &Config, settings: &Layer, faults: &mut Faults) {
+    let commands = &config.commands;
+    for (key, paths) in [
+        ("commands.programs", &commands.programs),
+        ("commands.folders", &commands.folders),
+    ] {
+        for (index, path) in paths.iter().enumerate() {
+            let plain = path
+                .components()
+                .all(|part| !matches!(part, std::path::Component::ParentDir));
+            if !path.is_absolute() || !plain {
+                let found = format!("{:?}", clip(&path.to_string_lossy(), 100));
+                let expected = "an absolute path without ..";
+                item(settings, key, &index.to_string(), found, expected, faults);
+            }
+        }
+    }
+    for (index, name) in commands.environment.iter().enumerate() {
+        if name.is_empty() || name.contains('=') {
+            let found = format!("{:?}", clip(name, 100));
+            let expected = "the name of a variable";
+            let key = "commands.environment";
+            item(settings, key, &index.to_string(), found, expected, faults);
+        }
+    }
+}
+
+/// Says what is wrong with an item of a list, or an entry of a map.
+fn item(
+    settings: &Layer,
+    key: &'static str,
+    step: &str,
+    found: String,
+    expected: &str,
+    faults: &mut Faults,
+) {
+    let number = step.bytes().all(|b| b.is_ascii_digit());
+    faults.push(Fault {
+        origin: settings[key].origin.clone(),
+        key: if number {
+            format!("{key}[{step}]")
+        } else {
+            format!("{key}.{step}")
+        },
+        pointer: format!("{}/{step}", pointer_of(key)),
+        problem: Problem::Wrong {
+            found,
+            why: None,
+            expected: expected.to_owned(),
+            nearest: None,
+        },
+        snippet: None,
+    });
 }

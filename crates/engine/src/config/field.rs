@@ -196,6 +196,22 @@ impl<T: Field> Field for Vec<T> {
 /// A list of maps that is kept as it is: of parts that read it by themselves.
 pub type Maps = Vec<serde_json::Map<String, serde_json::Value>>;
 
+/// Whole numbers by name.
+pub type Counts = std::collections::BTreeMap<String, u32>;
+
+impl Field for Counts {
+    fn take(value: &Value, key: &'static str) -> Self {
+        match value {
+            Value::Counts(counts) => counts.clone(),
+            other => mismatch(other, key),
+        }
+    }
+
+    fn give(&self, _: &Key) -> Value {
+        Value::Counts(self.clone())
+    }
+}
+
 /// [`Maps`] in a field. (A plain `Vec` of maps would be a list of texts.) Printed for debugging, fields whose names say that they are
 /// secrets are masked.
 #[derive(Clone, Default, PartialEq)]

@@ -10,7 +10,9 @@ use super::error::{Faults, Path, Problem};
 use super::origin::Origin;
 use super::schema::{self, Found, Key};
 use super::tree::{self, Data, Entry, Locate, Mark, Node};
-use super::value::{Kind, MAX_ITEMS, Value, Wrong, names_secret, nearest};
+use super::value::{
+    Kind, MAX_COUNT_NAME, MAX_COUNTS, MAX_ITEMS, Value, Wrong, clip, names_secret, nearest,
+};
 
 /// A value, how it was written, and where.
 #[derive(Clone, Debug, PartialEq)]
@@ -183,7 +185,9 @@ impl<'a> Walk<'a> {
     pub(super) fn node_of_text(&mut self, key: &Key, text: &str) -> Option<Node> {
         let text = text.trim();
         match key.kind {
-            Kind::Classes | Kind::Maps => tree::parse(text, self.locate, &mut self.faults),
+            Kind::Classes | Kind::Maps | Kind::Counts { .. } => {
+                tree::parse(text, self.locate, &mut self.faults)
+            }
             kind if kind.is_list() && text.starts_with('[') => {
                 tree::parse(text, self.locate, &mut self.faults)
             }
@@ -221,6 +225,10 @@ impl<'a> Walk<'a> {
                     Kind::Maps => self.maps(items, path),
                     _ => self.list(key, items, path),
                 };
+                value.map(|value| (value, None))
+            }
+            (Data::Map(entries), Kind::Counts { max }) => {
+                let value = self.counts(key, entries, max, node, path);
                 value.map(|value| (value, None))
             }
             _ => {
@@ -317,6 +325,60 @@ impl<'a> Walk<'a> {
             }
         }
         good.then_some(Value::List(list))
+    }
+
+    /// A map of names to whole numbers.
+    fn counts(
+        &mut self,
+        key: &Key,
+        entries: &[Entry],
+        max: u32,
+        node: &Node,
+        path: &Path<'_>,
+    ) -> Option<Value> {
+        if entries.len() > MAX_COUNTS {
+            let why = Wrong {
+                why: Some(format!("{} names", entries.len())),
+                nearest: None,
+            };
+            self.wrong(node, node.mark, path, key.expected(), why);
+            return None;
+        }
+        let mut counts = BTreeMap::new();
+        for Entry { key, mark, node } in entries {
+            let path = Path::Key(path, key);
+            let letters =
+                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+            if key.is_empty() || key.len() > MAX_COUNT_NAME || !key.bytes().all(letters) {
+                let problem = Problem::Wrong {
+                    found: format!("the name {:?}", clip(key, MAX_COUNT_NAME)),
+                    why: None,
+                    expected: format!("1 to {MAX_COUNT_NAME} characters of a-z, 0-9, _ and -"),
+                    nearest: None,
+                };
+                self.faults.add((self.locate)(*mark), &path, problem);
+                continue;
+            }
+            let kind = Kind::Integer {
+                min: 0,
+                max: i64::from(max),
+            };
+            let read = match &node.data {
+                Data::Scalar { text, plain } => kind.read(text, *plain).ok(),
+                _ => None,
+            };
+            let count = match read {
+                Some(Value::Integer(count)) => u32::try_from(count).ok(),
+                _ => None,
+            };
+            match count {
+                Some(count) => {
+                    counts.insert(key.to_string(), count);
+                }
+                None => self.mismatch(node, node.mark, &path, kind.expected()),
+            }
+        }
+        (counts.len() == entries.len()).then_some(Value::Counts(counts))
     }
 
     /// A list of maps that a part reads by itself.

@@ -35,7 +35,7 @@ pub use blocks::*;
 pub use choices::*;
 pub use classes::Classes;
 pub use error::{Errors, Fault, MAX_FAULTS, Problem};
-pub use field::{MapList, Maps, Secret};
+pub use field::{Counts, MapList, Maps, Secret};
 pub use load::{Change, Loaded, Notice, load};
 pub use origin::Origin;
 pub use page::{schema_json, schema_markdown, schema_text};

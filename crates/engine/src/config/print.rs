@@ -106,6 +106,10 @@ fn write_setting(out: &mut String, depth: usize, name: &str, key: &Key, setting:
                 );
             }
         }
+        Value::Counts(_) => {
+            let json = yaml_json(&setting.value.to_json());
+            line(out, depth, format_args!("{name}: {json}"));
+        }
         Value::Text(text) => line(out, depth, format_args!("{name}: {}", yaml_text(text))),
         value => {
             let text = layers::printed(key, value, setting.text.as_deref());

@@ -159,15 +159,13 @@ pub const ALIASES: [Alias; 2] = [
 
 /// Keys (or all keys below them) that have no effect in this build, and the part that is missing. Where several fit, the longest
 /// counts; an empty part says that this build has it.
-const ABSENT: [(&str, &str); 28] = [
+const ABSENT: &[(&str, &str)] = &[
     ("performance.optimization_level", "optimizer"),
     ("memory_pool", "memory pool"),
-    ("cpu_scheduler.task_timeout", "task queue"),
     ("cpu_scheduler.control_interval", "throttling"),
     ("throttling", "throttling"),
     ("io_throttler", "I/O throttler"),
     ("cache", "cache"),
-    ("scheduler", "task queue"),
     ("allocator", "resource allocator"),
     ("monitor.bottleneck_detection", "bottleneck detection"),
     ("monitor.recommendations", "recommendations"),
@@ -186,14 +184,26 @@ const ABSENT: [(&str, &str); 28] = [
     ("monitor.disk", "disk monitor"),
     ("profiler", "profiler"),
     ("optimizer", "optimizer"),
-    ("queue", "task queue"),
-    ("queue.state_dir", ""),
+    ("queue.url", "PostgreSQL and NATS"),
 ];
 
+/// The same of a build without durable tasks.
+const ABSENT_TASKS: &[(&str, &str)] = if cfg!(feature = "tasks") {
+    &[]
+} else {
+    &[
+        ("cpu_scheduler.task_timeout", "task queue"),
+        ("scheduler", "task queue"),
+        ("queue", "task queue"),
+        ("queue.state_dir", ""),
+        ("commands", "command tasks"),
+        ("classes[].preemptible", "command tasks"),
+    ]
+};
+
 /// The same for blocks whose keys are listed by themselves.
-const ABSENT_BELOW: [(&str, &str); 7] = [
+const ABSENT_BELOW: [(&str, &str); 6] = [
     ("server.tls", "TLS"),
-    ("commands", "command tasks"),
     ("alerts", "alerting"),
     ("classes[].io_priority", "I/O throttler"),
     ("classes[].io_guarantee", "I/O throttler"),
@@ -208,6 +218,7 @@ fn absent_part(path: &str) -> Option<&'static str> {
     };
     ABSENT
         .iter()
+        .chain(ABSENT_TASKS)
         .chain(&ABSENT_BELOW)
         .filter(|(prefix, _)| below(prefix))
         .max_by_key(|(prefix, _)| prefix.len())

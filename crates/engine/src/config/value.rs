@@ -4,6 +4,7 @@
 //! file, the environment, a flag or the API. Scalars follow the core schema of YAML 1.2: `no` and `on` are words, not
 //! booleans, and a quoted `"5"` is no number.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -13,6 +14,11 @@ use flyball_core::units::{self, ParseError};
 pub(super) const MAX_TEXT: usize = 4096;
 /// The most items of one list.
 pub(super) const MAX_ITEMS: usize = 1024;
+
+/// The most names of one map of counts.
+pub(super) const MAX_COUNTS: usize = 64;
+/// The longest name in a map of counts, bytes.
+pub(super) const MAX_COUNT_NAME: usize = 64;
 
 /// A type with its range.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,6 +86,11 @@ pub enum Kind {
     Classes,
     /// A list of up to 1,024 maps.
     Maps,
+    /// A map of names to whole numbers, up to 64.
+    Counts {
+        /// The most of each, inclusive; the least is 0.
+        max: u32,
+    },
 }
 
 /// One valid value.
@@ -106,6 +117,8 @@ pub enum Value {
     List(Vec<String>),
     /// A list of maps.
     Maps(Vec<serde_json::Map<String, serde_json::Value>>),
+    /// Whole numbers by name.
+    Counts(BTreeMap<String, u32>),
 }
 
 /// Prints scalars as they are read, lists and maps as JSON.
@@ -120,7 +133,7 @@ impl fmt::Display for Value {
             Self::Rate(bytes) => f.write_str(&units::format_rate(*bytes)),
             Self::Text(text) => f.write_str(text),
             Self::Word(word) => f.write_str(word),
-            Self::List(_) | Self::Maps(_) => write!(f, "{}", self.to_json()),
+            Self::List(_) | Self::Maps(_) | Self::Counts(_) => write!(f, "{}", self.to_json()),
         }
     }
 }
@@ -148,6 +161,11 @@ impl Value {
                 .cloned()
                 .map(serde_json::Value::Object)
                 .collect(),
+            Self::Counts(counts) => counts
+                .iter()
+                .map(|(name, count)| (name.clone(), serde_json::Value::from(*count)))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
             _ => self.to_string().into(),
         }
     }
@@ -192,6 +210,7 @@ impl Kind {
             Self::Paths => "list of paths",
             Self::Classes => "list of classes",
             Self::Maps => "list of maps",
+            Self::Counts { .. } => "map of counts",
         }
     }
 
@@ -222,6 +241,7 @@ impl Kind {
                 Some(&units::format_duration(*max)),
             ),
             Self::Choice(words) | Self::Choices(words) => Some(words.join(", ")),
+            Self::Counts { max } => span(&0, Some(max)),
             _ => None,
         }
     }
@@ -242,6 +262,11 @@ impl Kind {
             Self::Paths => return "a list of paths".into(),
             Self::Classes => return "a list of classes".into(),
             Self::Maps => return "a list of maps".into(),
+            Self::Counts { max } => {
+                return format!(
+                    "a map of up to {MAX_COUNTS} names, each with an integer from 0 to {max}"
+                );
+            }
             Self::Integer { .. } => ("an integer", ""),
             Self::Number { .. } => ("a number", ""),
             Self::Percent { .. } => ("a percentage", ""),
@@ -310,7 +335,7 @@ impl Kind {
                 Err(_) => Err(Wrong::default()),
             },
             Self::Text | Self::Path | Self::Texts | Self::Paths => read_text(self, text),
-            Self::Classes | Self::Maps => Err(Wrong::default()),
+            Self::Classes | Self::Maps | Self::Counts { .. } => Err(Wrong::default()),
         }
     }
 }

@@ -68,6 +68,9 @@ fn written(kind: Kind) -> BoxedStrategy<String> {
                 format!("[{}]", classes.join(", "))
             })
             .boxed(),
+        Kind::Counts { max } => proptest::collection::btree_map("[a-z0-9_-]{1,9}", 0..=max, 0..4)
+            .prop_map(|counts| serde_json::to_string(&counts).expect("JSON"))
+            .boxed(),
         Kind::Maps => (quoted(), quoted(), any::<f64>())
             .prop_map(|(key, text, number)| {
                 let map = serde_json::json!([{"n": number, "list": [null, 1, [true]]}]).to_string();
@@ -135,8 +138,10 @@ proptest! {
         let sources = Sources::new().with_text("flyball.yaml", file.clone());
         let first = load(&sources);
         if let Err(errors) = &first {
-            // Each value is right; some do not go together.
-            let conflicts = errors.faults().iter().all(|fault| matches!(fault.problem, Problem::Conflict { .. }));
+            // Each value is right; some do not go together, and paths of commands must be absolute.
+            let conflicts = errors.faults().iter().all(|fault| {
+                matches!(fault.problem, Problem::Conflict { .. }) || fault.key.starts_with("commands.")
+            });
             prop_assert!(conflicts, "{errors}\n{file}");
         }
         if let Ok(one) = first {
