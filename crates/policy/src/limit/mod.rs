@@ -2,10 +2,24 @@
 //!
 //! | module | what it decides |
 //! |---|---|
+//! | `backoff` | when a failed call is tried again, if at all |
+//! | `breaker` | whether a dependency is spared, and how it is tried again |
+//! | `bulkhead` | how many calls are out at once, and how many wait |
+//! | `hedge` | when a slow call is made a second time |
 //! | `retry_budget` | whether a failed call may be tried again at all, given how many others are |
 //!
 //! All are told the time, hold bounded memory, and know nothing of calls but that they began and how they ended.
 
+mod backoff;
+mod breaker;
+mod bulkhead;
+mod hedge;
 mod retry_budget;
 
+pub use backoff::Backoff;
+pub use breaker::{
+    Breaker, BreakerConfig, BreakerState, BreakerStatus, Forced, Refusal, Ticket, Verdict,
+};
+pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadStats, Entry, WaiterId};
+pub use hedge::{Hedge, HedgeConfig, HedgeDelay, HedgeStats};
 pub use retry_budget::{RetryBudget, RetryBudgetConfig, RetryBudgetStats};

@@ -225,7 +225,7 @@ impl RetryBudget {
 mod tests {
     use std::vec::Vec;
 
-    use proptest::prelude::*;
+    use proptest::prelude::{Just, ProptestConfig, prop, prop_assert, prop_oneof, proptest};
 
     use super::*;
 
