@@ -1,7 +1,8 @@
 //! What happened, as a stream that many may follow: a ring with running numbers, bounded in events and in bytes.
 //!
 //! A reader asks for what came after the number it has seen. One that was too slow is told how much it missed; nobody ever
-//! waits for a reader. Invariant: numbers are dense, so what was missed can be counted.
+//! waits for a reader. Invariant: numbers are dense, so what was missed can be counted. Tasks have a ring of their own beside that of all
+//! others: however many of them come and go, a decision stays as long as it did.
 
 use crate::view::{EventView, Time};
 use serde_json::Value;
@@ -9,10 +10,10 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 
-/// Most events kept.
+/// Most events kept: of tasks, and of all others together.
 pub const MAX_EVENTS: usize = 1024;
 
-/// Most bytes of data kept, as far as they can be told; the newest event is kept whatever its size. A change of the configuration may
+/// Most bytes of data kept in each ring, as far as they can be told; the newest event is kept whatever its size. A change of the configuration may
 /// be of a megabyte, old and new value.
 pub const MAX_BYTES: usize = 4 << 20;
 
@@ -28,15 +29,18 @@ pub enum EventKind {
     Config,
     /// A sample was taken; sent only while somebody follows.
     Sample,
+    /// A durable task changed its state; sent only while somebody follows.
+    Task,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [EventKind; 4] = [
+    pub const ALL: [EventKind; 5] = [
         EventKind::Worker,
         EventKind::Decision,
         EventKind::Config,
         EventKind::Sample,
+        EventKind::Task,
     ];
 
     /// Its name in streams.
@@ -46,6 +50,7 @@ impl EventKind {
             EventKind::Decision => "decision",
             EventKind::Config => "config",
             EventKind::Sample => "sample",
+            EventKind::Task => "task",
         }
     }
 }
@@ -62,23 +67,48 @@ pub struct Batch {
 /// The stream.
 #[derive(Debug)]
 pub struct Events {
-    ring: Mutex<Ring>,
+    rings: Mutex<Rings>,
     last: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Ring {
+struct Rings {
+    /// The number of the newest event of both.
     last: u64,
+    tasks: Ring,
+    others: Ring,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
     events: VecDeque<EventView>,
     /// Of the data of all.
     bytes: usize,
 }
 
 impl Ring {
+    fn push(&mut self, event: EventView) {
+        let bytes = bytes_of(&event.data);
+        if self.events.len() == MAX_EVENTS {
+            self.drop_oldest();
+        }
+        while !self.events.is_empty() && self.bytes + bytes > MAX_BYTES {
+            self.drop_oldest();
+        }
+        self.bytes += bytes;
+        self.events.push_back(event);
+    }
+
     fn drop_oldest(&mut self) {
         if let Some(oldest) = self.events.pop_front() {
             self.bytes -= bytes_of(&oldest.data);
         }
+    }
+
+    /// Those after a number, oldest first.
+    fn after(&self, seen: u64) -> impl Iterator<Item = &EventView> {
+        let from = self.events.partition_point(|event| event.id <= seen);
+        self.events.range(from..)
     }
 }
 
@@ -99,27 +129,23 @@ fn bytes_of(data: &Value) -> usize {
 impl Default for Events {
     fn default() -> Self {
         Events {
-            ring: Mutex::default(),
+            rings: Mutex::default(),
             last: watch::Sender::new(0),
         }
     }
 }
 
 impl Events {
-    /// Adds one; the oldest go when there are [`MAX_EVENTS`] or they pass [`MAX_BYTES`].
+    /// Adds one; the oldest of its ring go when there are [`MAX_EVENTS`] or they pass [`MAX_BYTES`].
     pub fn push(&self, kind: EventKind, timestamp: Time, data: Value) {
-        let bytes = bytes_of(&data);
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        if ring.events.len() == MAX_EVENTS {
-            ring.drop_oldest();
-        }
-        while !ring.events.is_empty() && ring.bytes + bytes > MAX_BYTES {
-            ring.drop_oldest();
-        }
-        ring.bytes += bytes;
-        ring.last += 1;
-        let id = ring.last;
-        ring.events.push_back(EventView {
+        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        rings.last += 1;
+        let id = rings.last;
+        let ring = match kind {
+            EventKind::Task => &mut rings.tasks,
+            _ => &mut rings.others,
+        };
+        ring.push(EventView {
             id,
             timestamp,
             kind: kind.name().to_owned(),
@@ -145,13 +171,19 @@ impl Events {
 
     /// What came after `seen`, at most `limit` events. A number from the future (of an earlier run) counts as the newest.
     pub fn since(&self, seen: u64, limit: usize) -> Batch {
-        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = ring.last + 1 - ring.events.len() as u64;
-        let wanted = seen.saturating_add(1);
-        let skip = wanted.saturating_sub(first).min(ring.events.len() as u64) as usize;
+        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = rings.tasks.after(seen).peekable();
+        let mut others = rings.others.after(seen).peekable();
+        let next = || match (tasks.peek(), others.peek()) {
+            (Some(task), Some(other)) if task.id > other.id => others.next(),
+            (Some(_), _) => tasks.next(),
+            (None, _) => others.next(),
+        };
+        let events: Vec<EventView> = std::iter::from_fn(next).take(limit).cloned().collect();
+        let newest = events.last().map_or(seen, |event| event.id);
         Batch {
-            missed: first.saturating_sub(wanted),
-            events: ring.events.iter().skip(skip).take(limit).cloned().collect(),
+            missed: newest.saturating_sub(seen) - events.len() as u64,
+            events,
         }
     }
 }
@@ -213,6 +245,33 @@ mod tests {
         assert_eq!(ids(&events.since(0, usize::MAX)), [101]);
         events.push(EventKind::Config, Time::from_unix_nanos(0), 1.into());
         assert_eq!(ids(&events.since(0, usize::MAX)), [102]);
+    }
+
+    /// API-1: however many tasks come and go, a decision stays in the stream, in its place.
+    #[test]
+    fn tasks_do_not_push_decisions_out() {
+        let events = filled(2);
+        let push = |kind, number: u64| {
+            events.push(kind, Time::from_unix_nanos(number), number.into());
+        };
+        for number in 0..3 * MAX_EVENTS as u64 {
+            push(EventKind::Task, number);
+        }
+        push(EventKind::Decision, 0);
+        let kept = events.since(0, usize::MAX);
+        assert_eq!(
+            (kept.missed, kept.events.len()),
+            (2 * MAX_EVENTS as u64, MAX_EVENTS + 3)
+        );
+        assert!(kept.events.is_sorted_by_key(|event| event.id));
+        let first = events.since(0, 2);
+        assert_eq!((first.missed, ids(&first)), (0, vec![1, 2]));
+        let rest = events.since(2, 1);
+        assert_eq!((rest.missed, rest.events.len()), (2 * MAX_EVENTS as u64, 1));
+        assert_eq!(
+            kept.events.last().map(|event| &*event.kind),
+            Some("decision")
+        );
     }
 
     #[test]

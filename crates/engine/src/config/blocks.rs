@@ -197,7 +197,7 @@ block! {
         /// How classes share the CPU.
         algorithm: Algorithm = "cfs", Kind::Choice(&ALGORITHMS);
         /// How long a durable task may run that names no time itself; closures and futures of a program have no timeout unless they name one.
-        task_timeout: Duration = "30s", time(1, 365 * DAY);
+        task_timeout: Duration = "30s", time(1, 30 * DAY);
         /// How often the control loop's fast tick runs while there is work.
         control_interval: Duration = "10ms", time(1, SECOND), restart();
     }
@@ -306,20 +306,34 @@ block! {
 block! {
     /// When a breaker opens, and when it closes again.
     TaskBreaker at "scheduler.breaker" {
-        /// The part of calls in the window that must fail for a breaker to open.
-        failure_percent: f64 = "50", Kind::Percent { min: 1.0, max: 100.0 };
-        /// A call that takes longer counts as slow.
-        slow_after: Duration = "1m", time(1, DAY);
-        /// The part of calls in the window that must be slow for a breaker to open.
-        slow_percent: f64 = "100", Kind::Percent { min: 1.0, max: 100.0 };
         /// How far back calls count.
-        window: Duration = "1m", time(SECOND, DAY);
-        /// Calls that the window must hold before anything is judged.
-        min_calls: u32 = "10", integer(1, 1_000_000), unit("calls");
-        /// How long a breaker stays open before calls probe whether the dependency is back.
-        open_for: Duration = "30s", time(10, DAY);
-        /// Probes that must succeed, one after the other, for it to close.
-        probes: u32 = "3", integer(1, 1_000), unit("calls");
+        window: Duration = "10s", time(10, HOUR);
+        /// Calls that the window must hold before they prove anything.
+        min_calls: u32 = "20", integer(1, 1_000_000), unit("calls");
+        /// A breaker opens when more than this part of the calls fail.
+        failure_percent: f64 = "50", Kind::Percent { min: 0.1, max: 99.9 };
+        /// A breaker opens when more than this part of the calls are slow.
+        slow_percent: f64 = "50", Kind::Percent { min: 0.1, max: 99.9 };
+        /// A call that takes this long is slow.
+        slow_after: Option<Duration> = "never", time(1, DAY), or("never");
+        /// The shortest wait before the dependency is tried again; it grows while that fails.
+        open_min: Duration = "1s", time(1, DAY);
+        /// The longest wait.
+        open_max: Duration = "60s", time(1, DAY);
+        /// Rounds of 1, 2, 4, … calls that must go well before a breaker closes.
+        probe_rounds: u32 = "4", integer(1, 16), unit("rounds");
+    }
+}
+
+block! {
+    /// What is kept of the outputs of commands.
+    TaskOutputs at "scheduler.outputs" {
+        /// Of each of the two outputs of a command: the first bytes; the rest is counted.
+        stream_size: u64 = "1MiB", size(0, 1024 * MIB);
+        /// Of all tasks together; the oldest go first.
+        total_size: u64 = "1GiB", size(0, 1024 * TIB);
+        /// Tasks whose outputs are kept; the oldest go first.
+        tasks: u32 = "10000", integer(1, 1_000_000), unit("tasks");
     }
 }
 
@@ -329,7 +343,9 @@ block! {
         /// Whether durable tasks are taken and run; when it is off the queue is closed, and what is in it stays on disk.
         enabled: bool = "true", Kind::Bool;
         /// Durable tasks that run here at once.
-        max_concurrency: u32 = "100", integer(1, 1_000_000), unit("tasks");
+        max_concurrency: u32 = "100", integer(1, 10_000), unit("tasks");
+        /// How long a task that runs here stays leased without a sign of life of its runner, which gives one after a third of it.
+        lease: Duration = "30s", time(3 * SECOND, DAY);
         /// Whether breakers open on failing dependencies.
         circuit_breaker: bool = "true", Kind::Bool;
         /// Attempts of a task that names no number itself, the first included.
@@ -343,12 +359,15 @@ block! {
         /// Whether workers and dependencies are checked.
         health_checks: bool = "true", Kind::Bool;
         /// Named resources that running tasks share, and how many there are of each: `{gpu: 2}`.
-        resources: Counts = "{}", Kind::Counts { max: 10_000 };
+        resources: Counts = "{}", Kind::Counts { max: 1_000 };
         /// The CPUs that running tasks may need together, as they say themselves; `auto` is the pool's parallelism.
         max_cpus: Option<f64> = "auto", number(0.001, 10_000.0), or("auto");
         /// The memory that running tasks may need together, as they say themselves; `auto` is 80% of what the machine or its cgroup has.
         max_memory: Option<u64> = "auto", size(MIB, 1024 * TIB), or("auto");
+        /// How to ask dependencies whether they are well again, each a map: `{dependency: "api:443", url: "https://api/health"}` or `{dependency: thumbnail, command: [/usr/bin/test, -e, /srv/ok]}`.
+        checks: MapList = "[]", Kind::Maps;
         + breaker: TaskBreaker, "When a breaker opens, and when it closes again.";
+        + outputs: TaskOutputs, "What is kept of the outputs of commands.";
     }
 }
 
@@ -572,11 +591,11 @@ block! {
     Commands at "commands" {
         /// Whether they are accepted at all.
         enabled: bool = "false", Kind::Bool;
-        /// Programs that may be run, by absolute path.
+        /// Programs that may be run, by absolute path without `.` and `..`.
         programs: Vec<PathBuf> = "[]", Kind::Paths;
-        /// Folders that they may work in.
+        /// Folders that they may work in, or below; one that names none works in the first.
         folders: Vec<PathBuf> = "[]", Kind::Paths;
-        /// Environment variables that they may be given.
+        /// Environment variables that they may be given; a `*` at the end stands for any rest.
         environment: Vec<String> = "[]", Kind::Texts;
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::blocks::Config;
+use super::dependency::Check;
 use super::error::{Fault, Faults, Problem, pointer_of};
 use super::layers::{Layer, printed};
 use super::schema;
@@ -80,6 +81,11 @@ pub(super) fn check(
         "scheduler.retry_delay_max".to_owned(),
         config.scheduler.retry_delay > config.scheduler.retry_delay_max,
     ));
+    pairs.push((
+        "scheduler.breaker.open_min".to_owned(),
+        "scheduler.breaker.open_max".to_owned(),
+        config.scheduler.breaker.open_min > config.scheduler.breaker.open_max,
+    ));
     pairs.extend(watched.map(|(block, warn, max)| {
         (
             format!("{block}.warn_percent"),
@@ -132,6 +138,12 @@ pub(super) fn check(
         );
     }
     commands(config, settings, faults);
+    for (index, map) in config.scheduler.checks.0.iter().enumerate() {
+        if let Err(fault) = Check::of(map) {
+            let (key, step) = ("scheduler.checks", index.to_string());
+            item(settings, key, &step, fault, Check::EXPECTED, faults);
+        }
+    }
     for name in ["cpu", "memory"] {
         if config.scheduler.resources.contains_key(name) {
             let found = format!("a resource called {name}");
@@ -156,20 +168,22 @@ fn commands(config: &Config, settings: &Layer, faults: &mut Faults) {
         ("commands.folders", &commands.folders),
     ] {
         for (index, path) in paths.iter().enumerate() {
-            let plain = path
-                .components()
-                .all(|part| !matches!(part, std::path::Component::ParentDir));
+            let text = path.to_string_lossy();
+            let plain = text.split('/').all(|part| part != "." && part != "..");
             if !path.is_absolute() || !plain {
-                let found = format!("{:?}", clip(&path.to_string_lossy(), 100));
+                let found = format!("{:?}", clip(&text, 100));
                 let expected = "an absolute path without ..";
                 item(settings, key, &index.to_string(), found, expected, faults);
             }
         }
     }
     for (index, name) in commands.environment.iter().enumerate() {
-        if name.is_empty() || name.contains('=') {
+        let stem = name.strip_suffix('*').unwrap_or(name);
+        let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        let number = stem.starts_with(|c: char| c.is_ascii_digit());
+        if name.is_empty() || number || !stem.bytes().all(letters) {
             let found = format!("{:?}", clip(name, 100));
-            let expected = "the name of a variable";
+            let expected = "the name of a variable, with * at the end at most";
             let key = "commands.environment";
             item(settings, key, &index.to_string(), found, expected, faults);
         }

@@ -360,7 +360,7 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let kind = Kind::Integer {
-                min: 0,
+                min: 1,
                 max: i64::from(max),
             };
             let read = match &node.data {

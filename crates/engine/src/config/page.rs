@@ -181,6 +181,7 @@ line. An empty variable counts as not set; an unknown one is an error.
 - **rate**: a size a second, `1GB/s`.
 - **duration**: `500ms`, `1.5s`, `1h30m`; units are `d`, `h`, `m`, `s`, `ms`, `us`, `ns`, and only `0` needs none.
 - **percent**: 0 to 100, with or without `%`. Parts of a whole, such as `target_load`, are numbers from 0 to 1.
+- **map of counts**: `{gpu: 2, licence: 1}`, up to 64 names of `a-z`, `0-9`, `_` and `-`; a change replaces the whole map.
 - **number**: finite; `.nan` and `.inf` are refused.
 
 What is printed is what was written: `90m` stays `90m`.

@@ -88,7 +88,7 @@ pub enum Kind {
     Maps,
     /// A map of names to whole numbers, up to 64.
     Counts {
-        /// The most of each, inclusive; the least is 0.
+        /// The most of each, inclusive; the least is 1.
         max: u32,
     },
 }
@@ -241,7 +241,7 @@ impl Kind {
                 Some(&units::format_duration(*max)),
             ),
             Self::Choice(words) | Self::Choices(words) => Some(words.join(", ")),
-            Self::Counts { max } => span(&0, Some(max)),
+            Self::Counts { max } => span(&1, Some(max)),
             _ => None,
         }
     }
@@ -264,7 +264,7 @@ impl Kind {
             Self::Maps => return "a list of maps".into(),
             Self::Counts { max } => {
                 return format!(
-                    "a map of up to {MAX_COUNTS} names, each with an integer from 0 to {max}"
+                    "a map of up to {MAX_COUNTS} names, each with an integer from 1 to {max}"
                 );
             }
             Self::Integer { .. } => ("an integer", ""),

@@ -174,7 +174,7 @@ pub struct EventView {
     pub id: u64,
     /// When.
     pub timestamp: Time,
-    /// `worker`, `decision`, `config` or `sample`.
+    /// `worker`, `decision`, `config`, `sample` or `task`.
     pub kind: String,
     /// The data of its kind.
     pub data: serde_json::Value,

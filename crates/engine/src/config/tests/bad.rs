@@ -490,3 +490,69 @@ fn errors_are_inert() {
             .all(|c| c == '\n' || !(c.is_control() || c == '\u{202e}'))
     );
 }
+
+/// CFG-1, CFG-7: what durable tasks and commands are given leaves no doubt, or says where the doubt is.
+#[test]
+fn wrong_settings_of_tasks() {
+    let cases = [
+        (
+            "scheduler: {resources: 2}",
+            "flyball.yaml:1:24: scheduler.resources: found 2, expected a map of up to 64 names, each with an integer from 1 to 1000",
+        ),
+        (
+            "scheduler: {resources: {GPU: 1}}",
+            "flyball.yaml:1:25: scheduler.resources.GPU: found the name \"GPU\", expected 1 to 64 characters of a-z, 0-9, _ and -",
+        ),
+        (
+            "scheduler: {resources: {gpu: many}}",
+            "flyball.yaml:1:30: scheduler.resources.gpu: found \"many\", expected an integer from 1 to 1000",
+        ),
+        (
+            "scheduler: {resources: {gpu: -1}}",
+            "flyball.yaml:1:30: scheduler.resources.gpu: found -1, expected an integer from 1 to 1000",
+        ),
+        (
+            "scheduler: {resources: {cpu: 4}}",
+            "flyball.yaml:1:24: scheduler.resources.cpu: found a resource called cpu, expected another name: scheduler.max_cpus and scheduler.max_memory bound these",
+        ),
+        (
+            "scheduler: {retry_delay: 10m}",
+            "flyball.yaml:1:26: scheduler.retry_delay: retry_delay 10m is above retry_delay_max 5m (scheduler.retry_delay_max is set by default)",
+        ),
+        (
+            "scheduler: {breaker: {open_max: 500ms}}",
+            "flyball.yaml:1:33: scheduler.breaker.open_max: open_min 1s is above open_max 500ms (scheduler.breaker.open_min is set by default)",
+        ),
+        (
+            "scheduler: {checks: [{dependency: api}]}",
+            "flyball.yaml:1:21: scheduler.checks[0]: found neither a url nor a command, expected dependency, and either url (http:// or https://) or command (a list of words, the program by absolute path)",
+        ),
+        (
+            "scheduler: {max_concurrency: 0}",
+            "flyball.yaml:1:30: scheduler.max_concurrency: found 0, expected an integer from 1 to 10000",
+        ),
+        (
+            "commands: {programs: [/bin/true, ls]}",
+            "flyball.yaml:1:22: commands.programs[1]: found \"ls\", expected an absolute path without . and ..",
+        ),
+        (
+            "commands: {folders: [/srv/../etc]}",
+            "flyball.yaml:1:21: commands.folders[0]: found \"/srv/../etc\", expected an absolute path without . and ..",
+        ),
+        (
+            "commands: {environment: ['A=B']}",
+            "flyball.yaml:1:25: commands.environment[0]: found \"A=B\", expected the name of a variable, with * at the end at most",
+        ),
+    ];
+    for (text, expected) in cases {
+        let said = refused(text);
+        let line = said.lines().nth(1).unwrap_or(&said);
+        assert!(said.contains(expected), "{text}\n{line}\n{expected}");
+    }
+    let many: Vec<String> = (0..65).map(|n| format!("r{n}: 1")).collect();
+    let said = refused(format!("scheduler: {{resources: {{{}}}}}", many.join(", ")));
+    assert!(
+        said.contains("(65 names), expected a map of up to 64 names"),
+        "{said}"
+    );
+}

@@ -462,3 +462,34 @@ fn the_schema_prints() {
     });
     assert_eq!(row, Some(&expected));
 }
+
+/// CFG-6, CFG-7: what durable tasks share and what commands may do reads back as it was written; a variable can say it, too.
+#[test]
+fn settings_of_tasks_are_read() {
+    let loaded = loaded(
+        "scheduler: {resources: {gpu: 2, licence: 1}, max_cpus: 3.5, max_memory: 4GB, breaker: {slow_after: 2s},\n  \
+         checks: [{dependency: 'api:443', url: 'https://api/ok'}, {dependency: resize, command: [/bin/test, -e, /srv]}]}\n\
+         commands: {enabled: true, programs: [/usr/bin/gzip], folders: [/srv], environment: [LANG, APP_*]}\n\
+         queue: {max_tasks: 5, retention: 1h}\n",
+    );
+    assert!(loaded.notices.is_empty(), "{:?}", loaded.notices);
+    let scheduler = &loaded.config.scheduler;
+    let resources: Vec<_> = scheduler.resources.iter().collect();
+    assert_eq!(
+        resources,
+        [(&"gpu".to_owned(), &2), (&"licence".to_owned(), &1)]
+    );
+    assert_eq!(scheduler.breaker.slow_after, Some(Duration::from_secs(2)));
+    assert_eq!(super::loaded(loaded.to_yaml()).config, loaded.config);
+    let sources = Sources::new().with_environment([("FLYBALL_SCHEDULER_RESOURCES", "{gpu: 3}")]);
+    let by_variable = load(&sources).expect("right");
+    assert_eq!(by_variable.config.scheduler.resources["gpu"], 3);
+    let (changed, changes) = loaded
+        .with_changes(
+            &json!({"scheduler": {"resources": {"gpu": 4}}}),
+            Origin::Api,
+        )
+        .expect("right");
+    assert_eq!(changed.config.scheduler.resources.len(), 1);
+    assert_eq!(changes[0].old, json!({"gpu": 2, "licence": 1}));
+}

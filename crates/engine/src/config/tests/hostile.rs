@@ -68,7 +68,7 @@ fn written(kind: Kind) -> BoxedStrategy<String> {
                 format!("[{}]", classes.join(", "))
             })
             .boxed(),
-        Kind::Counts { max } => proptest::collection::btree_map("[a-z0-9_-]{1,9}", 0..=max, 0..4)
+        Kind::Counts { max } => proptest::collection::btree_map("[a-z0-9_-]{1,9}", 1..=max, 0..4)
             .prop_map(|counts| serde_json::to_string(&counts).expect("JSON"))
             .boxed(),
         Kind::Maps => (quoted(), quoted(), any::<f64>())
@@ -138,9 +138,9 @@ proptest! {
         let sources = Sources::new().with_text("flyball.yaml", file.clone());
         let first = load(&sources);
         if let Err(errors) = &first {
-            // Each value is right; some do not go together, and paths of commands must be absolute.
+            // Each value is right; some do not go together, and commands and checks have a form of their own.
             let conflicts = errors.faults().iter().all(|fault| {
-                matches!(fault.problem, Problem::Conflict { .. }) || fault.key.starts_with("commands.")
+                matches!(fault.problem, Problem::Conflict { .. }) || ["commands.", "scheduler.checks["].iter().any(|start| fault.key.starts_with(start))
             });
             prop_assert!(conflicts, "{errors}\n{file}");
         }
