@@ -172,7 +172,7 @@ fn commands(config: &Config, settings: &Layer, faults: &mut Faults) {
             let plain = text.split('/').all(|part| part != "." && part != "..");
             if !path.is_absolute() || !plain {
                 let found = format!("{:?}", clip(&text, 100));
-                let expected = "an absolute path without ..";
+                let expected = "an absolute path without . and ..";
                 item(settings, key, &index.to_string(), found, expected, faults);
             }
         }
