@@ -8,11 +8,14 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use flyball_core::time::nanos_of;
 
+use crate::bounds::cgroup::Leaf;
+use crate::bounds::memory::{self, Count};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::wire::{self, Kind};
@@ -39,10 +42,20 @@ pub(crate) type OnExit = Box<dyn FnOnce(Result<Exit, Error>) + Send>;
 /// What is called with the CPU time of a command in nanoseconds before anybody learns of its end.
 pub(crate) type Settle = Box<dyn FnOnce(u64) + Send>;
 
+/// Where its tree is found by others than its keeper.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    /// The process id of the keeper, whose descendants the tree is; 0 while it is not known.
+    pub(crate) keeper: Arc<AtomicU32>,
+    /// Its control group, where each keeper has one.
+    pub(crate) group: Option<Arc<Leaf>>,
+}
+
 struct State {
     status: Status,
     pid: Option<u32>,
     keeper: Option<Arc<UnixStream>>,
+    place: Place,
     result: Option<Result<Exit, Error>>,
     waker: Option<Waker>,
     on_exit: Option<OnExit>,
@@ -64,6 +77,7 @@ impl Shared {
             status,
             pid: None,
             keeper: None,
+            place: Place::default(),
             result: None,
             waker: None,
             on_exit,
@@ -82,9 +96,10 @@ impl Shared {
     }
 
     /// Sends the command to its keeper. Orders wait meanwhile.
-    pub(crate) fn start(&self, keeper: &Arc<UnixStream>, body: &[u8], fds: &[i32]) {
+    pub(crate) fn start(&self, keeper: &Arc<UnixStream>, place: Place, body: &[u8], fds: &[i32]) {
         let mut state = self.lock();
         state.keeper = Some(Arc::clone(keeper));
+        state.place = place;
         // A failure means that the keeper is gone, of which the reactor learns and tells.
         let _ = wire::send(keeper, Kind::Spawn, body, fds);
         if let Some(at_once) = state.kill_first {
@@ -222,6 +237,23 @@ impl Control {
             }
         }
         sent
+    }
+
+    /// What its tree uses now, bytes; `None` when it has not started or has ended. Where each command has a control group, that is
+    /// asked, which counts anonymous and shared memory, each page once, whatever `count` says; else every process of the tree.
+    #[must_use]
+    pub fn memory(&self, count: Count) -> Option<u64> {
+        let state = self.0.lock();
+        state.keeper.as_ref()?;
+        let place = state.place.clone();
+        drop(state);
+        if let Some(used) = place.group.as_ref().and_then(|group| group.used()) {
+            return Some(used);
+        }
+        match place.keeper.load(Ordering::Relaxed) {
+            0 => None,
+            keeper => Some(memory::of_descendants(keeper as i32, count)),
+        }
     }
 
     /// Where the command is on its way.

@@ -37,6 +37,7 @@ pub struct Command {
     affinity: Vec<u16>,
     limits: Vec<(u32, u64, u64)>,
     umask: Option<u32>,
+    memory: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -132,6 +133,7 @@ impl Command {
             affinity: Vec::new(),
             limits: Vec::new(),
             umask: None,
+            memory: None,
         }
     }
 
@@ -301,6 +303,19 @@ impl Command {
     pub fn umask(mut self, mask: u32) -> Command {
         self.umask = Some(mask & 0o777);
         self
+    }
+
+    /// Bounds the memory of its tree, caches included, in bytes: the kernel reclaims, then kills the largest process of it (then
+    /// [`Exit::out_of_memory`](crate::Exit::out_of_memory) says so). Needs a control group for each command
+    /// ([`Containment::Groups`](crate::Containment::Groups)); without one the command is refused. The keeper's some 300 KiB count.
+    pub fn memory(mut self, bytes: u64) -> Command {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// The bound on its memory.
+    pub(crate) fn memory_bound(&self) -> Option<u64> {
+        self.memory
     }
 
     /// As the keeper gets it, with the descriptors that go along.

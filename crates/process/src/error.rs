@@ -47,6 +47,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The bound on a command's memory cannot be kept, so it was not started.
+    #[error("the memory of a command cannot be bounded: {why}")]
+    MemoryBound {
+        /// What is in the way.
+        why: String,
+    },
     /// The command itself is not one: no program, or a NUL byte in an argument, a variable or a path.
     #[error("not a command: {what}")]
     Invalid {

@@ -94,6 +94,9 @@ pub struct Exit {
     /// Most resident memory of the largest process in the tree, in bytes. Not below that of the keeper (some 2 MiB), with which
     /// the kernel starts counting.
     pub peak_memory: u64,
+    /// The kernel killed a process of the tree because its control group, or one around it, had no memory left. False where
+    /// commands have no group of their own.
+    pub out_of_memory: bool,
     /// Context switches because it waited.
     pub voluntary_switches: u64,
     /// Context switches because its time was over.
@@ -147,6 +150,7 @@ impl Exit {
             user: Duration::from_micros(report.user_us),
             system: Duration::from_micros(report.system_us),
             peak_memory: report.peak_rss_kib * 1024,
+            out_of_memory: false,
             voluntary_switches: report.voluntary,
             involuntary_switches: report.involuntary,
             io: report

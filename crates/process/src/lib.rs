@@ -29,6 +29,7 @@
 //! # Leaves out
 //! Durable tasks, retries and sharing between machines. Nothing starts before [`SpawnServer::start`].
 
+pub mod bounds;
 mod capture;
 mod child;
 mod command;

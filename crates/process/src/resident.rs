@@ -9,6 +9,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
@@ -90,15 +91,20 @@ fn serve(spill_directory: std::path::PathBuf) {
         loop {
             match inbox.next(socket.as_fd(), false) {
                 Ok(Received::Message(mut message))
-                    if message.kind == Kind::Keeper && message.fds.len() == 1 =>
+                    if message.kind == Kind::Keeper && matches!(message.fds.len(), 1 | 2) =>
                 {
                     let theirs = UnixStream::from(message.fds.remove(0));
+                    let entrance = message.fds.pop();
                     match sys::fork() {
                         Ok(None) => {
                             // The server's socket must have one holder, or its closing would go unseen.
                             drop(socket);
                             let _ = sys::become_subreaper();
                             sys::set_name(c"flyball-keeper");
+                            // Outside of its control group it would run commands without their bound.
+                            if entrance.is_some_and(|group| enter(group).is_err()) {
+                                sys::exit_now(1);
+                            }
                             keeper::serve(theirs, &around);
                             sys::exit_now(0);
                         }
@@ -116,6 +122,12 @@ fn serve(spill_directory: std::path::PathBuf) {
     }
     drop(socket);
     end(&mut keepers);
+}
+
+/// Enters a control group by its file of processes.
+fn enter(group: OwnedFd) -> std::io::Result<()> {
+    // `0` is whoever writes it.
+    File::from(group).write_all(b"0")
 }
 
 fn inherited_environment() -> Vec<CString> {

@@ -21,7 +21,9 @@ use std::time::Duration;
 
 use flyball_core::time::{Clock, OsClock, Timestamp};
 
-use crate::child::{Child, OnExit, Shared, Status};
+use crate::bounds::cgroup::CgroupPool;
+use crate::bounds::scope::Scope;
+use crate::child::{Child, OnExit, Place, Shared, Status};
 use crate::command::Command;
 use crate::error::{Error, spawn_error};
 use crate::exit::Exit;
@@ -47,6 +49,10 @@ pub struct Options {
     pub idle_keepers_max: usize,
     /// Where captured output beyond 64 KiB goes, in files without a name; the system's temporary folder unless set.
     pub spill_directory: PathBuf,
+    /// Runs each keeper, and so each command, in a control group of its own below this one.
+    pub groups: Option<CgroupPool>,
+    /// Runs the server, and so everything, in a scope of the user's service manager.
+    pub scope: Option<Scope>,
 }
 
 impl Default for Options {
@@ -57,6 +63,8 @@ impl Default for Options {
             children_max: 1024,
             idle_keepers_max: 16,
             spill_directory: std::env::temp_dir(),
+            groups: None,
+            scope: None,
         }
     }
 }
@@ -68,18 +76,34 @@ pub enum Containment {
     /// A subreaper for each command: exact, whatever the processes do, as long as they can be signalled. A tree that forks faster
     /// than it is killed is pursued for 5 s.
     Subreaper,
+    /// The same, and a control group for each command: its memory can be bounded ([`Command::memory`](crate::Command::memory)), and
+    /// what it uses is known exactly.
+    Groups {
+        /// The kind of hierarchy, 1 or 2.
+        version: u8,
+    },
+    /// A subreaper for each command, and one scope of the user's service manager around all.
+    Scope,
 }
 
 impl std::fmt::Display for Containment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Containment::Subreaper => f.write_str("a subreaper for each command"),
+            Containment::Groups { version } => write!(
+                f,
+                "a subreaper and a control group (version {version}) for each command"
+            ),
+            Containment::Scope => {
+                f.write_str("a subreaper for each command in a scope of the user's service manager")
+            }
         }
     }
 }
 
 struct Keeper {
     socket: Arc<UnixStream>,
+    place: Place,
     child: Option<Arc<Shared>>,
 }
 
@@ -137,8 +161,26 @@ impl SpawnServer {
             .as_fd()
             .try_clone_to_owned()
             .map_err(failed("copying standard input"))?;
-        let mut process = std::process::Command::new(&program)
-            .arg0("flyball-spawn")
+        let mut process = match &options.scope {
+            None => {
+                let mut command = std::process::Command::new(&program);
+                command.arg0("flyball-spawn");
+                command
+            }
+            Some(scope) => {
+                let (manager, words) = scope.words();
+                let mut command = std::process::Command::new(manager);
+                command.args(words).arg(match &options.program {
+                    Some(program) => program.clone(),
+                    // What /proc/self/exe names there is the program that makes the scope.
+                    None => {
+                        std::env::current_exe().map_err(failed("finding this program's file"))?
+                    }
+                });
+                command
+            }
+        };
+        let mut process = process
             .env(ROLE_VARIABLE, &options.spill_directory)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
@@ -222,7 +264,16 @@ impl SpawnServer {
     /// What holds the processes of a command together here.
     #[must_use]
     pub fn containment(&self) -> Containment {
-        Containment::Subreaper
+        match &self.inner.options {
+            Options {
+                groups: Some(groups),
+                ..
+            } => Containment::Groups {
+                version: groups.version(),
+            },
+            Options { scope: Some(_), .. } => Containment::Scope,
+            _ => Containment::Subreaper,
+        }
     }
 
     /// The process id of the server.
@@ -254,6 +305,9 @@ impl Drop for SpawnServer {
         }
         // It ends when nothing of what it started is left, or after a bounded time.
         let _ = self.process.wait();
+        if let Some(groups) = &self.inner.options.groups {
+            groups.remove_retired();
+        }
     }
 }
 
@@ -305,13 +359,27 @@ impl Inner {
 
     /// Hands a command to a keeper.
     pub(crate) fn launch(&self, command: Command, shared: &Arc<Shared>) -> Result<(), Error> {
+        let memory = command.memory_bound();
+        if memory.is_some() && self.options.groups.is_none() {
+            return Err(Error::MemoryBound {
+                why: "commands have no control groups of their own".to_owned(),
+            });
+        }
         let (body, fds) = command.into_message()?;
-        let socket = self.take_keeper(shared)?;
-        shared.start(&socket, &body, &wire::raw(&fds));
+        let (token, socket, place) = self.take_keeper(shared)?;
+        if let Some(group) = &place.group
+            && let Err(error) = group.set_memory(memory)
+        {
+            let _ = self.free(token);
+            return Err(Error::MemoryBound {
+                why: error.to_string(),
+            });
+        }
+        shared.start(&socket, place, &body, &wire::raw(&fds));
         Ok(())
     }
 
-    fn take_keeper(&self, shared: &Arc<Shared>) -> Result<Arc<UnixStream>, Error> {
+    fn take_keeper(&self, shared: &Arc<Shared>) -> Result<(u64, Arc<UnixStream>, Place), Error> {
         let mut pool = self.lock();
         if self.stopping.load(Ordering::SeqCst) {
             return Err(Error::ShuttingDown);
@@ -327,16 +395,22 @@ impl Inner {
         };
         let keeper = pool.keepers.get_mut(&token).ok_or(Error::KeeperLost)?;
         keeper.child = Some(Arc::clone(shared));
-        let socket = Arc::clone(&keeper.socket);
+        let (socket, place) = (Arc::clone(&keeper.socket), keeper.place.clone());
         pool.busy += 1;
-        Ok(socket)
+        Ok((token, socket, place))
     }
 
     fn make_keeper(&self, pool: &mut Pool) -> io::Result<u64> {
         let (ours, theirs) = UnixStream::pair()?;
+        let group = match &self.options.groups {
+            Some(groups) => Some(Arc::new(groups.leaf()?)),
+            None => None,
+        };
+        let mut fds = vec![theirs.as_raw_fd()];
+        fds.extend(group.iter().map(|group| group.entrance().as_raw_fd()));
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let control = control.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        wire::send(control, Kind::Keeper, &[], &[theirs.as_raw_fd()])?;
+        wire::send(control, Kind::Keeper, &[], &fds)?;
         let token = pool.next;
         pool.next += 1;
         self.poller.add(ours.as_fd(), token)?;
@@ -344,6 +418,10 @@ impl Inner {
             token,
             Keeper {
                 socket: Arc::new(ours),
+                place: Place {
+                    keeper: Arc::default(),
+                    group,
+                },
                 child: None,
             },
         );
@@ -427,6 +505,13 @@ impl Inner {
 
     fn told(&self, token: u64, message: Message) {
         match message.kind {
+            Kind::Ready => {
+                if let (Ok(pid), Some(keeper)) =
+                    (Take(&message.body).u32(), self.lock().keepers.get(&token))
+                {
+                    keeper.place.keeper.store(pid, Ordering::Relaxed);
+                }
+            }
             Kind::Started => {
                 let child = self
                     .lock()
@@ -449,12 +534,15 @@ impl Inner {
             Kind::Exited => {
                 let report = Report::decode(&message.body);
                 let tainted = report.as_ref().is_ok_and(|report| report.survivors > 0);
+                let mut result = report
+                    .map(|report| Exit::from_report(report, message.fds))
+                    .map_err(Error::Connection);
+                // Before the keeper has another command, whose kills these would be.
+                if let Ok(exit) = &mut result {
+                    exit.out_of_memory = self.killed_for_memory(token);
+                }
                 if let Some(child) = self.free(token) {
-                    child.end(
-                        report
-                            .map(|report| Exit::from_report(report, message.fds))
-                            .map_err(Error::Connection),
-                    );
+                    child.end(result);
                 }
                 if tainted {
                     self.lose(token);
@@ -462,6 +550,17 @@ impl Inner {
             }
             _ => {}
         }
+    }
+
+    fn killed_for_memory(&self, token: u64) -> bool {
+        let group = self
+            .lock()
+            .keepers
+            .get(&token)
+            .and_then(|keeper| keeper.place.group.clone());
+        group
+            .and_then(|group| group.was_killed_for_memory())
+            .unwrap_or(false)
     }
 
     /// The command of a keeper is over: the keeper is idle. Answers whose command it was.

@@ -26,6 +26,13 @@ fn check(result: c_int) -> io::Result<c_int> {
     }
 }
 
+/// The size of a page, bytes.
+pub(crate) fn page_bytes() -> u64 {
+    // SAFETY: a call without pointers.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
+}
+
 /// Repeats a call that a signal interrupted.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {

@@ -26,7 +26,7 @@ pub(crate) enum Kind {
     Hello = 1,
     /// Server or keeper → program: its process id.
     Ready,
-    /// Program → server, with a socket: make a keeper on it.
+    /// Program → server, with a socket, and what to enter its control group by if it has one: make a keeper on it.
     Keeper,
     /// Program → keeper: start a command.
     Spawn,

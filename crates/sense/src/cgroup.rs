@@ -39,6 +39,33 @@ struct Place {
     levels: Vec<PathBuf>,
 }
 
+/// The control group of the calling process for one controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ControlGroup {
+    /// The kind of hierarchy that holds the controller, 1 or 2.
+    pub version: u8,
+    /// Its directory, and those of the groups around it outwards, as far as they can be seen.
+    pub directories: Vec<PathBuf>,
+}
+
+/// Finds the control group of the calling process that holds `controller`, such as `memory`.
+///
+/// # Errors
+/// Why it is not known, for people.
+pub fn control_group(root: &Root, controller: &str) -> Result<ControlGroup, String> {
+    let [groups, mounts] = ["proc/self/cgroup", "proc/self/mountinfo"].map(|name| {
+        let path = root.join(Path::new(name));
+        read_whole(&path).map_err(|error| format!("{}: {error}", path.display()))
+    });
+    let place = place(root, controller.as_bytes(), &groups?, &mounts?);
+    let Place { version, levels } = place.map_err(|error| error.to_string())?;
+    Ok(ControlGroup {
+        version,
+        directories: levels,
+    })
+}
+
 /// A line of `mountinfo` that is a control group hierarchy.
 struct Mount {
     /// The directory of the hierarchy that is visible at `point`.

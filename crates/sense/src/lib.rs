@@ -46,7 +46,7 @@ mod source;
 mod sys;
 mod usage;
 
-pub use cgroup::MAX_LEVELS;
+pub use cgroup::{ControlGroup, MAX_LEVELS, control_group};
 pub use root::Root;
 pub use sample::{
     CgroupMemory, CoreTimes, CpuTimes, Load, Memory, Pressure, Process, Quota, Sample, Stall, Tick,

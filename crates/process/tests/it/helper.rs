@@ -50,6 +50,15 @@ pub(crate) fn run() -> bool {
             data.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
             std::hint::black_box(&data);
         }
+        // Touches this many mebibytes, says so on standard output, and stays until its standard input ends.
+        "hold" => {
+            let bytes = rest[0].parse::<usize>().unwrap() << 20;
+            let mut data = vec![0_u8; bytes];
+            data.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+            let _ = writeln!(std::io::stdout(), "held");
+            let _ = std::io::stdin().read(&mut [0]);
+            std::hint::black_box(&data);
+        }
         // Writes the same bytes that it was given, as hexadecimal.
         "hex" => {
             use std::os::unix::ffi::OsStrExt;

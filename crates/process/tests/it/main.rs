@@ -3,6 +3,7 @@
 //! No harness, because [`flyball_process::init`] must come first in `main`: this binary is its own spawn server, and its own
 //! helper commands (`helper`). Nothing sleeps: what must be gone is waited for through pidfds and pipes that close.
 
+mod groups;
 mod helper;
 mod limits;
 mod output;
@@ -34,6 +35,7 @@ fn main() {
         limits::TESTS,
         usage::TESTS,
         slots::TESTS,
+        groups::TESTS,
     ]
     .concat();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
