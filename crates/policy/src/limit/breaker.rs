@@ -192,7 +192,8 @@ pub enum Verdict {
     Success,
     /// It did not.
     Failure,
-    /// Nothing is known: the call was given up, or failed for a cause that is not the dependency's.
+    /// Nothing is known: the call was given up, or failed for a cause that is not the dependency's. If it took `slow_call` until then it counts as slow, else
+    /// not at all.
     Unknown,
 }
 
@@ -428,16 +429,16 @@ impl Breaker {
         if ticket.generation != self.generation {
             return;
         }
-        let slow = verdict != Verdict::Unknown
-            && self
-                .config
-                .slow_call
-                .is_some_and(|slow| now.duration_since(ticket.started) >= slow);
+        let slow = self
+            .config
+            .slow_call
+            .is_some_and(|slow| now.duration_since(ticket.started) >= slow);
         self.window.ended(ticket.started, verdict, slow);
         match &mut self.state {
             State::Closed => self.judge(now),
             State::HalfOpen(round) => {
                 match verdict {
+                    Verdict::Unknown if slow => round.ended += 1,
                     Verdict::Unknown => round.taken = round.taken.saturating_sub(1),
                     Verdict::Success => round.ended += 1,
                     Verdict::Failure => {

@@ -22,6 +22,8 @@ struct Bucket {
     /// Calls that ended here, and how.
     successes: u64,
     failures: u64,
+    /// Given up when they were slow already.
+    abandoned: u64,
     slow: u64,
 }
 
@@ -72,6 +74,7 @@ impl Window {
                 self.sum.refused -= old.refused;
                 self.sum.successes -= old.successes;
                 self.sum.failures -= old.failures;
+                self.sum.abandoned -= old.abandoned;
                 self.sum.slow -= old.slow;
             }
         }
@@ -112,6 +115,10 @@ impl Window {
                 now.failures += 1;
                 self.sum.failures += 1;
             }
+            Verdict::Unknown if slow => {
+                now.abandoned += 1;
+                self.sum.abandoned += 1;
+            }
             Verdict::Unknown => {}
         }
         if slow {
@@ -142,7 +149,7 @@ impl Window {
             }
         }
         Counts {
-            calls: self.sum.successes + self.sum.failures + overdue,
+            calls: self.sum.successes + self.sum.failures + self.sum.abandoned + overdue,
             failures: self.sum.failures,
             slow: self.sum.slow + overdue,
             in_flight,
