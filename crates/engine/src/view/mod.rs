@@ -5,6 +5,8 @@
 
 mod control;
 mod cpu;
+#[cfg(feature = "tasks")]
+pub mod tasks;
 mod time;
 mod work;
 
