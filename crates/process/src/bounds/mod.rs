@@ -12,5 +12,8 @@
 //! The judgements are `flyball_policy::budget`.
 
 pub mod cgroup;
+pub mod learned;
 pub mod memory;
 pub mod scope;
+pub mod sharing;
+mod sys;

@@ -13,15 +13,15 @@ use flyball_process::{Command, Containment, Ended, Error, Options, SpawnServer};
 use crate::{Test, helper, server};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("groups_bound_all_commands", bound_all),
-    ("groups_bound_each_command", bound_each),
-    ("groups_are_removed", removed),
-    ("groups_left_by_a_killed_program_are_swept", swept),
-    ("groups_are_refused_with_a_reason", refused),
-    ("without_groups_a_bound_is_refused", unbounded),
-    ("what_a_tree_uses_is_measured", measured),
-    ("a_scope_is_asked_for_and_entered", scope),
-    ("a_scope_is_refused_with_a_reason", no_scope),
+    ("groups::they_bound_all_commands", bound_all),
+    ("groups::they_bound_each_command", bound_each),
+    ("groups::they_are_removed", removed),
+    ("groups::they_left_by_a_killed_program_are_swept", swept),
+    ("groups::they_are_refused_with_a_reason", refused),
+    ("groups::without_groups_a_bound_is_refused", unbounded),
+    ("groups::what_a_tree_uses_is_measured", measured),
+    ("groups::a_scope_is_asked_for_and_entered", scope),
+    ("groups::a_scope_is_refused_with_a_reason", no_scope),
 ];
 
 /// A pool, or nothing where there can be none.

@@ -59,6 +59,21 @@ pub(crate) fn run() -> bool {
             let _ = std::io::stdin().read(&mut [0]);
             std::hint::black_box(&data);
         }
+        // Shares the machine by this folder, says how many slots it has once it is not alone, and stays until it is killed.
+        "share" => {
+            use flyball_process::bounds::sharing::{Sharing, Want};
+            let (told, hears) = std::sync::mpsc::channel();
+            let folder = std::path::Path::new(&rest[0]);
+            let sharing = Sharing::join(folder, 8, Want::slots(100, 8), move |part| {
+                let _ = told.send(part);
+            });
+            let sharing = sharing.unwrap();
+            while sharing.part().others == 0 {
+                let _ = hears.recv();
+            }
+            let _ = writeln!(std::io::stdout(), "{}", sharing.part().slots);
+            let _ = std::io::stdin().read(&mut [0]);
+        }
         // Writes the same bytes that it was given, as hexadecimal.
         "hex" => {
             use std::os::unix::ffi::OsStrExt;

@@ -7,6 +7,7 @@ mod groups;
 mod helper;
 mod limits;
 mod output;
+mod sharing;
 mod slots;
 mod starting;
 mod trees;
@@ -36,6 +37,7 @@ fn main() {
         usage::TESTS,
         slots::TESTS,
         groups::TESTS,
+        sharing::TESTS,
     ]
     .concat();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
