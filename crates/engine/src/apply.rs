@@ -68,7 +68,7 @@ impl Engine {
 
 /// The right to change the configuration, of which there is one.
 pub(crate) struct Changing<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     _alone: MutexGuard<'a, ()>,
 }
 
@@ -100,10 +100,29 @@ impl Changing<'_> {
     ) -> Result<Vec<Change>, Error> {
         let (old, new) = (self.shared.config(), loaded.config.clone());
         let steps = class_steps(self.shared, &old, &new)?;
+        #[cfg(feature = "tasks")]
+        self.check_tasks(&new)?;
         if dry_run {
             return Ok(changes);
         }
-        run_steps(self.shared, steps)?;
+        // The steps that can fail; what was opened is closed again if another one does.
+        #[cfg(feature = "tasks")]
+        let open = match (old.scheduler.enabled, new.scheduler.enabled) {
+            (false, true) => self.shared.tasks.open(&new)?,
+            _ => None,
+        };
+        #[cfg(feature = "tasks")]
+        let opened = open.is_some();
+        #[cfg(feature = "tasks")]
+        if let Some(open) = open {
+            self.shared.tasks.take(self.shared, open)?;
+        }
+        let done = run_steps(self.shared, steps);
+        #[cfg(feature = "tasks")]
+        if done.is_err() && opened {
+            self.shared.tasks.switch_off(self.shared.now());
+        }
+        done?;
         self.shared.set_key_limits(Some(&old), &new)?;
         let executor = &self.shared.executor;
         // The ranges of these keys are within what the executor takes.
@@ -114,8 +133,12 @@ impl Changing<'_> {
         if settings::strategy(&old) != settings::strategy(&new) {
             executor.set_strategy(settings::strategy(&new));
         }
+        #[cfg(feature = "tasks")]
+        self.turn_tasks(&old, &new);
         self.shared.set_loaded(loaded);
         self.shared.set_pool_bounds();
+        #[cfg(feature = "tasks")]
+        self.shared.tasks.changed();
         for change in &changes {
             tracing::info!(
                 who,
@@ -134,6 +157,31 @@ impl Changing<'_> {
             self.shared.poke();
         }
         Ok(changes)
+    }
+}
+
+#[cfg(feature = "tasks")]
+impl Changing<'_> {
+    /// Finds out what would keep durable tasks from following a configuration.
+    fn check_tasks(&self, new: &Config) -> Result<(), Error> {
+        if new.scheduler.enabled && self.shared.tasks.is_closing() {
+            return Err(Error::Conflict(
+                "the queue of tasks is still being closed; it can be switched on when its tasks have come to their end"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Switches durable tasks off, or says that there is nowhere to keep them; what could be opened has been taken.
+    fn turn_tasks(&self, old: &Config, new: &Config) {
+        let tasks = &self.shared.tasks;
+        if old.scheduler.enabled && !new.scheduler.enabled {
+            let timeout = old.worker_pool.shutdown_timeout;
+            tasks.switch_off(self.shared.now().saturating_add(timeout));
+        } else if new.scheduler.enabled && tasks.opened().is_none() {
+            tasks.lack();
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::settings;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 #[cfg(feature = "tasks")]
-use crate::tasks::Part;
+use crate::tasks::{Given, Part};
 use flyball_core::class::Group;
 use flyball_executor::{Class, Executor, ShutdownReport};
 use flyball_sense::Root;
@@ -59,8 +59,10 @@ impl fmt::Debug for Options {
 ///
 /// Its answers and the changes it takes are listed in the module `answers`; they are the same behind library, API and command line.
 pub struct Engine {
-    // In this order: the control thread ends before what it works on.
+    // In this order: threads end before what they work on.
     pub(crate) control: ControlThread,
+    #[cfg(feature = "tasks")]
+    tasks: TasksOwner,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -89,6 +91,17 @@ impl Drop for ControlThread {
     }
 }
 
+/// Closes the queue of tasks when it is dropped; tasks that run then are given back at once.
+#[cfg(feature = "tasks")]
+struct TasksOwner(Arc<Shared>);
+
+#[cfg(feature = "tasks")]
+impl Drop for TasksOwner {
+    fn drop(&mut self) {
+        self.0.tasks.end(self.0.now());
+    }
+}
+
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Engine({:?})", self.shared.executor)
@@ -113,11 +126,8 @@ impl Engine {
             root,
             executor,
             #[cfg(feature = "tasks")]
-                state_dir: _,
-            #[cfg(feature = "tasks")]
             queue,
-            #[cfg(feature = "tasks")]
-                commands: _,
+            ..
         } = options;
         let cpus = flyball_executor::available_parallelism();
         let config = loaded.config.clone();
@@ -130,7 +140,7 @@ impl Engine {
             settings::parallelism_range(parallelism),
         );
         #[cfg(feature = "tasks")]
-        let tasks = Part::new(queue, config.scheduler.enabled);
+        let tasks = Part::new(Given { queue });
         let shared = Arc::new(Shared::new(
             executor,
             loaded,
@@ -140,6 +150,15 @@ impl Engine {
             tasks,
         ));
         shared.set_key_limits(None, &config)?;
+        #[cfg(feature = "tasks")]
+        let tasks = {
+            match shared.tasks.open(&config)? {
+                Some(open) => shared.tasks.take(&shared, open)?,
+                None if config.scheduler.enabled => shared.tasks.lack(),
+                None => {}
+            }
+            TasksOwner(shared.clone())
+        };
         let owned = shared.clone();
         let thread = std::thread::Builder::new()
             .name("flyball-control".to_owned())
@@ -152,7 +171,12 @@ impl Engine {
             shared: shared.clone(),
             thread: Some(thread),
         };
-        Ok(Engine { control, shared })
+        Ok(Engine {
+            control,
+            #[cfg(feature = "tasks")]
+            tasks,
+            shared,
+        })
     }
 
     /// Looks a class up; the handle is cheap to clone.
@@ -213,9 +237,20 @@ impl Engine {
         self.shared.draining.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the engine takes work.
+    /// Whether the engine takes work: not once it is asked to end, nor while its queue of tasks has stopped.
     pub fn is_ready(&self) -> bool {
-        !self.shared.is_draining()
+        !self.shared.is_draining() && !self.tasks_stopped()
+    }
+
+    #[cfg(feature = "tasks")]
+    fn tasks_stopped(&self) -> bool {
+        let look = self.shared.tasks.look();
+        look.is_some_and(|look| look.stopped.is_some())
+    }
+
+    #[cfg(not(feature = "tasks"))]
+    fn tasks_stopped(&self) -> bool {
+        false
     }
 
     /// Ends the control loop, runs what was accepted for at most `worker_pool.shutdown_timeout`, cancels the rest, and says what was not
@@ -229,12 +264,30 @@ impl Engine {
             return Err(Box::new((self, error.into())));
         }
         self.drain();
-        let Engine { control, shared } = self;
+        let Engine {
+            control,
+            #[cfg(feature = "tasks")]
+            tasks,
+            mut shared,
+        } = self;
         drop(control);
-        let timeout = shared.config().worker_pool.shutdown_timeout;
-        let Some(shared) = Arc::into_inner(shared) else {
-            unreachable!("the control thread held the only other reference");
+        let until = shared
+            .now()
+            .saturating_add(shared.config().worker_pool.shutdown_timeout);
+        #[cfg(feature = "tasks")]
+        {
+            shared.tasks.end(until);
+            drop(tasks);
+        }
+        let shared = loop {
+            match Arc::try_unwrap(shared) {
+                Ok(shared) => break shared,
+                // A task that ends may be looking a class up, for a moment.
+                Err(held) => shared = held,
+            }
+            std::thread::yield_now();
         };
+        let timeout = until.duration_since(shared.now());
         match shared.executor.shutdown(timeout) {
             Ok(report) => Ok(report),
             Err(_) => unreachable!("this is none of its workers"),

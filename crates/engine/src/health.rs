@@ -98,15 +98,19 @@ pub fn judge(inputs: &Inputs) -> CpuHealth {
             format!("no sample for {age:.1?}; one is due each {interval:?}"),
         );
     }
-    let status = match score {
+    CpuHealth {
+        status: status(score),
+        score,
+        reasons,
+    }
+}
+
+/// What a score from 0 to 1 is called.
+pub(crate) fn status(score: f64) -> HealthState {
+    match score {
         _ if score >= 0.8 => HealthState::Healthy,
         _ if score >= 0.5 => HealthState::Degraded,
         _ => HealthState::Unhealthy,
-    };
-    CpuHealth {
-        status,
-        score,
-        reasons,
     }
 }
 

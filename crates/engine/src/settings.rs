@@ -153,3 +153,24 @@ pub(crate) fn retry_policy(config: &Config) -> flyball_tasks::RetryPolicy {
         cap: scheduler.retry_delay_max,
     }
 }
+
+/// What the classes mean for the queue of tasks. None of a class that is paused is handed out.
+#[cfg(feature = "tasks")]
+pub(crate) fn class_rules(executor: &executor::Executor) -> Vec<flyball_tasks::ClassRule> {
+    let rule = |class: &executor::ClassStats| flyball_tasks::ClassRule {
+        name: class.spec.name.as_str().into(),
+        priority: class.spec.priority,
+        shares: class.spec.shares,
+        concurrency: if class.paused {
+            Some(0)
+        } else {
+            class.spec.concurrency
+        },
+        key_concurrency: executor
+            .class(&class.name)
+            .ok()
+            .and_then(|class| class.key_limits().concurrency),
+        queue_limit: class.spec.queue_limit,
+    };
+    executor.stats().classes.iter().map(rule).collect()
+}

@@ -4,9 +4,12 @@ use crate::Engine;
 use crate::answers::work::ScaleRequest;
 use crate::config::{self, Loaded};
 use crate::error::Error;
+#[cfg(feature = "tasks")]
+use crate::health;
 use crate::knobs;
 use crate::view::{
-    DecisionView, KnobView, LimitView, PartFlag, PartHealth, StatusView, Time, Utilisation,
+    CpuHealth, DecisionView, KnobView, LimitView, PartFlag, PartHealth, StatusView, Time,
+    Utilisation,
 };
 use flyball_core::class::{ClassSpec, Group};
 use flyball_executor::{Stats, WorkerState};
@@ -346,7 +349,7 @@ impl Engine {
     pub fn status(&self) -> StatusView {
         let shared = &self.shared;
         let (stats, workers) = (shared.executor.stats(), shared.executor.workers());
-        let health = self.health_of(&stats, &workers);
+        let health = self.whole_health(self.health_of(&stats, &workers));
         let last = shared.history.last();
         let work = last
             .as_ref()
@@ -377,6 +380,25 @@ impl Engine {
                 (work.ended > 0).then(|| work.failed as f64 / work.ended as f64 * 100.0)
             }),
         }
+    }
+
+    /// The health of all parts together: the product of their scores, and all reasons.
+    #[cfg(feature = "tasks")]
+    fn whole_health(&self, cpu: CpuHealth) -> CpuHealth {
+        let Some(tasks) = self.shared.tasks.health() else {
+            return cpu;
+        };
+        let score = cpu.score * tasks.score;
+        CpuHealth {
+            status: health::status(score),
+            score,
+            reasons: cpu.reasons.into_iter().chain(tasks.reasons).collect(),
+        }
+    }
+
+    #[cfg(not(feature = "tasks"))]
+    fn whole_health(&self, cpu: CpuHealth) -> CpuHealth {
+        cpu
     }
 
     fn utilisation(&self) -> Utilisation {
@@ -424,6 +446,8 @@ impl Engine {
             },
             status.cpu_throttling,
         ];
+        #[cfg(feature = "tasks")]
+        parts.push(self.shared.tasks.flag());
         let absent: BTreeSet<&str> = config::schema()
             .iter()
             .filter_map(|key| key.absent_part())
@@ -457,7 +481,16 @@ impl Engine {
                 score: None,
                 reasons: vec![part.detail],
             });
-        std::iter::once(cpu).chain(others).collect()
+        #[cfg(feature = "tasks")]
+        let tasks = self.shared.tasks.health().map(|health| PartHealth {
+            part: "task_queue".to_owned(),
+            status: Some(health.status),
+            score: Some(health.score),
+            reasons: health.reasons,
+        });
+        #[cfg(not(feature = "tasks"))]
+        let tasks = None;
+        std::iter::once(cpu).chain(tasks).chain(others).collect()
     }
 }
 

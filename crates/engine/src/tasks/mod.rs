@@ -4,15 +4,19 @@
 //! |---|---|
 //! | `draft` | a task in the making |
 //! | `part` | the queue that is open, or why there is none |
+//! | `follow` | the thread that follows it |
+//! | `verdict` | how well it is (pure) |
 //!
 //! Invariants: without a folder named by program or configuration nothing is opened, and no thread started; when the part is switched
 //! off its queue is closed, and what is in it stays on disk.
 
 mod draft;
+mod follow;
 mod part;
+mod verdict;
 
 pub use draft::Draft;
-pub(crate) use part::Part;
+pub(crate) use part::{Given, Part};
 
 use flyball_tasks::{NewTask, Run};
 use sha2::{Digest, Sha256};

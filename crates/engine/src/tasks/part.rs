@@ -1,34 +1,151 @@
-//! The queue that is open, or why there is none.
+//! The queue that is open, or why there is none; and what was opened with it.
+//!
+//! A part is switched on by [`Part::open`] and [`Part::take`], in two steps, so that what can fail is done before anything else changes;
+//! and off by [`Part::switch_off`], which returns at once: the thread that follows the queue lets what runs come to its end, then closes it.
 
+use crate::config::{Config, QueueBackend};
 use crate::error::Error;
-use arc_swap::ArcSwap;
+use crate::shared::Shared;
+use crate::tasks::follow::{self, Look, Orders};
+use crate::tasks::verdict;
+use crate::view::{CpuHealth, PartFlag};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use flyball_core::time::{Timestamp, WallTime};
 use flyball_tasks::TaskQueue;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::watch;
+
+const NOWHERE: &str = "no folder was named to keep tasks in: queue.state_dir names one";
+
+/// What a program has said of tasks beside the configuration.
+#[derive(Default)]
+pub(crate) struct Given {
+    pub(crate) queue: Option<Arc<dyn TaskQueue>>,
+}
 
 /// The part of the engine that durable tasks are.
 pub(crate) struct Part {
+    given: Given,
     state: ArcSwap<State>,
+    /// How the queue was at the last look.
+    look: ArcSwapOption<Look>,
+    follower: Mutex<Option<Follower>>,
 }
 
 enum State {
     /// It is open.
-    Open(Arc<dyn TaskQueue>),
+    Open(Arc<Open>),
     /// The configuration has switched it off.
     Off,
     /// Nobody has said where to keep tasks.
     Nowhere,
 }
 
-impl Part {
-    /// A part without a queue.
-    pub(crate) fn new(queue: Option<Arc<dyn TaskQueue>>, enabled: bool) -> Self {
-        let state = match queue {
-            _ if !enabled => State::Off,
-            Some(queue) => State::Open(queue),
-            None => State::Nowhere,
+/// What is open.
+pub(crate) struct Open {
+    pub(crate) queue: Arc<dyn TaskQueue>,
+}
+
+struct Follower {
+    orders: watch::Sender<Orders>,
+    thread: JoinHandle<()>,
+}
+
+impl Open {
+    fn detail(&self, look: Option<&Look>) -> String {
+        let Some(look) = look else {
+            return "just opened".to_owned();
         };
+        let live = look
+            .by_state
+            .iter()
+            .filter(|(state, _)| !state.is_terminal());
+        let counts: Vec<String> = live
+            .filter(|(_, count)| **count > 0)
+            .map(|(state, count)| format!("{count} {}", state.name()))
+            .collect();
+        match counts.is_empty() {
+            true => "empty".to_owned(),
+            false => counts.join(", "),
+        }
+    }
+
+    /// Has what runs come to its end, until then; what does not is given back.
+    pub(crate) async fn drain(&self, until: Timestamp) {
+        let _ = until;
+    }
+}
+
+impl Part {
+    /// Nothing is open yet.
+    pub(crate) fn new(given: Given) -> Self {
         Part {
-            state: ArcSwap::from_pointee(state),
+            given,
+            state: ArcSwap::from_pointee(State::Off),
+            look: ArcSwapOption::empty(),
+            follower: Mutex::default(),
+        }
+    }
+
+    /// Opens what the configuration asks for; `None` if it asks for nothing, or nobody said where.
+    ///
+    /// # Errors
+    /// The folder cannot be used, another daemon has it, or the store in it cannot be read.
+    pub(crate) fn open(&self, config: &Config) -> Result<Option<Open>, Error> {
+        if !config.scheduler.enabled {
+            return Ok(None);
+        }
+        let Some(queue) = self.queue_of(config)? else {
+            return Ok(None);
+        };
+        Ok(Some(Open { queue }))
+    }
+
+    fn queue_of(&self, config: &Config) -> Result<Option<Arc<dyn TaskQueue>>, Error> {
+        if let Some(queue) = &self.given.queue {
+            return Ok(Some(queue.clone()));
+        }
+        if config.queue.backend != QueueBackend::Embedded {
+            return Err(Error::Unavailable {
+                part: "the queue of tasks",
+                why: format!("this build has no backend {}", config.queue.backend),
+            });
+        }
+        Ok(None)
+    }
+
+    /// Says that it is to be on, and that nobody named a folder for it.
+    pub(crate) fn lack(&self) {
+        self.state.store(Arc::new(State::Nowhere));
+    }
+
+    /// Takes what was opened, and begins to follow it.
+    ///
+    /// # Errors
+    /// The thread cannot be started; nothing is on then.
+    pub(crate) fn take(&self, shared: &Arc<Shared>, open: Open) -> Result<(), Error> {
+        let open = Arc::new(open);
+        let mut follower = self.follower();
+        let (orders, orders_here) = watch::channel(Orders::default());
+        let (owned, followed) = (shared.clone(), open.clone());
+        let thread = std::thread::Builder::new()
+            .name("flyball-tasks".to_owned())
+            .spawn(move || follow::run(&owned, &followed, orders_here))
+            .map_err(|source| Error::Os {
+                what: "start the thread that follows the queue of tasks",
+                source,
+            })?;
+        *follower = Some(Follower { orders, thread });
+        self.state.store(Arc::new(State::Open(open)));
+        Ok(())
+    }
+
+    /// What is open.
+    pub(crate) fn opened(&self) -> Option<Arc<Open>> {
+        match &**self.state.load() {
+            State::Open(open) => Some(open.clone()),
+            State::Off | State::Nowhere => None,
         }
     }
 
@@ -38,15 +155,90 @@ impl Part {
     /// Why there is none.
     pub(crate) fn queue(&self) -> Result<Arc<dyn TaskQueue>, Error> {
         match &**self.state.load() {
-            State::Open(queue) => Ok(queue.clone()),
+            State::Open(open) => Ok(open.queue.clone()),
             State::Off => Err(Error::Off {
-                part: "the task queue",
+                part: "the queue of tasks",
                 setting: "scheduler.enabled",
             }),
             State::Nowhere => Err(Error::Unavailable {
-                part: "the task queue",
-                why: "no folder was named to keep tasks in: queue.state_dir names one".to_owned(),
+                part: "the queue of tasks",
+                why: NOWHERE.to_owned(),
             }),
         }
+    }
+
+    /// How well the queue is; `None` while there is none.
+    pub(crate) fn health(&self) -> Option<CpuHealth> {
+        let look = self.look()?;
+        Some(verdict::judge(&look, WallTime::now()))
+    }
+
+    /// What people are told of it in one line.
+    pub(crate) fn flag(&self) -> PartFlag {
+        let (enabled, detail) = match &**self.state.load() {
+            State::Open(open) => (true, open.detail(self.look().as_deref())),
+            State::Off => (false, "switched off by scheduler.enabled".to_owned()),
+            State::Nowhere => (false, NOWHERE.to_owned()),
+        };
+        PartFlag {
+            part: "task_queue".to_owned(),
+            enabled,
+            detail,
+        }
+    }
+
+    /// How the queue was at the last look; `None` while there is none.
+    pub(crate) fn look(&self) -> Option<Arc<Look>> {
+        self.look.load_full()
+    }
+
+    pub(crate) fn set_look(&self, look: Look) {
+        self.look.store(Some(Arc::new(look)));
+    }
+
+    /// Tells it that the configuration or the classes are others.
+    pub(crate) fn changed(&self) {
+        if let Some(follower) = &*self.follower() {
+            follower.orders.send_modify(|orders| orders.changes += 1);
+        }
+    }
+
+    /// Takes no more, lets what runs go on until then, closes the queue. Answers at once.
+    pub(crate) fn switch_off(&self, until: Timestamp) {
+        self.state.store(Arc::new(State::Off));
+        self.look.store(None);
+        if let Some(follower) = &*self.follower() {
+            follower
+                .orders
+                .send_modify(|orders| orders.end = Some(until));
+        }
+    }
+
+    /// Whether a queue that was switched off is still being closed.
+    pub(crate) fn is_closing(&self) -> bool {
+        let mut follower = self.follower();
+        let ended = |follower: &Follower| follower.thread.is_finished();
+        if follower.as_ref().is_some_and(ended) {
+            join(follower.take());
+        }
+        follower.is_some() && self.opened().is_none()
+    }
+
+    /// As [`switch_off`](Self::switch_off), and waits for the end.
+    pub(crate) fn end(&self, until: Timestamp) {
+        self.switch_off(until);
+        let follower = self.follower().take();
+        join(follower);
+    }
+
+    fn follower(&self) -> MutexGuard<'_, Option<Follower>> {
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn join(follower: Option<Follower>) {
+    if let Some(follower) = follower {
+        // A panic there has been reported by the panic hook.
+        let _ = follower.thread.join();
     }
 }

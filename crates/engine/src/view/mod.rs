@@ -6,6 +6,8 @@
 mod control;
 mod cpu;
 #[cfg(feature = "tasks")]
+mod task_event;
+#[cfg(feature = "tasks")]
 pub mod tasks;
 mod time;
 mod work;
@@ -18,6 +20,8 @@ pub use cpu::{
     CoreView, CpuHealth, CpuProfile, CpuStatus, HealthState, PartFlag, PressureView, UsageEvent,
     UsageEventKind, UsageStats,
 };
+#[cfg(feature = "tasks")]
+pub use task_event::TaskEventView;
 pub use time::Time;
 pub use work::{
     BalancerStats, BalancerWorkerLoad, ClassView, LatencyView, QueueView, RunningTask,

@@ -1,0 +1,292 @@
+//! The thread that follows the queue: it passes its events on, keeps it in step with the classes, and looks how it is.
+//!
+//! It sleeps until something happens. While nobody follows the engine's events, those of tasks are counted as seen and go nowhere.
+
+use crate::events::EventKind;
+use crate::settings;
+use crate::shared::Shared;
+use crate::tasks::part::Open;
+use crate::view::{TaskEventView, Time};
+use flyball_core::time::{Timestamp, WallTime};
+use flyball_tasks::{ClassRule, Filter, Query, State, Stats, TaskId, Waiting};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Events are passed on at most this often, so that a queue of many thousand tasks a second costs no more than a slower one.
+const PACE: Duration = Duration::from_millis(50);
+/// Events that are passed on at once; of more, the newest.
+const BATCH: usize = 512;
+/// Kinds of which one look finds out whether anybody takes them; the others are looked at the next times.
+const KINDS: usize = 64;
+/// A kind that nobody takes for so long is told of (TASK-16).
+pub(crate) const UNTAKEN: Duration = Duration::from_secs(60);
+
+/// What the thread is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Orders {
+    /// Grows with each change of configuration or classes.
+    pub(crate) changes: u64,
+    /// To end, and until when tasks that run may go on.
+    pub(crate) end: Option<Timestamp>,
+}
+
+/// How the queue was at the last look.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Look {
+    /// Why nothing can be put into it or taken out of it.
+    pub(crate) stopped: Option<String>,
+    /// Rows that turned out to be damaged.
+    pub(crate) damaged: u64,
+    /// Tasks by state.
+    pub(crate) by_state: BTreeMap<State, u64>,
+    /// Kinds that nobody has taken for at least [`UNTAKEN`], since when, and how many tasks wait.
+    pub(crate) untaken: BTreeMap<Box<str>, (WallTime, u64)>,
+}
+
+/// Follows until it is told to end; then drains and closes.
+pub(crate) fn run(shared: &Arc<Shared>, open: &Open, orders: watch::Receiver<Orders>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(Follow::new(shared, open).run(orders)),
+        Err(error) => {
+            tracing::error!(%error, "the queue of tasks is not followed");
+            shared.tasks.set_look(Look {
+                stopped: Some(format!("it is not followed: {error}")),
+                ..Look::default()
+            });
+        }
+    }
+}
+
+struct Follow<'a> {
+    shared: &'a Arc<Shared>,
+    open: &'a Open,
+    /// The newest event that was passed on.
+    seen: u64,
+    /// What the queue was last told of classes.
+    rules: Vec<ClassRule>,
+    /// The kind that the last look ended with.
+    turn: Option<Box<str>>,
+    look: Look,
+}
+
+impl<'a> Follow<'a> {
+    fn new(shared: &'a Arc<Shared>, open: &'a Open) -> Self {
+        let seen = *open.queue.watch().borrow();
+        Follow {
+            shared,
+            open,
+            seen,
+            rules: Vec::new(),
+            turn: None,
+            look: Look::default(),
+        }
+    }
+
+    async fn run(mut self, mut orders: watch::Receiver<Orders>) {
+        let mut news = self.open.queue.watch();
+        let mut changes = None;
+        let end = loop {
+            let order = *orders.borrow_and_update();
+            if let Some(end) = order.end {
+                break end;
+            }
+            if changes != Some(order.changes) {
+                changes = Some(order.changes);
+                self.configure().await;
+            }
+            let interval = self.shared.config().worker_pool.health_check_interval;
+            tokio::select! {
+                biased;
+                changed = orders.changed() => {
+                    if changed.is_err() {
+                        break Timestamp::ZERO;
+                    }
+                }
+                _ = news.changed() => {
+                    self.pass_on();
+                    // Those that come meanwhile go together; an order does not wait for them.
+                    tokio::select! {
+                        () = tokio::time::sleep(PACE) => {}
+                        _ = orders.changed() => orders.mark_changed(),
+                    }
+                }
+                () = tokio::time::sleep(interval) => self.examine().await,
+            }
+        };
+        self.end(end).await;
+    }
+
+    /// Tells queue and runners what the configuration means for them.
+    async fn configure(&mut self) {
+        let rules = settings::class_rules(&self.shared.executor);
+        if rules != self.rules {
+            match self.open.queue.set_classes(rules.clone()).await {
+                Ok(()) => self.rules = rules,
+                Err(error) => {
+                    tracing::warn!(%error, "the queue does not know the classes as they are now")
+                }
+            }
+        }
+        self.examine().await;
+    }
+
+    fn pass_on(&mut self) {
+        let events = &self.shared.events;
+        if !events.is_followed() {
+            self.seen = *self.open.queue.watch().borrow();
+            return;
+        }
+        let newest = *self.open.queue.watch().borrow();
+        let first = newest.saturating_sub(BATCH as u64).max(self.seen);
+        let changes = self.open.queue.changes(first, BATCH);
+        let missed = (first - self.seen) + changes.missed;
+        if missed > 0 {
+            let time = Time::now();
+            events.push(
+                EventKind::Task,
+                time,
+                serde_json::json!({ "missed": missed }),
+            );
+        }
+        self.seen = first + changes.missed + changes.events.len() as u64;
+        for event in changes.events {
+            let time = Time::from_unix_nanos(event.at.unix_nanos());
+            let view = TaskEventView::of(event);
+            events.push(
+                EventKind::Task,
+                time,
+                serde_json::to_value(view).unwrap_or_default(),
+            );
+        }
+    }
+
+    /// Looks how the queue is, and tells what is new of that.
+    async fn examine(&mut self) {
+        // A program may have added classes of its own.
+        let rules = settings::class_rules(&self.shared.executor);
+        if rules != self.rules && self.open.queue.set_classes(rules.clone()).await.is_ok() {
+            self.rules = rules;
+        }
+        let mut look = Look::default();
+        match self.open.queue.stats().await {
+            Ok(stats) => {
+                look.untaken = self.untaken(&stats).await;
+                look.stopped = stats.stopped;
+                look.damaged = stats.damaged;
+                look.by_state = stats.by_state;
+            }
+            Err(error) => look.stopped = Some(error.to_string()),
+        }
+        self.tell(&look);
+        self.look = look.clone();
+        self.shared.tasks.set_look(look);
+    }
+
+    /// Kinds whose tasks could start and that nobody takes.
+    async fn untaken(&mut self, stats: &Stats) -> BTreeMap<Box<str>, (WallTime, u64)> {
+        let waiting =
+            |states: &BTreeMap<State, u64>| states.get(&State::Pending).copied().unwrap_or(0);
+        let kinds: BTreeMap<&str, u64> = stats
+            .by_kind
+            .iter()
+            .map(|(kind, states)| (&**kind, waiting(states)))
+            .filter(|(_, waiting)| *waiting > 0)
+            .collect();
+        // Those not looked at this time are as they were.
+        let mut untaken = self.look.untaken.clone();
+        untaken.retain(|kind, _| kinds.contains_key(&**kind));
+        let turn = self.turn.take();
+        let after = |kind: &str| turn.as_deref().is_none_or(|turn| kind > turn);
+        let ahead = kinds.iter().filter(|(kind, _)| after(kind));
+        let behind = kinds.iter().filter(|(kind, _)| !after(kind));
+        for (kind, waiting) in ahead.chain(behind).take(KINDS) {
+            match self.untaken_since(kind).await {
+                Some(since) if WallTime::now().duration_since(since) >= UNTAKEN => {
+                    untaken.insert((*kind).into(), (since, *waiting));
+                }
+                _ => {
+                    untaken.remove(*kind);
+                }
+            }
+            self.turn = Some((*kind).into());
+        }
+        untaken
+    }
+
+    async fn untaken_since(&self, kind: &str) -> Option<WallTime> {
+        let id = self.one_pending(kind).await?;
+        let reasons = self.open.queue.why(id).await.ok()?;
+        reasons.into_iter().find_map(|reason| match reason {
+            Waiting::NobodyTakes { since } => Some(since),
+            _ => None,
+        })
+    }
+
+    async fn one_pending(&self, kind: &str) -> Option<TaskId> {
+        let query = Query {
+            filter: Filter {
+                states: vec![State::Pending],
+                kind: Some(kind.into()),
+                ..Filter::default()
+            },
+            before: None,
+            limit: 1,
+        };
+        let page = self.open.queue.list(query).await.ok()?;
+        page.tasks.first().map(|task| task.id)
+    }
+
+    fn tell(&self, look: &Look) {
+        match (&self.look.stopped, &look.stopped) {
+            (None, Some(why)) => tracing::error!("the queue of tasks has stopped: {why}"),
+            (Some(_), None) => tracing::info!("the queue of tasks works again"),
+            _ => {}
+        }
+        if look.damaged > self.look.damaged {
+            tracing::error!(rows = look.damaged, "the queue of tasks has damaged rows");
+        }
+        let before: BTreeSet<&str> = self.look.untaken.keys().map(|kind| &**kind).collect();
+        for (kind, (since, waiting)) in &look.untaken {
+            if !before.contains(&**kind) {
+                let reason = untaken_reason(kind, WallTime::now().duration_since(*since), *waiting);
+                tracing::warn!(kind = &**kind, waiting, "{reason}");
+                let event = serde_json::json!({ "kind": kind, "nobody_takes_since": Time::from_unix_nanos(since.unix_nanos()), "reason": reason });
+                self.shared.tell(EventKind::Task, &event);
+            }
+        }
+        for kind in before {
+            if !look.untaken.contains_key(kind) {
+                tracing::info!(
+                    kind,
+                    "somebody takes the kind again, or nothing of it waits"
+                );
+            }
+        }
+    }
+
+    /// Ends what runs and closes the queue.
+    async fn end(self, until: Timestamp) {
+        self.open.drain(until).await;
+        if let Err(error) = self.open.queue.close().await {
+            tracing::warn!(%error, "the queue of tasks could not be closed cleanly; it recovers at the next start");
+        }
+    }
+}
+
+/// Says that nobody takes a kind.
+pub(crate) fn untaken_reason(kind: &str, passed: Duration, waiting: u64) -> String {
+    let minutes = passed.as_secs() / 60;
+    let tasks = if waiting == 1 {
+        "task waits"
+    } else {
+        "tasks wait"
+    };
+    format!(
+        "nobody has taken tasks of kind {kind:?} for {minutes} min: {waiting} {tasks}, with no handler and no worker for them"
+    )
+}
