@@ -37,6 +37,8 @@ pub use flyball_executor::{
 pub use flyball_engine as engine;
 #[cfg(feature = "testing")]
 pub use flyball_executor::testing;
+#[cfg(feature = "limit")]
+pub use flyball_limit as limit;
 #[cfg(feature = "process")]
 pub use flyball_process as process;
 #[cfg(all(
@@ -50,6 +52,7 @@ pub use flyball_profile::watch;
 #[cfg(all(
     doctest,
     feature = "engine",
+    feature = "limit",
     feature = "rayon",
     feature = "testing",
     feature = "watch"
