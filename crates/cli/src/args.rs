@@ -28,7 +28,7 @@ pub(crate) struct Cli {
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Subcommand {
     /// Run a command over many inputs, so many at once, under a scheduling class
-    Run(Run),
+    Run(Box<Run>),
     /// Run the daemon: engine, API, local socket
     Serve(Serve),
     /// Show how the daemon is, at a glance

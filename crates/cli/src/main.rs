@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         }
     };
     match cli.subcommand {
-        Subcommand::Run(options) => run::run(options),
+        Subcommand::Run(options) => run::run(*options),
         Subcommand::Serve(options) => serve::run(options),
         Subcommand::Status(options) => commands::status::run(options),
         Subcommand::Workers(options) => commands::workers::run(options),

@@ -87,6 +87,31 @@ pub(crate) fn stdout_is_closed() -> bool {
     unsafe { libc::poll(&mut watched, 1, 0) > 0 && watched.revents & libc::POLLERR != 0 }
 }
 
+/// Which of these descriptors can be read or have ended; waits for the first one, `within` milliseconds at most.
+pub(crate) fn readable(descriptors: &[i32], within: Option<u32>) -> Vec<bool> {
+    let mut watched: Vec<libc::pollfd> = descriptors
+        .iter()
+        .map(|&fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    let wait = within.map_or(-1, |wait| wait.try_into().unwrap_or(i32::MAX));
+    // SAFETY: as many entries as are told, valid for the call.
+    unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, wait) };
+    watched.iter().map(|watched| watched.revents != 0).collect()
+}
+
+/// Puts all that was written to the filesystem of this file on disk.
+pub(crate) fn sync_filesystem(file: &std::fs::File) -> io::Result<()> {
+    // SAFETY: the descriptor is open as long as the file is borrowed.
+    match unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(file)) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// So many bytes standard error takes at least without a wait when it takes any: a pipe has room for a page or is full.
 pub(crate) const STDERR_TAKES: usize = libc::PIPE_BUF;
 

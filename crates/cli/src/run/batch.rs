@@ -1,6 +1,12 @@
 //! The loop of a run.
+//!
+//! `starting` decides which command starts, `ending` what becomes of one that has ended; here are the events, the stops and the end.
 
-use std::collections::HashMap;
+mod ending;
+mod starting;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -9,27 +15,20 @@ use std::time::Duration;
 use flyball_core::id::ClassId;
 use flyball_core::time::{Clock, OsClock, Timestamp};
 use flyball_policy::sched::Algorithm;
-use flyball_process::{
-    Child, Command, Error, Exit, Isolation, Options, Slots, SpawnReason, SpawnServer,
-};
+use flyball_process::{Child, Error, Exit, Options, Slots, SpawnServer};
 
-use super::options::Halt;
-use super::output::{Held, Printer};
+use super::joblog::{Begin, JobLog};
+use super::lines::{Lines, Told};
+use super::output::Printer;
+use super::plan::{Plan, joblog_path};
 use super::progress::{Figures, Mode, Progress};
+use super::results::{Pending, Results};
 use super::summary::Summary;
-use super::{Plan, tag};
-use crate::input::{Next, Read, Source};
+use crate::input::{Input, Read, Source};
 use crate::signals;
-use crate::template::Values;
-
-/// Most bytes of one output of one command that are kept until they are printed; more is dropped and counted.
-const OUTPUT_BYTES_MAX: u64 = 1 << 30;
 
 /// Results that may wait for an earlier one under `--keep-order`; then no more commands start.
 const WAITING_MAX: usize = 100_000;
-
-/// Commands that are handed over beyond those that run, so that a free slot is filled without asking this loop.
-const AHEAD: usize = 4;
 
 /// Exit status after a signal.
 const INTERRUPTED: u8 = 130;
@@ -42,12 +41,47 @@ const LAST_WAIT_NS: u64 = 6_000_000_000;
 pub(crate) enum Event {
     Input(Read),
     Ended(u64, Box<Result<Exit, Error>>),
+    Line(Told),
+    /// The joblog cannot be written.
+    Trouble(String),
     Signal,
+}
+
+/// Why a run did not begin.
+pub(crate) struct Refused {
+    pub(crate) why: String,
+    pub(crate) status: u8,
+}
+
+impl Refused {
+    fn usage(why: String) -> Refused {
+        Refused { why, status: 2 }
+    }
+
+    fn system(why: String) -> Refused {
+        Refused { why, status: 1 }
+    }
 }
 
 struct Running {
     child: Child,
-    values: Values,
+    input: Input,
+    /// From 1.
+    attempt: u32,
+    /// From 1; 0 where nobody asks.
+    slot: u32,
+    /// Where its output goes while it runs.
+    pending: Option<Pending>,
+    /// How it ended, while its output is still being printed.
+    ended: Option<Box<Result<Exit, Error>>>,
+}
+
+/// A command that waits for its next attempt.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Retry {
+    at: Timestamp,
+    number: u64,
+    attempt: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,9 +106,20 @@ pub(crate) struct Batch {
     /// Dropped after the slots: it ends whatever is left.
     _server: SpawnServer,
     running: HashMap<u64, Running>,
+    /// What waits for another attempt, and its inputs.
+    retries: BinaryHeap<Reverse<Retry>>,
+    retried: HashMap<u64, Input>,
+    /// Numbers of slots that are free, where commands are told theirs.
+    free_slots: Option<BinaryHeap<Reverse<u32>>>,
+    joblog: Option<JobLog>,
+    results: Option<Results>,
+    lines: Option<Lines>,
     started: Timestamp,
     next_start: Timestamp,
+    /// Of the command taken last.
     number: u64,
+    /// Commands taken from the inputs.
+    taken: u64,
     exhausted: bool,
     stop: Stop,
     interrupted: bool,
@@ -82,23 +127,35 @@ pub(crate) struct Batch {
     last_wait: Option<Timestamp>,
     trouble: Option<String>,
     quiet_end: bool,
+    /// Stopped because what was sought has succeeded.
+    content: bool,
+    /// A result could not be kept, so the joblog says no more.
+    joblog_misses: bool,
     summary: Summary,
     printer: Printer,
     progress: Progress,
 }
 
 impl Batch {
-    /// Starts the spawn server.
+    /// Opens what the run writes and starts the spawn server.
     pub(crate) fn start(
         plan: Plan,
         source: Source,
         events: Sender<Event>,
         inbox: Receiver<Event>,
-    ) -> Result<Batch, String> {
+    ) -> Result<Batch, Refused> {
         let told = events.clone();
         signals::watch(move |_| told.send(Event::Signal).is_ok())
-            .map_err(|error| format!("cannot watch for signals: {error}"))?;
-        let failed = |error: Error| with_cause(&error);
+            .map_err(|error| Refused::system(format!("cannot watch for signals: {error}")))?;
+        let resumes = plan.options.resume || plan.options.resume_failed;
+        let results = match &plan.options.results {
+            Some(folder) => {
+                Some(Results::new(folder, &plan.syntax(), resumes).map_err(Refused::usage)?)
+            }
+            None => None,
+        };
+        let joblog = joblog(&plan, resumes, results.as_ref(), &events)?;
+        let failed = |error: Error| Refused::system(with_cause(&error));
         let mut options = Options::default();
         options.children_max = plan.jobs as usize;
         options.idle_keepers_max = plan.jobs as usize;
@@ -106,20 +163,34 @@ impl Batch {
         let slots = Slots::new(&server, plan.jobs, Algorithm::Cfs);
         let class = slots.insert(plan.class.clone()).map_err(failed)?;
         let printer = Printer::new(plan.options.keep_order)
-            .map_err(|error| format!("cannot open standard output: {error}"))?;
+            .map_err(|error| Refused::system(format!("cannot open standard output: {error}")))?;
         let now = OsClock.now();
         let terminal = std::io::stderr().is_terminal();
-        let streams_to_terminal = plan.jobs == 1 && terminal;
-        let mode = match (
-            plan.options.quiet || plan.options.no_progress || plan.once,
-            signals::can_redraw(),
-        ) {
+        let streams_to_terminal = plan.streams() && terminal;
+        let unwanted = plan.options.no_progress || (plan.options.quiet && !plan.options.progress);
+        let mode = match (unwanted || plan.once, signals::can_redraw()) {
             (true, _) => Mode::Nowhere,
             // What a command writes straight to the terminal would run into the bar.
             (false, true) if streams_to_terminal => Mode::Nowhere,
             (false, true) => Mode::Terminal { color: plan.color },
             (false, false) => Mode::Lines,
         };
+        let progress = Progress::new(mode, now);
+        let lines = if plan.options.line_buffer {
+            let told = events.clone();
+            let lines = Lines::start(progress.shown(), move |what| {
+                let _ = told.send(Event::Line(what));
+            });
+            Some(lines.map_err(|error| {
+                Refused::system(format!("cannot read outputs by lines: {error}"))
+            })?)
+        } else {
+            None
+        };
+        let free_slots = plan
+            .template
+            .uses_slot()
+            .then(|| (1..=plan.jobs).map(Reverse).collect());
         Ok(Batch {
             source,
             events,
@@ -128,18 +199,27 @@ impl Batch {
             class,
             _server: server,
             running: HashMap::new(),
+            retries: BinaryHeap::new(),
+            retried: HashMap::new(),
+            free_slots,
+            joblog,
+            results,
+            lines,
             started: now,
             next_start: now,
             number: 0,
+            taken: 0,
             exhausted: false,
             stop: Stop::No,
             interrupted: false,
             last_wait: None,
             trouble: None,
             quiet_end: false,
+            content: false,
+            joblog_misses: false,
             summary: Summary::new(),
             printer,
-            progress: Progress::new(mode, now),
+            progress,
             plan,
         })
     }
@@ -148,7 +228,8 @@ impl Batch {
     pub(crate) fn run(mut self) -> ExitCode {
         loop {
             self.submit();
-            if self.running.is_empty() && (self.exhausted || self.stop != Stop::No) {
+            let no_more = self.stop != Stop::No || (self.exhausted && self.retries.is_empty());
+            if self.running.is_empty() && no_more {
                 break;
             }
             let now = OsClock.now();
@@ -158,11 +239,12 @@ impl Batch {
             self.show(now);
             let next_start =
                 (self.next_start > now && self.wants_more()).then_some(self.next_start);
-            let event = match [next_start, self.progress.due(), self.last_wait]
-                .into_iter()
-                .flatten()
-                .min()
-            {
+            let next_retry = match self.retries.peek() {
+                Some(Reverse(retry)) if self.has_room() => Some(retry.at.max(self.next_start)),
+                _ => None,
+            };
+            let wakings = [next_start, next_retry, self.progress.due(), self.last_wait];
+            let event = match wakings.into_iter().flatten().min() {
                 Some(at) => match self.inbox.recv_timeout(at.duration_since(OsClock.now())) {
                     Ok(event) => event,
                     Err(RecvTimeoutError::Timeout) => continue,
@@ -191,166 +273,14 @@ impl Batch {
                     self.halt(Stop::Soon);
                 }
             }
-            Event::Ended(number, result) => self.ended(number, *result),
-            Event::Signal => self.signal(),
-        }
-    }
-
-    fn wants_more(&self) -> bool {
-        // Where each end decides about the next start, nothing is handed over ahead of its slot.
-        let careful = self.plan.options.halt != Halt::Never || self.plan.options.delay.is_some();
-        let jobs = self.plan.jobs as usize;
-        let most = if careful {
-            jobs
-        } else {
-            jobs + jobs.max(AHEAD)
-        };
-        !self.exhausted
-            && self.stop == Stop::No
-            && self.running.len() < most
-            && self.printer.waiting() < WAITING_MAX
-    }
-
-    fn submit(&mut self) {
-        while self.wants_more() {
-            if let Some(delay) = self.plan.options.delay {
-                let now = OsClock.now();
-                if now < self.next_start {
-                    return;
-                }
-                self.next_start = now.saturating_add(delay);
-            }
-            match self.source.next(self.plan.each, self.plan.bytes) {
-                Next::Values(values) => self.submit_one(values),
-                Next::Later => {
-                    // Nothing started, so nothing has to be waited for.
-                    self.next_start = OsClock.now();
-                    return;
-                }
-                Next::End => self.exhausted = true,
-            }
-        }
-    }
-
-    fn submit_one(&mut self, values: Values) {
-        self.number += 1;
-        let number = self.number;
-        let mut argv = self.plan.template.fill(&values, number).argv.into_iter();
-        let options = &self.plan.options;
-        let mut command = Command::new(argv.next().unwrap_or_default())
-            .args(argv)
-            .grace(options.kill_after)
-            .nice(options.nice.unwrap_or(0));
-        if let Some(timeout) = options.timeout {
-            command = command.timeout(timeout);
-        }
-        if self.plan.once {
-            command = command
-                .inherit_stdin()
-                .isolation(Isolation::Join(signals::process_group()));
-        } else if self.captures() {
-            command = command
-                .capture_stdout(OUTPUT_BYTES_MAX)
-                .capture_stderr(OUTPUT_BYTES_MAX);
-        }
-        let events = self.events.clone();
-        let submitted = self.slots.submit_with(self.class, command, move |result| {
-            // The loop has gone when nobody receives; then nobody wants to know.
-            let _ = events.send(Event::Ended(number, Box::new(result)));
-        });
-        match submitted {
-            Ok(child) => {
-                self.running.insert(number, Running { child, values });
-            }
-            Err(error) => {
-                self.trouble.get_or_insert(with_cause(&error));
-                self.summary.not_run += 1;
+            Event::Ended(number, result) => self.ended(number, result),
+            Event::Line(Told::Drained(drained)) => self.drained(drained),
+            Event::Line(Told::Unprintable(error)) => self.cannot_print(&error),
+            Event::Trouble(what) => {
+                self.trouble.get_or_insert(what);
                 self.halt(Stop::Soon);
             }
-        }
-    }
-
-    /// Whether outputs are taken and printed whole; a single job's stream.
-    fn captures(&self) -> bool {
-        !self.plan.once && (self.plan.jobs > 1 || self.plan.options.tag)
-    }
-
-    fn ended(&mut self, number: u64, mut result: Result<Exit, Error>) {
-        let Some(Running { child, values }) = self.running.remove(&number) else {
-            return;
-        };
-        child.detach();
-        if matches!(result, Err(Error::Withdrawn)) {
-            self.summary.not_run += 1;
-            return;
-        }
-        let (stdout, stderr) = result.as_mut().map_or((None, None), |exit| {
-            (exit.stdout.take(), exit.stderr.take())
-        });
-        let label = if self.plan.options.tag {
-            tag(&values)
-        } else {
-            Vec::new()
-        };
-        let dropped = [&stdout, &stderr]
-            .into_iter()
-            .flatten()
-            .map(flyball_process::Output::dropped)
-            .sum::<u64>();
-        self.summary.dropped(dropped);
-        // What is missing for another reason than the bound is an error: the output is not whole.
-        if let Some(error) = [&stdout, &stderr]
-            .into_iter()
-            .flatten()
-            .find_map(flyball_process::Output::error)
-        {
-            let folder = std::env::temp_dir();
-            self.trouble.get_or_insert(format!(
-                "output was lost, it could not be kept in {}: {error}",
-                folder.display()
-            ));
-            self.halt(Stop::Soon);
-        }
-        let held = Held::new(label, stdout, stderr);
-        if !held.is_empty() {
-            self.progress.clear();
-        }
-        if let Err(error) = self.printer.take(number, held) {
-            self.cannot_print(&error);
-        }
-        // A shell says 141 where a plain command ends by SIGPIPE; what counts is that nobody reads any more.
-        if !self.captures()
-            && result.as_ref().is_ok_and(|exit| !exit.success())
-            && signals::stdout_is_closed()
-        {
-            self.quiet_end = true;
-            self.halt(Stop::Now);
-        }
-        let hopeless = self.plan.template.fixed_program()
-            && matches!(&result, Err(Error::Spawn { reason, .. }) if matches!(
-                reason,
-                SpawnReason::NotFound | SpawnReason::IsDirectory | SpawnReason::NotExecutable | SpawnReason::NotAProgram
-            ));
-        if hopeless && self.trouble.is_none() {
-            // It would not be there for the other inputs either.
-            if let Err(error) = &result {
-                self.trouble = Some(error.to_string());
-            }
-            self.halt(Stop::Soon);
-        }
-        let template = &self.plan.template;
-        let display_values = values.clone();
-        let failed = self
-            .summary
-            .count(number, values, &result, self.stop >= Stop::Now, || {
-                template.fill(&display_values, number).display()
-            });
-        if failed {
-            match self.plan.options.halt {
-                Halt::Soon(limit) if self.summary.failed >= limit => self.halt(Stop::Soon),
-                Halt::Now(limit) if self.summary.failed >= limit => self.halt(Stop::Now),
-                _ => {}
-            }
+            Event::Signal => self.signal(),
         }
     }
 
@@ -403,17 +333,22 @@ impl Batch {
         }
     }
 
-    fn figures(&self) -> Figures {
+    /// Commands of the run, those left out not counted, where that is known.
+    fn total(&self) -> Option<u64> {
         let total = match self.source.total(self.plan.each) {
             // How many inputs fit a command is known when they have been taken.
             Some(total) if self.plan.bytes == usize::MAX => Some(total),
-            _ => self.exhausted.then_some(self.number),
+            _ => self.exhausted.then_some(self.taken),
         };
+        total.map(|total| total.saturating_sub(self.summary.skipped))
+    }
+
+    fn figures(&self) -> Figures {
         Figures {
             done: self.summary.done(),
             failed: self.summary.failed,
             running: self.running.len().min(self.plan.jobs as usize),
-            total,
+            total: self.total(),
         }
     }
 
@@ -429,8 +364,27 @@ impl Batch {
         if let Err(error) = self.printer.finish() {
             self.cannot_print(&error);
         }
-        if let Some(total) = self.figures().total {
-            self.summary.not_run = total.saturating_sub(self.summary.done());
+        if let Some(mut lines) = self.lines.take() {
+            for number in self.running.keys() {
+                lines.end(*number);
+            }
+        }
+        if let Some(joblog) = &mut self.joblog {
+            joblog.finish();
+        }
+        // What the threads of lines and joblog have said last.
+        while let Ok(event) = self.inbox.try_recv() {
+            match event {
+                Event::Line(Told::Unprintable(error)) => self.cannot_print(&error),
+                Event::Trouble(what) => {
+                    self.trouble.get_or_insert(what);
+                }
+                _ => {}
+            }
+        }
+        if let Some(total) = self.total() {
+            let ended = self.summary.done() + self.summary.unneeded;
+            self.summary.not_run = total.saturating_sub(ended);
         }
         self.summary.sort();
         let wall: Duration = OsClock.now().duration_since(self.started);
@@ -442,8 +396,13 @@ impl Batch {
             let trouble = self.trouble.as_deref();
             let _ = writeln!(err, "{}", self.summary.json(&self.plan, wall, trouble));
         } else if !self.plan.options.quiet && !self.quiet_end {
-            if self.number == 0 && !self.interrupted && self.trouble.is_none() {
-                let _ = writeln!(err, "flyball: no inputs, nothing to run");
+            if self.taken == 0 && !self.interrupted && self.trouble.is_none() {
+                let none = if self.plan.options.retry_failed {
+                    "nothing in the joblog has failed, nothing to run"
+                } else {
+                    "no inputs, nothing to run"
+                };
+                let _ = writeln!(err, "flyball: {none}");
             } else if !self.plan.once || self.summary.failed > 0 {
                 let _ = self.summary.tell(&self.plan, wall, &mut err);
             }
@@ -452,7 +411,8 @@ impl Batch {
         if self.interrupted {
             return ExitCode::from(INTERRUPTED);
         }
-        let failed = self.summary.failed > 0 || self.trouble.is_some() || self.quiet_end;
+        let failed =
+            (self.summary.failed > 0 && !self.content) || self.trouble.is_some() || self.quiet_end;
         if failed {
             ExitCode::FAILURE
         } else {
@@ -467,4 +427,36 @@ pub(super) fn with_cause(error: &Error) -> String {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }
+}
+
+fn cannot_keep(error: &std::io::Error) -> String {
+    format!("cannot keep results: {error}")
+}
+
+/// Opens the joblog, if there shall be one.
+fn joblog(
+    plan: &Plan,
+    resumes: bool,
+    results: Option<&Results>,
+    events: &Sender<Event>,
+) -> Result<Option<JobLog>, Refused> {
+    let Some(given) = &plan.options.joblog else {
+        return Ok(None);
+    };
+    let path = joblog_path(given);
+    let begin = if resumes || plan.options.retry_failed || path != given {
+        Begin::Append
+    } else {
+        Begin::Anew
+    };
+    let folder = results
+        .map(Results::folder)
+        .transpose()
+        .map_err(|error| Refused::usage(cannot_keep(&error)))?;
+    let events = events.clone();
+    JobLog::open(path, begin, folder, move |what| {
+        let _ = events.send(Event::Trouble(what));
+    })
+    .map(Some)
+    .map_err(Refused::usage)
 }

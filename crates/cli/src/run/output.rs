@@ -29,6 +29,15 @@ impl Streams {
         })
     }
 
+    /// Standard output (0) or error (1).
+    pub(crate) fn of(&mut self, which: usize) -> &mut File {
+        if which == 0 {
+            &mut self.out
+        } else {
+            &mut self.err
+        }
+    }
+
     fn print(&mut self, held: &Held, spool: Option<&File>) -> io::Result<()> {
         for (part, to) in [(&held.stdout, &mut self.out), (&held.stderr, &mut self.err)] {
             match (part, spool) {
@@ -118,6 +127,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Nothing.
+    pub(crate) fn nothing() -> Held {
+        Held::new(Vec::new(), None, None)
+    }
+
     pub(crate) fn new(tag: Vec<u8>, stdout: Option<Output>, stderr: Option<Output>) -> Held {
         Held {
             tag,
@@ -231,7 +245,8 @@ impl Printer {
     }
 }
 
-fn nameless_file() -> io::Result<File> {
+/// A file in the temporary folder that goes when it is closed.
+pub(crate) fn nameless_file() -> io::Result<File> {
     let folder = std::env::temp_dir();
     File::options()
         .read(true)
@@ -243,7 +258,7 @@ fn nameless_file() -> io::Result<File> {
             io::Error::new(
                 error.kind(),
                 format!(
-                    "cannot keep outputs in order: no file in {}: {error}",
+                    "no file can be made in the temporary folder {}: {error}",
                     folder.display()
                 ),
             )

@@ -1,6 +1,8 @@
 //! How far the run is: a line at the bottom of a terminal, or now and then a plain line elsewhere.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flyball_core::time::Timestamp;
 use flyball_core::units::format_duration;
@@ -16,6 +18,9 @@ const FIRST_LINE_NS: u64 = 5_000_000_000;
 
 /// Without a terminal: then so often.
 const NEXT_LINE_NS: u64 = 10_000_000_000;
+
+/// Takes the line away.
+pub(crate) const CLEAR: &str = "\r\x1b[2K";
 
 /// Where progress is shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,7 +44,7 @@ pub(crate) struct Progress {
     mode: Mode,
     started: Timestamp,
     due: Timestamp,
-    shown: bool,
+    shown: Arc<AtomicBool>,
 }
 
 impl Progress {
@@ -53,8 +58,13 @@ impl Progress {
             mode,
             started: now,
             due: now.saturating_add_nanos(first),
-            shown: false,
+            shown: Arc::default(),
         }
+    }
+
+    /// Whether a line stands on the terminal; for others that print, under the lock of standard error.
+    pub(crate) fn shown(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.shown)
     }
 
     /// When to be asked again; `None` if there is nothing to show.
@@ -84,7 +94,7 @@ impl Progress {
                     (true, _) => ("\x1b[31m", "\x1b[0m"),
                 };
                 let _ = write!(err, "\r\x1b[2K{on}{cut}{off}");
-                self.shown = true;
+                self.shown.store(true, Ordering::Relaxed);
             }
             Mode::Lines => {
                 self.due = now.saturating_add_nanos(NEXT_LINE_NS);
@@ -97,8 +107,8 @@ impl Progress {
 
     /// Takes the line away, before anything else is written.
     pub(crate) fn clear(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            let _ = write!(std::io::stderr(), "\r\x1b[2K");
+        if self.shown.swap(false, Ordering::Relaxed) {
+            let _ = write!(std::io::stderr(), "{CLEAR}");
         }
     }
 

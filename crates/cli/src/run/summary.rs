@@ -1,30 +1,34 @@
 //! What came of the run: counted as it goes, told at the end.
 
-use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use flyball_core::units::{format_duration, format_size};
 use flyball_process::{Error, Exit};
 
 use super::batch::with_cause;
-use super::options::{Jobs, KILL_AFTER};
-use super::{Plan, SEPARATOR};
-use crate::quote;
+use super::plan::Plan;
+use super::rerun::{self, RERUN_BYTES_MAX};
 use crate::template::Values;
 
 /// Failures that the summary lists one by one.
 const LISTED_MAX: usize = 10;
-
-/// Bytes of inputs that the command which reruns may hold; a longer line is of no use in a terminal.
-const RERUN_BYTES_MAX: usize = 16 * 1024;
 
 /// Characters of a command in the list of failures.
 const SHOWN_CHARS_MAX: usize = 200;
 
 /// Characters of the command that took most memory: it stands in the first line, which should stay one.
 const PEAK_CHARS_MAX: usize = 60;
+
+/// Which attempt at which command ended.
+#[derive(Clone, Copy)]
+pub(crate) struct Outcome {
+    pub(crate) number: u64,
+    /// From 1.
+    pub(crate) attempt: u32,
+    /// It was ended because the run is.
+    pub(crate) stopped: bool,
+}
 
 struct Failure {
     number: u64,
@@ -39,6 +43,12 @@ pub(crate) struct Summary {
     pub(crate) failed: u64,
     timed_out: u64,
     pub(crate) not_run: u64,
+    /// Left out, as the joblog says.
+    pub(crate) skipped: u64,
+    /// Ended because others had succeeded.
+    pub(crate) unneeded: u64,
+    /// Attempts that failed and were followed by another.
+    retried: u64,
     stopped: u64,
     user: Duration,
     system: Duration,
@@ -70,21 +80,41 @@ impl Summary {
         self.dropped_bytes += bytes;
     }
 
-    /// Counts a command. Answers whether it failed. `stopping`: it was ended because the run is.
+    fn used(&mut self, exit: &Exit) {
+        self.user += exit.user;
+        self.system += exit.system;
+        self.leftovers += u64::from(exit.leftovers);
+        self.survivors += u64::from(exit.survivors);
+    }
+
+    /// Counts what an attempt took that is followed by another.
+    pub(crate) fn tried(&mut self, result: &Result<Exit, Error>) {
+        self.retried += 1;
+        if let Ok(exit) = result {
+            self.used(exit);
+        }
+    }
+
+    /// Counts what a command took that was ended because others had succeeded.
+    pub(crate) fn not_needed(&mut self, result: &Result<Exit, Error>) {
+        self.unneeded += 1;
+        if let Ok(exit) = result {
+            self.used(exit);
+        }
+    }
+
+    /// Counts a command.
     pub(crate) fn count(
         &mut self,
-        number: u64,
+        outcome: Outcome,
         values: Values,
         result: &Result<Exit, Error>,
-        stopping: bool,
         display: impl Fn() -> String,
-    ) -> bool {
-        let reason = match result {
+    ) {
+        let number = outcome.number;
+        let mut reason = match result {
             Ok(exit) => {
-                self.user += exit.user;
-                self.system += exit.system;
-                self.leftovers += u64::from(exit.leftovers);
-                self.survivors += u64::from(exit.survivors);
+                self.used(exit);
                 if self
                     .peak
                     .as_ref()
@@ -94,12 +124,12 @@ impl Summary {
                 }
                 if exit.success() {
                     self.succeeded += 1;
-                    return false;
+                    return;
                 }
                 if exit.timed_out {
                     self.timed_out += 1;
                     "timed out".to_owned()
-                } else if exit.killed && stopping {
+                } else if outcome.stopped {
                     self.stopped += 1;
                     "stopped".to_owned()
                 } else {
@@ -109,6 +139,9 @@ impl Summary {
             Err(Error::Spawn { reason, .. }) => reason.to_string(),
             Err(error) => with_cause(error),
         };
+        if outcome.attempt > 1 {
+            reason += &format!(", attempt {}", outcome.attempt);
+        }
         self.failed += 1;
         if self.listed.len() < LISTED_MAX {
             self.listed.push(Failure {
@@ -123,7 +156,6 @@ impl Summary {
         } else {
             self.again_complete = false;
         }
-        true
     }
 
     /// Puts the failures in the order of their inputs.
@@ -133,77 +165,10 @@ impl Summary {
 
     /// The command that runs again what failed, if it is one that can be pasted.
     pub(crate) fn rerun(&self, plan: &Plan) -> Option<String> {
-        if self.failed == 0 || !self.again_complete {
+        if self.failed == 0 {
             return None;
         }
-        let mut words: Vec<OsString> = vec!["flyball".into(), "run".into()];
-        let options = &plan.options;
-        let mut option = |flag: &str, value: Option<String>| {
-            words.push(flag.into());
-            words.extend(value.map(OsString::from));
-        };
-        if options.jobs != Jobs::Auto {
-            option("-j", Some(options.jobs.to_string()));
-        }
-        if options.class != "normal" {
-            option("--class", Some(options.class.clone()));
-        }
-        if options.keep_order {
-            option("-k", None);
-        }
-        if options.tag {
-            option("--tag", None);
-        }
-        if let Some(timeout) = options.timeout {
-            option("--timeout", Some(format_duration(timeout)));
-        }
-        if options.kill_after != KILL_AFTER {
-            option("--kill-after", Some(format_duration(options.kill_after)));
-        }
-        if let Some(delay) = options.delay {
-            option("--delay", Some(format_duration(delay)));
-        }
-        if let Some(nice) = options.nice {
-            option("--nice", Some(nice.to_string()));
-        }
-        for (flag, value) in options.bounds.words() {
-            option(flag, Some(value));
-        }
-        // Each command gets the inputs that it had; all have as many, except the last under -n and any under -X.
-        let each = self
-            .again
-            .iter()
-            .map(|(_, values)| values.len())
-            .max()
-            .unwrap_or(0);
-        if each > 1 {
-            if options.xargs {
-                option("-X", None);
-            } else {
-                option("-n", Some(each.to_string()));
-            }
-        }
-        if plan
-            .command
-            .first()
-            .is_some_and(|word| word.as_bytes().starts_with(b"-"))
-        {
-            words.push("--".into());
-        }
-        words.extend(plan.command.iter().cloned());
-        if !plan.once {
-            words.push(SEPARATOR.into());
-            let mut again: Vec<&(u64, Values)> = self.again.iter().collect();
-            again.sort_by_key(|(number, _)| *number);
-            for value in again.into_iter().flat_map(|(_, values)| values) {
-                // It would be read as a separator, or end at the NUL.
-                if value == SEPARATOR || value.as_bytes().contains(&0) {
-                    return None;
-                }
-                words.push(value.clone());
-            }
-        }
-        Some(quote::line(words.iter().map(|word| word.as_bytes())))
+        rerun::command(plan, self.again_complete.then_some(&self.again))
     }
 
     /// For people.
@@ -228,8 +193,14 @@ impl Summary {
         if self.timed_out > 0 {
             counts += &format!(" ({} timed out)", self.timed_out);
         }
-        if self.not_run > 0 {
-            counts += &format!(", {} not run", self.not_run);
+        for (count, what) in [
+            (self.unneeded, "not needed any more"),
+            (self.not_run, "not run"),
+            (self.skipped, "left out"),
+        ] {
+            if count > 0 {
+                counts += &format!(", {count} {what}");
+            }
         }
         write!(out, "flyball: {color}{counts}{off} in {}", seconds(wall))?;
         write!(out, ", {} of CPU", seconds(self.user + self.system))?;
@@ -251,6 +222,13 @@ impl Summary {
         let more = self.failed - self.listed.len() as u64;
         if more > 0 {
             writeln!(out, "  and {more} more")?;
+        }
+        if self.retried > 0 {
+            writeln!(
+                out,
+                "  {} attempts failed and were followed by another",
+                self.retried
+            )?;
         }
         if self.dropped_bytes > 0 {
             writeln!(
@@ -275,10 +253,7 @@ impl Summary {
         }
         match self.rerun(plan) {
             Some(rerun) => writeln!(out, "  again, only what failed: {rerun}")?,
-            None if self.failed > 0 => writeln!(
-                out,
-                "  no command to paste that reruns them: their inputs do not fit a command line"
-            )?,
+            None if self.failed > 0 => writeln!(out, "  {}", rerun::without_one(plan))?,
             None => {}
         }
         Ok(())
@@ -298,6 +273,9 @@ impl Summary {
             "failed": self.failed,
             "timed_out": self.timed_out,
             "stopped": self.stopped,
+            "skipped": self.skipped,
+            "unneeded": self.unneeded,
+            "retried": self.retried,
             "not_run": self.not_run,
             "wall_seconds": wall.as_secs_f64(),
             "user_seconds": self.user.as_secs_f64(),

@@ -105,7 +105,7 @@ fn exit_status_tells_how_it_went() {
         &["--halt", "perhaps", "true"],
         &["--timeout", "soon", "true"],
         &["--frobnicate", "true"],
-        &["-a", "/dev/null", "true", ":::", "x"],
+        &["-a", "-", "-a", "-", "true"],
         &["-n", "2", "true", ":::", "a", ":::", "b"],
         &["", ":::", "a"],
         &["echo `cat {}`", ":::", "a"],

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::input::BLOCK_BYTES_MAX;
 use flyball_core::units::{format_size, parse_duration, parse_size};
 
 /// How many commands run at once.
@@ -10,6 +11,8 @@ pub(crate) enum Jobs {
     Auto,
     Count(u32),
     Percent(u32),
+    /// So many more than CPUs, or fewer.
+    Relative(i32),
 }
 
 /// What `--kill-after` is unless set.
@@ -24,6 +27,9 @@ impl Jobs {
         match self {
             Jobs::Auto => cpus.max(1),
             Jobs::Count(count) => count,
+            Jobs::Relative(more) => {
+                (i64::from(cpus) + i64::from(more)).clamp(1, JOBS_MAX.into()) as u32
+            }
             Jobs::Percent(percent) => {
                 (u64::from(cpus) * u64::from(percent) / 100).clamp(1, JOBS_MAX.into()) as u32
             }
@@ -37,33 +43,25 @@ impl std::fmt::Display for Jobs {
             Jobs::Auto => f.write_str("auto"),
             Jobs::Count(count) => write!(f, "{count}"),
             Jobs::Percent(percent) => write!(f, "{percent}%"),
-        }
-    }
-}
-
-/// When failures stop the run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Halt {
-    Never,
-    Soon(u64),
-    Now(u64),
-}
-
-impl std::fmt::Display for Halt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Halt::Never => f.write_str("never"),
-            Halt::Soon(count) => write!(f, "soon,fail={count}"),
-            Halt::Now(count) => write!(f, "now,fail={count}"),
+            Jobs::Relative(more) => write!(f, "{more:+}"),
         }
     }
 }
 
 pub(super) fn parse_jobs(text: &str) -> Result<Jobs, String> {
-    let expected =
-        format!("expected a number from 1 to {JOBS_MAX}, a percentage from 1% to 10000%, or auto");
+    let expected = format!(
+        "expected a number from 1 to {JOBS_MAX}, a percentage of the CPUs from 1% to 10000%, +N or -N of them, or auto"
+    );
     if text == "auto" {
         return Ok(Jobs::Auto);
+    }
+    if text.starts_with(['+', '-']) {
+        return text
+            .parse()
+            .ok()
+            .filter(|more: &i32| *more != 0 && more.unsigned_abs() < JOBS_MAX)
+            .map(Jobs::Relative)
+            .ok_or(expected);
     }
     match text.strip_suffix('%') {
         Some(percent) => percent
@@ -80,23 +78,15 @@ pub(super) fn parse_jobs(text: &str) -> Result<Jobs, String> {
     .ok_or(expected)
 }
 
-pub(super) fn parse_halt(text: &str) -> Result<Halt, String> {
-    let count = |text: &str| {
-        text.strip_prefix("fail=")?
-            .parse()
-            .ok()
-            .filter(|count| *count > 0)
-    };
-    match text.split_once(',') {
-        None if text == "never" => Some(Halt::Never),
-        Some(("soon", rest)) => count(rest).map(Halt::Soon),
-        Some(("now", rest)) => count(rest).map(Halt::Now),
-        _ => None,
-    }
-    .ok_or_else(|| "expected never, soon,fail=N or now,fail=N with N from 1".to_owned())
-}
-
+/// A duration; a number alone is in seconds.
 pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
+    let seconds = text
+        .parse::<f64>()
+        .ok()
+        .filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+    if let Some(seconds) = seconds {
+        return Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} s is too long"));
+    }
     parse_duration(text).map_err(|error| format!("{error}; for example 500ms, 30s or 1h30m"))
 }
 
@@ -173,6 +163,59 @@ pub(super) fn parse_memory_each(text: &str) -> Result<MemoryEach, String> {
     parse_size_above_zero(text).map(MemoryEach::Bytes)
 }
 
+/// A byte that ends an input: itself, or `\n`, `\t`, `\r`, `\0`, `\xHH`.
+pub(super) fn parse_delimiter(text: &str) -> Result<u8, String> {
+    match unescape(text)?.as_slice() {
+        [byte] => Ok(*byte),
+        _ => Err("expected one byte: a character, or an escape such as \\t".to_owned()),
+    }
+}
+
+/// What separates records: text with the same escapes.
+pub(super) fn parse_marker(text: &str) -> Result<Marker, String> {
+    unescape(text).map(Marker)
+}
+
+/// Bytes that separate records.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Marker(pub(crate) Vec<u8>);
+
+fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        bytes.push(match rest.next() {
+            Some(b'n') => b'\n',
+            Some(b't') => b'\t',
+            Some(b'r') => b'\r',
+            Some(b'0') => 0,
+            Some(b'\\') => b'\\',
+            Some(b'x') => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                match (digit(rest.next()), digit(rest.next())) {
+                    (Some(high), Some(low)) => (high * 16 + low) as u8,
+                    _ => return Err("expected two hexadecimal digits after \\x".to_owned()),
+                }
+            }
+            _ => return Err("the escapes are \\n, \\t, \\r, \\0, \\\\ and \\xHH".to_owned()),
+        });
+    }
+    Ok(bytes)
+}
+
+/// A size in bytes that fits a block.
+pub(super) fn parse_block(text: &str) -> Result<usize, String> {
+    let bytes = parse_size_above_zero(text)?;
+    usize::try_from(bytes)
+        .ok()
+        .filter(|bytes| *bytes <= BLOCK_BYTES_MAX)
+        .ok_or_else(|| format!("the most is {}", format_size(BLOCK_BYTES_MAX as u64)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,7 +225,10 @@ mod tests {
         assert_eq!(parse_jobs("150%").unwrap().on(4), 6);
         assert_eq!(parse_jobs("1%").unwrap().on(4), 1);
         assert_eq!(parse_jobs("auto").unwrap().on(4), 4);
-        for wrong in ["0", "-1", "x", "%", "0%", "100000"] {
+        assert_eq!(parse_jobs("+2").unwrap().on(4), 6);
+        assert_eq!(parse_jobs("-1").unwrap().on(4), 3);
+        assert_eq!(parse_jobs("-9").unwrap().on(4), 1);
+        for wrong in ["0", "-0", "x", "%", "0%", "100000"] {
             assert!(parse_jobs(wrong).is_err(), "{wrong}");
         }
     }
@@ -194,41 +240,36 @@ mod tests {
             parse_timeout("1500ms").unwrap(),
             Duration::from_millis(1500)
         );
-        for wrong in [
-            "0",
-            "0s",
-            "-1",
-            "-1s",
-            "1",
-            "inf",
-            "",
-            "99999999999999999999s",
-        ] {
+        for wrong in ["0", "0s", "-1", "-1s", "inf", "", "99999999999999999999s"] {
             assert!(parse_timeout(wrong).is_err(), "{wrong}");
         }
         assert_eq!(parse_time("2s").unwrap(), KILL_AFTER);
-    }
-
-    #[test]
-    fn halts_are_read_and_written_alike() {
-        for text in ["never", "soon,fail=1", "now,fail=20"] {
-            assert_eq!(parse_halt(text).unwrap().to_string(), text);
-        }
-        for wrong in ["soon", "now,fail=0", "now,1", "later,fail=1"] {
-            assert!(parse_halt(wrong).is_err(), "{wrong}");
-        }
+        assert_eq!(parse_time("0.5").unwrap(), Duration::from_millis(500));
     }
 
     #[test]
     fn loads_and_sizes_are_more_than_nothing() {
         assert_eq!(parse_load("80%").unwrap(), Load::Percent(80.0));
         assert_eq!(parse_load("2.5").unwrap().to_string(), "2.5");
-        for wrong in ["0", "-1", "x", "%", "inf", "NaN"] {
+        assert_eq!(parse_jobs("+2").unwrap().on(4), 6);
+        assert_eq!(parse_jobs("-1").unwrap().on(4), 3);
+        assert_eq!(parse_jobs("-9").unwrap().on(4), 1);
+        for wrong in ["0", "-0", "x", "%", "inf", "NaN"] {
             assert!(parse_load(wrong).is_err(), "{wrong}");
         }
         assert_eq!(parse_memory_each("auto").unwrap(), MemoryEach::Auto);
         assert_eq!(parse_memory_each("1MiB").unwrap().to_string(), "1MiB");
         assert!(parse_memory_each("0").is_err());
         assert!(parse_size_above_zero("much").is_err());
+    }
+
+    #[test]
+    fn delimiters_have_escapes() {
+        for (text, byte) in [("\\n", b'\n'), (",", b','), ("\\x1f", 31), ("\\0", 0)] {
+            assert_eq!(parse_delimiter(text).unwrap(), byte);
+        }
+        for wrong in ["", "ab", "\\q", "\\x1", "ü"] {
+            assert!(parse_delimiter(wrong).is_err(), "{wrong}");
+        }
     }
 }
