@@ -125,6 +125,30 @@ impl Slots {
         Ok(class)
     }
 
+    /// Changes a class that is there, found by its name. Commands that wait or run stay.
+    ///
+    /// # Errors
+    /// [`Error::Class`] when the description is not valid, or there is no class of that name; nothing has changed then.
+    pub fn update(&self, spec: ClassSpec) -> Result<(), Error> {
+        let refused = |why: String| Error::Class { why };
+        spec.validate()
+            .map_err(|error| refused(error.to_string()))?;
+        let unknown = || refused(format!("there is no class {:?}", spec.name));
+        let class = self.class(&spec.name).ok_or_else(unknown)?;
+        let mut params = ClassParams::from(&spec);
+        params.group = Group::Back;
+        let mut state = self.core.lock();
+        state
+            .scheduler
+            .update(OsClock.now(), class, params)
+            .map_err(|error| refused(error.to_string()))?;
+        state.queues[class.index()].spec = spec;
+        drop(state);
+        // It may now run more at once.
+        Core::dispatch(&self.core);
+        Ok(())
+    }
+
     /// The class of that name.
     #[must_use]
     pub fn class(&self, name: &str) -> Option<ClassId> {

@@ -556,6 +556,11 @@ pub enum Waiting {
         /// For so long.
         since: WallTime,
     },
+    /// Who would run it cannot now.
+    Unready {
+        /// Why, in words.
+        why: Box<str>,
+    },
     /// Others go first.
     Turn {
         /// So many, at least, in its class.

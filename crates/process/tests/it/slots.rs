@@ -119,6 +119,17 @@ fn queues_are_bounded_and_classes_checked() {
     let waiting = slots.submit(class, Command::new("true")).unwrap();
     let error = slots.submit(class, Command::new("true")).unwrap_err();
     assert!(matches!(error, Error::QueueFull { limit: 1 }));
+    // What was said first of the class does not bind for ever.
+    slots
+        .update(ClassSpec::new("small").with_queue_limit(2))
+        .unwrap();
+    slots.submit(class, Command::new("true")).unwrap().detach();
+    let full = slots.submit(class, Command::new("true")).unwrap_err();
+    assert!(matches!(full, Error::QueueFull { limit: 2 }));
+    for wrong in ["other", "Not A Name"] {
+        let refused = slots.update(ClassSpec::new(wrong)).unwrap_err();
+        assert!(matches!(refused, Error::Class { .. }));
+    }
     let nobody = flyball_core::id::ClassId::try_new(9).unwrap();
     assert!(matches!(
         slots.submit(nobody, Command::new("true")).unwrap_err(),
