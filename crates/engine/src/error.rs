@@ -55,6 +55,18 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// A body is wrong.
+    #[cfg(feature = "tasks")]
+    #[error("{} places are wrong", .0.list().len())]
+    Body(crate::view::tasks::Faults),
+    /// Whoever asked may not do that.
+    #[error("{why}")]
+    Forbidden {
+        /// The place in the body, as a JSON pointer.
+        pointer: String,
+        /// Why.
+        why: String,
+    },
     /// The queue of durable tasks refused.
     #[cfg(feature = "tasks")]
     #[error(transparent)]
@@ -77,5 +89,12 @@ pub enum Error {
 impl From<config::Errors> for Error {
     fn from(errors: config::Errors) -> Self {
         Error::Config(errors)
+    }
+}
+
+#[cfg(feature = "tasks")]
+impl From<crate::view::tasks::Faults> for Error {
+    fn from(faults: crate::view::tasks::Faults) -> Self {
+        Error::Body(faults)
     }
 }

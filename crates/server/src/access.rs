@@ -3,7 +3,8 @@
 //! A daemon on loopback is reachable by every page in a browser on the same machine, and by every user of it. So:
 //! - `Host` must be one of a list, exactly, port included: else a page whose name was pointed at 127.0.0.1 could read replies
 //!   (DNS rebinding). The list is what counts; that `Origin` equals `Host` proves nothing, since rebinding makes them equal.
-//! - Everything but GET and HEAD is refused when a browser says that another site caused it, whatever the method: DELETE, too.
+//! - Everything but GET and HEAD is refused when a browser says that another site caused it, whatever the method: DELETE, too; and the
+//!   one GET that leases a task.
 //! - Changes and configuration need the admin token, or the Unix socket, on which the system vouches for the user.
 //!
 //! Absent on purpose: CORS, cookies, tokens in addresses.
@@ -38,6 +39,23 @@ pub(crate) enum Caller {
     /// Holds the admin token.
     Admin(SocketAddr),
     Anonymous(SocketAddr),
+}
+
+impl Caller {
+    /// Whether this is the local user, over the socket.
+    pub(crate) fn is_local(self) -> bool {
+        matches!(self, Caller::Local { .. })
+    }
+
+    /// Whether it may read fields of payloads that only administrators may.
+    pub(crate) fn sees_secrets(self) -> bool {
+        matches!(self, Caller::Local { .. } | Caller::Admin(_))
+    }
+}
+
+/// Whether a request changes something: all but GET and HEAD do, and so does the one GET that leases a task.
+pub(crate) fn is_change(method: &Method, path: &str) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD) || path == "/v1/cpu/scheduler/task"
 }
 
 impl fmt::Display for Caller {
@@ -128,7 +146,7 @@ impl Access {
                 "the target of the request names another host than its Host field",
             ));
         }
-        if !matches!(*method, Method::GET | Method::HEAD) {
+        if is_change(method, uri.path()) {
             self.same_site(headers)?;
         }
         match peer {

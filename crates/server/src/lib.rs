@@ -8,6 +8,7 @@
 //! | `options`, `listen`, `token` | where it may listen, the socket, the admin token |
 //! | `http` | what strangers send, judged and bounded before a handler sees it |
 //! | `access` | who may ask what |
+//! | `relay` | who waits for the queue of tasks is woken in groups |
 //! | `problem` | errors as documents (RFC 9457) |
 //! | `routes` | the calls, a module a resource |
 //! | `openapi` | the description of all calls, made from the handlers |
@@ -27,6 +28,7 @@ mod listen;
 mod openapi;
 mod options;
 mod problem;
+mod relay;
 mod routes;
 mod server;
 mod sys;

@@ -3,6 +3,7 @@
 //! What every call may answer is decided in few places (the wire, the gate, the extractors), so it is described in one place,
 //! here, by the same facts: whether a call changes something, has a body, or needs the token.
 
+use crate::access;
 use crate::problem::{FieldError, MEDIA_TYPE, Problem};
 use crate::routes::Shared;
 use axum::http::{Method, StatusCode};
@@ -109,9 +110,10 @@ pub(crate) fn takers_of_queries(description: &mut OpenApi) -> HashSet<(Method, S
 
 /// Adds the answers that the server itself may give.
 pub(crate) fn complete(description: &mut OpenApi) {
-    for item in description.paths.paths.values_mut() {
+    for (path, item) in &mut description.paths.paths {
+        let queue = path.starts_with("/v1/tasks") || path == "/v1/cpu/scheduler/task";
         for (method, operation) in operations(item) {
-            let changes = method != Method::GET;
+            let changes = access::is_change(&method, path);
             for (status, answer) in &mut operation.responses.responses {
                 if let RefOr::T(answer) = answer
                     && answer.description.is_empty()
@@ -123,7 +125,7 @@ pub(crate) fn complete(description: &mut OpenApi) {
             }
             let needs = operation.security.is_some();
             let body = operation.request_body.is_some();
-            let answers: [(bool, &str, &str); 12] = [
+            let answers: [(bool, &str, &str); 16] = [
                 (
                     true,
                     "400",
@@ -147,6 +149,14 @@ pub(crate) fn complete(description: &mut OpenApi) {
                 ),
                 (true, "431", "The head has too many bytes or fields"),
                 (true, "500", "A fault of the server"),
+                (queue, "409", "The queue of tasks is switched off"),
+                (queue, "501", "Nobody said where to keep tasks"),
+                (
+                    queue,
+                    "503",
+                    "The daemon is stopping, or the store has stopped",
+                ),
+                (queue && changes, "507", "The disk is full"),
                 (changes, "503", "The daemon is stopping"),
             ];
             for (applies, status, about) in answers {

@@ -6,6 +6,7 @@ use crate::http::connections::Connections;
 use crate::http::gate::Gates;
 use crate::http::{body, head, wire};
 use crate::listen::{Listening, Socket};
+use crate::relay::Relay;
 use crate::routes::{self, App};
 use crate::token::Token;
 use crate::{Error, Options, sys};
@@ -87,6 +88,7 @@ impl Server {
         // Streams last, so they leave connections to those who only ask something.
         let streams = limits.event_streams.min((most / 2).max(1));
         let app = App::new(engine, watched.clone(), limits, streams);
+        let relay = app.relay.clone();
         let shared = Shared {
             connections: Connections::new(most),
             gates: Gates {
@@ -120,7 +122,7 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("flyball-api".into())
             .spawn(move || {
-                let cut_off = runtime.block_on(serve(tcp, unix, shared));
+                let cut_off = runtime.block_on(serve(tcp, unix, shared, relay));
                 runtime.shutdown_background();
                 // Nobody listens if the server was dropped.
                 let _ = tx.send(cut_off);
@@ -189,7 +191,13 @@ impl Drop for Server {
 }
 
 /// Serves until told to stop; returns how many connections were cut off.
-async fn serve(tcp: Vec<TcpListener>, unix: UnixListener, shared: Shared) -> usize {
+async fn serve(
+    tcp: Vec<TcpListener>,
+    unix: UnixListener,
+    shared: Shared,
+    relay: Arc<Relay>,
+) -> usize {
+    tokio::spawn(async move { relay.run().await });
     for listener in tcp {
         tokio::spawn(accept::tcp(listener, shared.clone()));
     }

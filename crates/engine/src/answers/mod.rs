@@ -3,6 +3,8 @@
 
 mod control;
 mod cpu;
+#[cfg(feature = "tasks")]
+mod tasks;
 mod work;
 
 pub use control::DecisionQuery;

@@ -5,7 +5,7 @@
 
 use super::body::{Bounds, Upload};
 use super::connections::Link;
-use crate::access::{Access, Caller, Peer};
+use crate::access::{self, Access, Caller, Peer};
 use crate::problem::{self, Problem};
 use axum::Router;
 use axum::body::Body;
@@ -86,7 +86,7 @@ impl Gates {
                 return problem.into_response();
             }
         };
-        let change = !matches!(*request.method(), Method::GET | Method::HEAD);
+        let change = access::is_change(request.method(), request.uri().path());
         let told = change.then(|| (request.method().clone(), request.uri().path().to_owned()));
 
         let (mut parts, incoming) = request.into_parts();

@@ -45,15 +45,73 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Shared) -> Result<Self, Problem> {
+        let JsonBytes(bytes) = JsonBytes::from_request(request, app).await?;
+        fit(parse(&bytes, app.json_depth - 1)?).map(Json)
+    }
+}
+
+/// A request's body that says that it is JSON, as it came.
+#[derive(Debug)]
+pub(crate) struct JsonBytes(pub(crate) Bytes);
+
+impl FromRequest<Shared> for JsonBytes {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &Shared) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
             return Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "the body must be application/json",
             ));
         }
-        let bytes = read(request.into_body()).await?;
-        fit(parse(&bytes, app.json_depth - 1)?).map(Json)
+        read(request.into_body()).await.map(JsonBytes)
     }
+}
+
+/// Reads text of at most `depth` levels straight into a `T`, without a tree between. What is wrong is found by reading it once more: first as
+/// text, then with the way to the place.
+pub(crate) fn direct<T: DeserializeOwned>(bytes: &[u8], depth: usize) -> Result<T, Problem> {
+    let shallow = is_shallow(bytes, depth);
+    if shallow && let Ok(value) = serde_json::from_slice(bytes) {
+        return Ok(value);
+    }
+    parse(bytes, depth)?;
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let pointer = pointer(error.path());
+        let inner = error.into_inner().to_string();
+        // The position says nothing to who has the pointer.
+        let detail = inner.split(" at line ").next().unwrap_or_default();
+        Problem::invalid("the body does not fit what is expected here").at(pointer, echo(detail))
+    })
+}
+
+/// Whether a text has at most so many levels. Most texts have fewer brackets than that, which costs next to nothing to tell.
+fn is_shallow(bytes: &[u8], most: usize) -> bool {
+    let opens = |byte: &&u8| matches!(byte, b'{' | b'[');
+    if bytes.iter().filter(opens).count() <= most {
+        return true;
+    }
+    let mut depth = 0usize;
+    let mut rest = bytes.iter();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'{' | b'[' if depth == most => return false,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => loop {
+                match rest.next() {
+                    Some(b'\\') => {
+                        rest.next();
+                    }
+                    Some(b'"') | None => break,
+                    Some(_) => {}
+                }
+            },
+            _ => {}
+        }
+    }
+    true
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -37,10 +37,6 @@ absent! {
     optimize: post "/v1/cpu/optimizer/optimize", "cpu", "optimizer";
     /// Adds or changes a strategy of the optimizer.
     optimizer_strategy: post "/v1/cpu/optimizer/strategy", "cpu", "optimizer";
-    /// Submits a task.
-    submit: post "/v1/cpu/scheduler/task", "cpu", "task queue for clients";
-    /// Leases the next task; counts as a change.
-    lease: get "/v1/cpu/scheduler/task", "cpu", "task queue for clients";
 }
 
 pub(super) fn figures() -> OpenApiRouter<Shared> {
@@ -56,5 +52,4 @@ pub(super) fn guarded() -> OpenApiRouter<Shared> {
         .routes(routes!(add_throttle, change_throttle))
         .routes(routes!(optimize))
         .routes(routes!(optimizer_strategy))
-        .routes(routes!(submit, lease))
 }

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::config::ClassFields;
 use super::page::{Page, PageQuery};
+use super::tasks;
 use crate::access::Caller;
 use crate::http::json::Json;
 use crate::http::query::Query;
@@ -124,7 +125,7 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Holds a class back: what is queued stays queued, nothing of it starts.
+/// Holds a class back, closures and durable tasks alike: what is queued stays queued, nothing of it starts.
 #[utoipa::path(post, path = "/v1/classes/{name}/pause", tag = "classes", operation_id = "pause_class", params(("name" = String, Path, description = "The class")), responses(
     (status = 200, body = ClassView),
     (status = 404, description = "There is no such class", body = Problem, content_type = "application/problem+json"),
@@ -134,7 +135,9 @@ async fn pause(
     Path(name): Path<String>,
     caller: Caller,
 ) -> Result<Json<ClassView>, Problem> {
-    app.engine.pause_class(&name, &caller.to_string())?;
+    let who = caller.to_string();
+    app.engine.pause_class(&name, &who)?;
+    tasks::answer(&app, app.engine.pause_queued_class(&name, true, &who)).await?;
     Ok(Json(app.engine.class_view(&name)?))
 }
 
@@ -148,6 +151,8 @@ async fn resume(
     Path(name): Path<String>,
     caller: Caller,
 ) -> Result<Json<ClassView>, Problem> {
-    app.engine.resume_class(&name, &caller.to_string())?;
+    let who = caller.to_string();
+    app.engine.resume_class(&name, &who)?;
+    tasks::answer(&app, app.engine.pause_queued_class(&name, false, &who)).await?;
     Ok(Json(app.engine.class_view(&name)?))
 }

@@ -4,7 +4,9 @@ use crate::problem::{Problem, echo};
 use axum::http::StatusCode;
 use flyball_engine::Error;
 use flyball_engine::config::{Errors, Problem as Wrong};
+use flyball_engine::view::tasks::Faults;
 use flyball_executor::Error as ExecutorError;
+use flyball_tasks::Error as TaskError;
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
@@ -24,8 +26,54 @@ impl From<Error> for Problem {
                 format!("/{field}"),
                 format!("found {}, expected {expected}", echo(&found)),
             ),
+            Error::Unavailable { .. } => Problem::not_implemented(text),
+            Error::Body(faults) => body(&faults),
+            Error::Forbidden { pointer, why } => {
+                Problem::new(StatusCode::FORBIDDEN, why.clone()).at(pointer, why)
+            }
+            Error::Tasks(error) => tasks(error, text),
             _ => failed(&text),
         }
+    }
+}
+
+/// Everything that is wrong with a body.
+fn body(faults: &Faults) -> Problem {
+    let problem = match faults.list() {
+        [only] => Problem::invalid(format!("{}: {}", only.pointer, only.detail)),
+        all => Problem::invalid(format!("{} places are wrong", all.len())),
+    };
+    faults.list().iter().fold(problem, |problem, fault| {
+        problem.at(&fault.pointer, &fault.detail)
+    })
+}
+
+/// What the queue of tasks refused.
+fn tasks(error: TaskError, text: String) -> Problem {
+    match error {
+        TaskError::Invalid(invalid) => Problem::invalid("a task cannot be taken").at(
+            flyball_engine::view::tasks::pointer_of(None, &invalid.field),
+            invalid.fault,
+        ),
+        TaskError::UnknownTask { .. } => Problem::not_found(text),
+        TaskError::StaleToken { .. } | TaskError::WrongState { .. } | TaskError::KeyReused => {
+            Problem::conflict(text)
+        }
+        TaskError::Full { retry_after, .. } => {
+            let seconds = retry_after.as_secs_f64().ceil().clamp(1.0, 86_400.0);
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(seconds as u32)
+        }
+        TaskError::NoSpace { .. } => Problem::new(StatusCode::INSUFFICIENT_STORAGE, text),
+        TaskError::Stopped { .. } | TaskError::Closing => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        TaskError::Unsupported { .. } => Problem::not_implemented(text),
+        // What is kept is broken; the client can do nothing about it, and may know which task it is.
+        TaskError::Damaged { .. } => {
+            tracing::error!(error = text, "a request met a damaged task");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+        }
+        _ => failed(&text),
     }
 }
 

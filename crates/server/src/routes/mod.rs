@@ -8,6 +8,7 @@ use crate::access::{self, Access};
 use crate::http::query;
 use crate::openapi;
 use crate::problem::Problem;
+use crate::relay::Relay;
 use crate::server::Stage;
 use axum::Router;
 use axum::http::StatusCode;
@@ -28,12 +29,15 @@ mod events;
 mod failure;
 mod meta;
 mod page;
+mod tasks;
 mod workers;
 
 /// What handlers share.
 pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) stage: watch::Receiver<Stage>,
+    /// Wakes those who wait for the queue.
+    pub(crate) relay: Arc<Relay>,
     /// Event streams that may still be opened.
     pub(crate) streams: Arc<Semaphore>,
     /// Most items of a page.
@@ -58,6 +62,7 @@ impl App {
         Arc::new(App {
             engine,
             stage,
+            relay: Arc::default(),
             streams: Arc::new(Semaphore::new(streams)),
             page: limits.page,
             json_depth: limits.json_depth,
@@ -79,11 +84,13 @@ pub(crate) fn router(app: Shared, access: Arc<Access>) -> Router {
         .merge(workers::figures())
         .merge(classes::figures())
         .merge(control::figures())
+        .merge(tasks::figures())
         .merge(events::figures());
     let guarded = cpu::guarded()
         .merge(workers::guarded())
         .merge(classes::guarded())
         .merge(control::guarded())
+        .merge(tasks::guarded())
         .merge(config::guarded());
     // What a part that is absent would be asked is not known here: it says that it is absent.
     let figures = query::strict(figures).merge(absent::figures());

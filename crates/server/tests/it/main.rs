@@ -11,3 +11,4 @@ mod routes;
 mod socket;
 mod stream;
 mod support;
+mod tasks;

@@ -266,8 +266,6 @@ fn absent_parts_say_so() {
         ("GET", "/v1/cpu/optimizer/history"),
         ("POST", "/v1/cpu/optimizer/optimize"),
         ("POST", "/v1/cpu/optimizer/strategy"),
-        ("POST", "/v1/cpu/scheduler/task"),
-        ("GET", "/v1/cpu/scheduler/task"),
     ] {
         let problem = daemon.admin(method, path, "").problem(501);
         assert!(

@@ -58,6 +58,16 @@ pub struct FilterBody {
 }
 
 impl FilterBody {
+    /// Checks it.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn filter(self) -> Result<Filter, Faults> {
+        let mut faults = Faults::default();
+        let filter = self.check(At::ROOT, &mut faults);
+        faults.or(filter)
+    }
+
     pub(crate) fn check(self, at: At<'_>, faults: &mut Faults) -> Filter {
         let mut filter = Filter::default();
         let place = at.key("states");

@@ -38,8 +38,6 @@ const MAX_BACKOFF_MS: u64 = 7 * 24 * 3600 * 1000;
 /// The most CPUs and the most memory that a task may ask for.
 const MAX_CPU: f64 = 100_000.0;
 const MAX_MEMORY: u64 = 1 << 50;
-/// Levels of JSON that a payload may have, as every body.
-const MAX_DEPTH: usize = 127;
 
 /// What holds for tasks that say nothing else.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -853,8 +851,6 @@ impl Checker<'_> {
                     payload.len()
                 ),
             );
-        } else if depth(&payload) > MAX_DEPTH {
-            self.faults.add(place.pointer(), "is nested too deeply");
         }
         let at = at.key("secrets");
         if secrets.len() > MAX_RESOURCES {
@@ -888,32 +884,6 @@ impl Checker<'_> {
 
 pub(crate) fn wall(time: Time) -> WallTime {
     WallTime::from_unix_nanos(time.unix_nanos())
-}
-
-/// The levels of a JSON text that is well-formed.
-fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0usize, 0);
-    let mut bytes = json.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'{' | b'[' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => loop {
-                match bytes.next() {
-                    Some(b'\\') => {
-                        bytes.next();
-                    }
-                    Some(b'"') | None => break,
-                    Some(_) => {}
-                }
-            },
-            _ => {}
-        }
-    }
-    deepest
 }
 
 #[cfg(feature = "openapi")]
