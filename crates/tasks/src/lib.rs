@@ -2,13 +2,16 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `calendar` | when entries of cron start their next task |
 //! | `queue` | [`TaskQueue`]: what every backend can do |
 //! | `task` | what goes in and what comes out |
 
+mod calendar;
 mod error;
 mod queue;
 mod task;
 
+pub use calendar::CronCalendar;
 pub use error::Error;
 pub use flyball_policy::queue::{
     Attempts, Cron, Dependency, Head, InvalidTask, Missed, Needs, Now, OnParentFailure, Outcome,
