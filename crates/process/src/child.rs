@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -67,6 +67,10 @@ struct State {
 /// What the handles of one child share.
 pub(crate) struct Shared {
     pub(crate) program: OsString,
+    /// Whether it was set aside, and holds no slot; written under the lock of its slots.
+    pub(crate) aside: AtomicBool,
+    /// Whether its slot was given back for good; written under the lock of its slots.
+    pub(crate) settled: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -86,6 +90,8 @@ impl Shared {
         };
         Arc::new(Shared {
             program,
+            aside: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
             state: Mutex::new(state),
             changed: Condvar::new(),
         })

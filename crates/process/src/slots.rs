@@ -5,19 +5,21 @@
 //!
 //! Invariants:
 //! - a free slot and a command that may run never stay together: every submission, every end and every alarm dispatches;
-//! - the lock is held for decisions, not for starting processes or calling back.
+//! - a command that was set aside holds no slot, and takes one again before it goes on;
+//! - the lock is held for decisions and orders, not for starting processes or calling back.
 //!
-//! Leaves out: memory and I/O bounds, and preemption of running commands (`Control::pause` is there for it).
+//! Leaves out: memory and I/O bounds, and which command is set aside for which.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use flyball_core::class::{ClassSpec, Group, MAX_CLASSES};
 use flyball_core::id::{ClassId, ClassSet};
 use flyball_core::time::{Clock, OsClock};
 use flyball_policy::sched::{Algorithm, ClassParams, Grant, Pick, Scheduler};
 
-use crate::child::{Child, OnExit, Shared, Status};
+use crate::child::{Child, Control, OnExit, Shared, Status};
 use crate::command::Command;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -39,7 +41,15 @@ struct State {
     queues: Vec<Queue>,
     ready: ClassSet,
     slots: u32,
+    /// Those set aside included.
     running: u32,
+    aside: u32,
+}
+
+impl State {
+    fn busy(&self) -> u32 {
+        self.running - self.aside
+    }
 }
 
 struct Core {
@@ -80,6 +90,7 @@ impl Slots {
             ready: ClassSet::EMPTY,
             slots,
             running: 0,
+            aside: 0,
         };
         Slots {
             core: Arc::new(Core {
@@ -220,6 +231,54 @@ impl Slots {
         Core::dispatch(&self.core);
     }
 
+    /// The number of slots.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        self.core.lock().slots
+    }
+
+    /// Slots that neither a running command has nor a waiting one is about to get.
+    #[must_use]
+    pub fn free(&self) -> u32 {
+        let state = self.core.lock();
+        let waiting: usize = state.queues.iter().map(|queue| queue.waiting.len()).sum();
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+        state
+            .slots
+            .saturating_sub(state.busy().saturating_add(waiting))
+    }
+
+    /// Sets a running command of these slots aside: it is paused, and its slot goes to the next one. Answers whether it runs and was not set aside before.
+    pub fn set_aside(&self, control: &Control) -> bool {
+        let mut state = self.core.lock();
+        let aside = &control.0.aside;
+        // Under the lock, as its end is: who has ended is not counted as set aside.
+        if control.0.settled.load(Ordering::Relaxed)
+            || aside.load(Ordering::Relaxed)
+            || !control.pause()
+        {
+            return false;
+        }
+        aside.store(true, Ordering::Relaxed);
+        state.aside += 1;
+        drop(state);
+        Core::dispatch(&self.core);
+        true
+    }
+
+    /// Lets a command go on that was set aside, if a slot is free. Answers whether it does.
+    pub fn take_back(&self, control: &Control) -> bool {
+        let mut state = self.core.lock();
+        let aside = &control.0.aside;
+        if !aside.load(Ordering::Relaxed) || state.busy() >= state.slots {
+            return false;
+        }
+        aside.store(false, Ordering::Relaxed);
+        state.aside -= 1;
+        control.resume();
+        true
+    }
+
     /// What each class has used, in the order they were added.
     #[must_use]
     pub fn usage(&self) -> Vec<ClassUsage> {
@@ -259,9 +318,10 @@ impl Core {
                 grant.lock().unwrap_or_else(PoisonError::into_inner).take()
             };
             let (ending, at_end) = (Arc::clone(core), Arc::clone(&grant));
+            let its = Arc::downgrade(&shared);
             let claimed = shared.claim(Box::new(move |cpu_ns| {
                 if let Some(grant) = take(&at_end) {
-                    ending.settle(grant, cpu_ns);
+                    ending.settle(grant, cpu_ns, &its);
                     Core::dispatch(&ending);
                 }
             }));
@@ -273,7 +333,7 @@ impl Core {
             if !claimed || failure.is_some() {
                 shared.unclaim();
                 if let Some(grant) = take(&grant) {
-                    core.settle(grant, 0);
+                    core.settle(grant, 0, &Arc::downgrade(&shared));
                 }
             }
             if let Some(error) = failure {
@@ -284,7 +344,7 @@ impl Core {
 
     fn next(core: &Arc<Core>) -> Option<(Grant, Command, Arc<Shared>)> {
         let mut state = core.lock();
-        if state.running >= state.slots || state.ready.is_empty() {
+        if state.busy() >= state.slots || state.ready.is_empty() {
             return None;
         }
         let (now, ready) = (OsClock.now(), state.ready);
@@ -321,8 +381,14 @@ impl Core {
         }
     }
 
-    fn settle(&self, grant: Grant, cpu_ns: u64) {
+    fn settle(&self, grant: Grant, cpu_ns: u64, its: &Weak<Shared>) {
         let mut state = self.lock();
+        if let Some(shared) = its.upgrade() {
+            shared.settled.store(true, Ordering::Relaxed);
+            if shared.aside.swap(false, Ordering::Relaxed) {
+                state.aside -= 1;
+            }
+        }
         let queue = &mut state.queues[grant.class.index()];
         queue.running -= 1;
         queue.ended += 1;
