@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `calendar` | when entries of cron start their next task |
 //! | `queue` | [`TaskQueue`]: what every backend can do |
+//! | `run` | what runs tasks in a program: handlers, commands, calls of URLs |
 //! | `task` | what goes in and what comes out |
 
 mod calendar;
 mod error;
 mod queue;
+pub mod run;
 mod task;
 
 pub use calendar::CronCalendar;

@@ -1,0 +1,63 @@
+//! Runs durable tasks in a program: takes them from a queue, starts them where there is room, and reports their ends.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `runners` | [`Runners`]: what a program holds |
+//! | `settings`, `allow` | what people set; whose commands may run |
+//! | `handlers`, `context` | what a program registers for kinds of tasks, and what it is told |
+//! | `dispatcher` | takes tasks, starts them, hears of cancellations |
+//! | `ledger` | what is reserved, pure |
+//! | `breakers` | dependencies that are left alone for a while |
+//! | `drive` | one run: signs of life, timeout, the report |
+//! | `handle`, `command`, `http` | the ways in which tasks run |
+//! | `outputs` | what commands wrote |
+//! | `figures` | counts by kind, events |
+//!
+//! ```text
+//!   queue ── lease ──► dispatcher ── reserve, breaker ──► drive ──► handler in a class · command in a slot · call of a URL
+//!     ▲                    ▲                                │
+//!     └── heartbeat, finish ┼───────────────────────────────┤
+//!                           └─────────── release ───────────┘
+//! ```
+//!
+//! Everything but handlers and processes happens on one thread, which its owner ends.
+
+#![cfg_attr(
+    not(all(feature = "command", feature = "http")),
+    allow(dead_code, reason = "some things only commands or calls of URLs do")
+)]
+
+mod allow;
+mod breakers;
+#[cfg(feature = "command")]
+mod command;
+mod context;
+mod dispatcher;
+mod drive;
+mod ended;
+mod figures;
+mod handle;
+mod handlers;
+#[cfg(feature = "http")]
+mod http;
+mod hub;
+mod ledger;
+#[cfg(feature = "command")]
+mod outputs;
+mod parts;
+mod runners;
+mod settings;
+mod url;
+
+pub use allow::{AllowList, Fault};
+pub use breakers::{DependencyError, DependencyStatus};
+pub use context::{CHECKPOINT_BYTES_MAX, CheckpointError, Phase, TaskContext};
+pub use dispatcher::Running;
+pub use figures::{EVENTS_MAX, Happened, KindCounts, RunEvent};
+pub use handlers::{Handlers, RegisterError, TaskError};
+pub use hub::Classes;
+pub use ledger::Grant;
+#[cfg(feature = "command")]
+pub use outputs::{OutputError, OutputReader, OutputStatus, Outputs, Stream};
+pub use runners::{Drained, Parts, Runners, StartError};
+pub use settings::{HealthCheck, MAX_CONCURRENCY, MAX_RESOURCES, OutputLimits, RunSettings};
