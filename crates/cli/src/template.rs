@@ -245,7 +245,11 @@ impl Template {
         match self {
             Template::Words(words) => words
                 .iter()
-                .map(|word| word.iter().map(literal).sum::<usize>() + 1)
+                .map(|word| match word.iter().map(literal).sum::<usize>() {
+                    // An input brings what ends its word.
+                    0 => 0,
+                    bytes => bytes + 1,
+                })
                 .sum(),
             Template::Script { pieces, .. } => pieces.iter().map(|(piece, _)| literal(piece)).sum(),
             Template::Lines { .. } => 0,

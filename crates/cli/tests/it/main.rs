@@ -9,6 +9,11 @@ mod config;
 mod daemon;
 mod hostile;
 mod names;
+mod parallel_control;
+mod parallel_inputs;
+mod parallel_log;
+mod parallel_output;
+mod parallel_pipe;
 mod serve;
 mod stopping;
 
