@@ -80,6 +80,16 @@ impl CronCalendar {
     }
 }
 
+impl flyball_policy::queue::Calendar for CronCalendar {
+    fn check(&self, cron: &Cron) -> Result<(), String> {
+        CronCalendar::check(self, cron)
+    }
+
+    fn next(&self, cron: &Cron, after: WallTime) -> Option<WallTime> {
+        CronCalendar::next(self, cron, after)
+    }
+}
+
 /// No tick can be told after this day.
 const LAST: Date = Date::constant(2554, 7, 21);
 

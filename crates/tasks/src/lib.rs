@@ -16,12 +16,13 @@ mod task;
 pub use calendar::CronCalendar;
 pub use error::Error;
 pub use flyball_policy::queue::{
-    Attempts, Cron, Dependency, Head, InvalidTask, Missed, Needs, Now, OnParentFailure, Outcome,
-    Overlap, Reason, RetryPolicy, State, TaskId, Token, Unique, UniqueConflict, Via, When,
+    Attempts, ClassRule, Cron, Dependency, GroupEnd, Head, InvalidTask, Kinds, Missed, Needs, Now,
+    OnParentFailure, Outcome, Overlap, Reason, RetryPolicy, Room, Scope, State, TaskId, Token,
+    Unique, UniqueConflict, Via, Waiting, When,
 };
 pub use queue::{Answer, Changes, TaskQueue};
 pub use task::{
-    Accepted, Batch, Beat, Beaten, Brief, ClassRule, CommandSpec, Completion, Event, Filter,
-    HttpSpec, Idempotency, IoPriority, Kinds, Label, Lease, LeaseRequest, Limit, NewTask, Page,
-    Parent, Pauses, Query, Room, Run, Scope, Selection, Stats, Task, Usage, Waiting,
+    Accepted, Batch, Beat, Beaten, Brief, CommandSpec, Completion, Event, Filter, HttpSpec,
+    Idempotency, IoPriority, Label, Lease, LeaseRequest, Limit, NewTask, Page, Parent, Pauses,
+    Query, Run, Selection, Stats, Task, Usage,
 };

@@ -2,10 +2,10 @@
 
 use crate::error::Error;
 use crate::task::{
-    Accepted, Batch, Beat, Beaten, Brief, ClassRule, Completion, Event, Lease, LeaseRequest, Page,
-    Query, Scope, Selection, Stats, Task, Waiting,
+    Accepted, Batch, Beat, Beaten, Brief, Completion, Event, Lease, LeaseRequest, Page, Query,
+    Selection, Stats, Task,
 };
-use flyball_policy::queue::{TaskId, Token};
+use flyball_policy::queue::{ClassRule, Scope, TaskId, Token, Waiting};
 use std::future::Future;
 use std::pin::Pin;
 

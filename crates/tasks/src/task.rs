@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use flyball_core::time::WallTime;
-use flyball_policy::queue::{
-    Attempts, Head, OnParentFailure, Outcome, Reason, State, TaskId, Token, When,
-};
+use flyball_policy::queue::{Attempts, Head, Outcome, Reason, State, TaskId, Token, When};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub(crate) use flyball_policy::queue::{Kinds, Room, Scope, Waiting};
 
 /// A label: name and value.
 pub type Label = (Box<str>, Box<str>);
@@ -184,31 +184,6 @@ pub struct Accepted {
     pub created_at: WallTime,
     /// Whether it was there already: a repeated request, or a unique task that waits.
     pub existing: bool,
-}
-
-/// Which kinds a lessee takes.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Kinds {
-    /// None.
-    #[default]
-    None,
-    /// All.
-    All,
-    /// These.
-    Only(Vec<Box<str>>),
-    /// All but these.
-    Except(Vec<Box<str>>),
-}
-
-/// What a lessee has room for.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Room {
-    /// CPUs, thousandths; `None`: not counted.
-    pub cpu_millis: Option<u32>,
-    /// Memory, bytes; `None`: not counted.
-    pub memory_bytes: Option<u64>,
-    /// Named resources that are free; a task that needs another one is not given.
-    pub resources: BTreeMap<Box<str>, u32>,
 }
 
 /// Asks for tasks to run.
@@ -424,36 +399,8 @@ pub struct Page {
     pub damaged: Vec<TaskId>,
 }
 
-/// What is paused or resumed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scope {
-    /// Everything.
-    All,
-    /// A class.
-    Class(Box<str>),
-    /// A kind.
-    Kind(Box<str>),
-}
-
 /// What is paused, and by whom, since when.
 pub type Pauses = BTreeMap<Scope, (Box<str>, WallTime)>;
-
-/// What a class means for the queue.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClassRule {
-    /// Its name.
-    pub name: Box<str>,
-    /// 0 to 7.
-    pub priority: u8,
-    /// Its weight against others that have tasks waiting.
-    pub shares: u32,
-    /// Tasks of it that run at once.
-    pub concurrency: Option<u32>,
-    /// Tasks of one fairness key that run at once.
-    pub key_concurrency: Option<u32>,
-    /// Tasks of it that may wait.
-    pub queue_limit: usize,
-}
 
 /// Figures of the queue.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -484,95 +431,6 @@ pub struct Stats {
     pub stopped: Option<String>,
     /// Rows that turned out to be damaged.
     pub damaged: u64,
-}
-
-/// What a task waits for now.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Waiting {
-    /// For a time.
-    Until(WallTime),
-    /// For the wait before the next attempt.
-    Backoff(WallTime),
-    /// For a parent.
-    Parent {
-        /// Which.
-        id: TaskId,
-        /// What it is.
-        state: State,
-        /// How it must end.
-        when: When,
-        /// What happens else.
-        otherwise: OnParentFailure,
-    },
-    /// Something is paused.
-    Paused(Scope),
-    /// So many of the class run already.
-    ClassLimit {
-        /// Run now.
-        running: u32,
-        /// May.
-        limit: u32,
-    },
-    /// So many of the fairness key run already.
-    KeyLimit {
-        /// Run now.
-        running: u32,
-        /// May.
-        limit: u32,
-    },
-    /// The unique key is in use.
-    Unique {
-        /// By this task.
-        by: TaskId,
-    },
-    /// Everything that may run at once runs.
-    Slots {
-        /// Run now.
-        running: u32,
-        /// May.
-        limit: u32,
-    },
-    /// A named resource, `cpu` or `memory` is not free.
-    Resource {
-        /// Which.
-        name: Box<str>,
-        /// How much it needs.
-        needs: u64,
-        /// How much is free.
-        free: u64,
-        /// How much there is at all; if that is less, it waits for ever.
-        total: u64,
-    },
-    /// A breaker is open.
-    Breaker {
-        /// Of which dependency.
-        key: Box<str>,
-        /// Until then.
-        until: Option<WallTime>,
-    },
-    /// Nobody takes its kind.
-    NobodyTakes {
-        /// For so long.
-        since: WallTime,
-    },
-    /// Who would run it cannot now.
-    Unready {
-        /// Why, in words.
-        why: Box<str>,
-    },
-    /// Others go first.
-    Turn {
-        /// So many, at least, in its class.
-        ahead: u64,
-    },
-    /// It runs.
-    Running {
-        /// Who has it.
-        worker: Box<str>,
-    },
-    /// It has ended.
-    Ended(State),
 }
 
 /// A change of a task's state, or what else happened to it.

@@ -64,6 +64,7 @@ impl Engine {
                     key: None,
                     unique: None,
                     group: None,
+                    after_group: None,
                 },
                 after: Vec::new(),
                 reference: None,

@@ -235,6 +235,16 @@ pub struct Dependency {
     pub when: When,
 }
 
+/// The end of a group, to start one last task.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct GroupEnd {
+    /// The group; it must have had a task. From then on it takes tasks without parents only, until it closes: a task with parents could wait
+    /// for the last task, and that one for the group.
+    pub group: Box<str>,
+    /// All of its tasks completed, at least one did not, or any end.
+    pub when: When,
+}
+
 /// What becomes of a task when a parent ends otherwise than asked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum OnParentFailure {
@@ -246,7 +256,7 @@ pub enum OnParentFailure {
 }
 
 /// What must be free before it starts.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Needs {
     /// CPUs, thousandths.
     pub cpu_millis: u32,
@@ -254,6 +264,14 @@ pub struct Needs {
     pub memory_bytes: u64,
     /// Named countable resources, by name, each at least 1; sorted, no name twice.
     pub resources: Vec<(Box<str>, u32)>,
+}
+
+impl Needs {
+    /// Whether nothing must be free.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.cpu_millis == 0 && self.memory_bytes == 0 && self.resources.is_empty()
+    }
 }
 
 /// At most one running and one waiting task of a key.
@@ -351,6 +369,8 @@ pub struct Head {
     pub unique: Option<Box<Unique>>,
     /// The group it is counted in; a group closes when all of its tasks have ended.
     pub group: Option<Box<str>>,
+    /// The group that must close first: this is its last task.
+    pub after_group: Option<Box<GroupEnd>>,
 }
 
 /// Says why a task cannot be taken. Nothing has changed then.

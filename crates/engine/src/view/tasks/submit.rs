@@ -638,6 +638,7 @@ impl Checker<'_> {
                 key: body.key,
                 unique,
                 group: body.group,
+                after_group: None,
             },
             after: parents,
             reference: body.reference,

@@ -1,0 +1,716 @@
+//! Taking tasks: all checks first, then nothing can fail.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use flyball_core::time::WallTime;
+
+use super::command::{
+    Body, Effects, Entering, Event, MetaChange, Placed, Refused, Remembered, Reply, RequestKey,
+    Taken,
+};
+use super::entry::{Entries, Entry, Extra, Group, KEYED, NONE, Parent, Spec, UniqueKey};
+use super::task::{Attempts, Dependency, Head, Now, State, TaskId, UniqueConflict};
+use super::valid::{self, fault};
+use super::{BATCH_MAX, Cause, Queue, Request};
+
+/// When who was refused may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Requirements that differ, at once: who asks for tasks has each looked at.
+const NEEDS_MAX: usize = 4_096;
+/// Classes that differ, at once.
+const CLASSES_MAX: usize = 1_024;
+
+/// Where a task of a batch goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    /// It is a new one.
+    New,
+    /// It meets the waiting task in this slot, with the same unique key.
+    Meets(u32),
+    /// It meets this one of the batch.
+    MeetsNew(usize),
+}
+
+impl Queue {
+    pub(super) fn enqueue(
+        &mut self,
+        now: Now,
+        tasks: &[Entering<'_>],
+        idempotency: Option<RequestKey<'_>>,
+        effects: &mut Effects,
+    ) -> Result<Reply, Refused> {
+        if tasks.is_empty() || tasks.len() > BATCH_MAX {
+            return Err(Refused::Request {
+                field: "tasks",
+                expected: "1 to 1,000 tasks",
+            });
+        }
+        if let Some(request) = &idempotency
+            && let Some(reply) = self.repeated(request)?
+        {
+            return Ok(reply);
+        }
+        for (place, task) in tasks.iter().enumerate() {
+            valid::head(place, task.head, &*self.calendar)?;
+            self.check_parents(place, task, tasks.len())?;
+            if let Some(cron) = &task.head.cron {
+                let from = first_from(task.head, now);
+                if self.calendar.next(cron, from).is_none() {
+                    return Err(fault(place, "cron", "must have a tick in the future"));
+                }
+            }
+        }
+        let goes = self.where_to(tasks);
+        self.check_groups(tasks, &goes)?;
+        check_cycles(tasks, &goes)?;
+        self.check_room(tasks, &goes, idempotency.is_some())?;
+        Ok(self.take(now, tasks, &goes, idempotency, effects))
+    }
+
+    /// The answer to a request that was made before.
+    fn repeated(&self, request: &RequestKey<'_>) -> Result<Option<Reply>, Refused> {
+        if !valid::is_name(request.key, valid::NAME_MAX) {
+            return Err(Refused::Request {
+                field: "the idempotency key",
+                expected: "1 to 255 bytes without control characters",
+            });
+        }
+        let Some(number) = self.requests.find(request.key) else {
+            return Ok(None);
+        };
+        let known = &self.requests[number].remembered;
+        if known.fingerprint != request.fingerprint {
+            return Err(Refused::KeyReused);
+        }
+        let tasks = known.tasks.iter().map(|&(id, ended)| Taken {
+            id,
+            state: self.state(id).or(ended).unwrap_or(State::Completed),
+            created_at: known.at,
+            existing: true,
+        });
+        Ok(Some(Reply::Accepted(tasks.collect())))
+    }
+
+    fn check_parents(
+        &self,
+        place: usize,
+        task: &Entering<'_>,
+        tasks: usize,
+    ) -> Result<(), Refused> {
+        let head = task.head;
+        if head.after.is_empty() && task.parents.is_empty() {
+            return Ok(());
+        }
+        let mut seen = BTreeSet::new();
+        for (number, dependency) in head.after.iter().enumerate() {
+            let id = dependency.parent;
+            let Some(slot) = self.index.get(id) else {
+                return Err(fault(
+                    place,
+                    format!("after[{number}]"),
+                    format!("names task {id}, which is not there or was forgotten"),
+                ));
+            };
+            if !seen.insert(id) {
+                return Err(fault(
+                    place,
+                    format!("after[{number}]"),
+                    format!("names task {id} a second time"),
+                ));
+            }
+            if self.is_entry(slot) {
+                return Err(fault(
+                    place,
+                    format!("after[{number}]"),
+                    format!("names task {id}, an entry of the calendar, which does not end"),
+                ));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for (parent, _) in task.parents {
+            let says = if *parent >= tasks {
+                "names a task that is not in the batch"
+            } else if *parent == place {
+                "names the task itself"
+            } else if !seen.insert(*parent) {
+                "names a task of the batch a second time"
+            } else {
+                continue;
+            };
+            return Err(fault(place, "after", says));
+        }
+        if !task.parents.is_empty()
+            && let Some(unique) = &head.unique
+            && unique.on_conflict != UniqueConflict::Keep
+        {
+            return Err(fault(
+                place,
+                "after",
+                "must be empty for a task that may take the place of one that waits: that one's parents stay",
+            ));
+        }
+        if head.cron.is_some() {
+            return Err(fault(
+                place,
+                "after",
+                "must be left out with cron: an entry of the calendar is no task that ends",
+            ));
+        }
+        Ok(())
+    }
+
+    fn is_entry(&self, slot: u32) -> bool {
+        self.tasks[slot]
+            .extra
+            .as_ref()
+            .is_some_and(|extra| extra.cron.is_some())
+    }
+
+    /// Which tasks are new, and which meet one that waits for the same unique key.
+    fn where_to(&self, tasks: &[Entering<'_>]) -> Vec<Goes> {
+        let mut goes = vec![Goes::New; tasks.len()];
+        let mut first: BTreeMap<&str, usize> = BTreeMap::new();
+        for (place, task) in tasks.iter().enumerate() {
+            let Some(unique) = &task.head.unique else {
+                continue;
+            };
+            let waiting = self
+                .uniques
+                .find(&*unique.key)
+                .and_then(|number| self.uniques[number].waiting);
+            if let Some(slot) = waiting {
+                goes[place] = Goes::Meets(slot);
+            } else if let Some(before) = first.get(&*unique.key) {
+                goes[place] = Goes::MeetsNew(*before);
+            } else {
+                first.insert(&unique.key, place);
+            }
+        }
+        goes
+    }
+
+    fn check_groups(&self, tasks: &[Entering<'_>], goes: &[Goes]) -> Result<(), Refused> {
+        for (place, task) in tasks.iter().enumerate() {
+            if let Some(end) = &task.head.after_group {
+                let here = tasks.iter().zip(goes).any(|(task, goes)| {
+                    *goes == Goes::New && task.head.group.as_ref() == Some(&end.group)
+                });
+                if !here && self.groups.find(&*end.group).is_none() {
+                    return Err(fault(
+                        place,
+                        "after_group.group",
+                        format!("names group {:?}, which has no task", end.group),
+                    ));
+                }
+            }
+            let parents = !task.head.after.is_empty()
+                || !task.parents.is_empty()
+                || task.head.after_group.is_some();
+            if parents
+                && let Some(group) = &task.head.group
+                && let Some(number) = self.groups.find(&**group)
+                && !self.groups[number].waiters.is_empty()
+            {
+                return Err(fault(
+                    place,
+                    "group",
+                    format!(
+                        "names group {group:?}, for which a task waits: until it closes it takes only tasks without parents"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_room(
+        &self,
+        tasks: &[Entering<'_>],
+        goes: &[Goes],
+        keyed: bool,
+    ) -> Result<(), Refused> {
+        let full = |what: String| {
+            Err(Refused::Full {
+                what,
+                retry_after: RETRY_AFTER,
+            })
+        };
+        let new = goes.iter().filter(|goes| **goes == Goes::New).count();
+        let (live, most) = (self.live(), self.settings.max_tasks);
+        if live + new > most {
+            return full(format!(
+                "{live} tasks have not ended, and at most {most} may be kept"
+            ));
+        }
+        if keyed && self.requests.len() >= self.settings.max_idempotency {
+            return full(format!(
+                "{} idempotency keys are remembered, the most that may be",
+                self.requests.len()
+            ));
+        }
+        let mut by_class: Vec<(&str, u64)> = Vec::with_capacity(1);
+        let mut needs = self.lines.needs.len();
+        for (task, _) in tasks
+            .iter()
+            .zip(goes)
+            .filter(|(_, goes)| **goes == Goes::New)
+        {
+            match by_class
+                .iter_mut()
+                .find(|(name, _)| **name == *task.head.class)
+            {
+                Some((_, count)) => *count += 1,
+                None => by_class.push((&task.head.class, 1)),
+            }
+            needs += usize::from(!task.head.needs.is_none());
+        }
+        if needs > NEEDS_MAX {
+            // Most of them are known: counted exactly only here.
+            let others: BTreeSet<_> = tasks
+                .iter()
+                .map(|task| &task.head.needs)
+                .filter(|needs| self.lines.needs.find(*needs).is_none())
+                .collect();
+            if !others.is_empty() && self.lines.needs.len() + others.len() > NEEDS_MAX {
+                return full(format!(
+                    "tasks with {} different requirements are kept, and at most {NEEDS_MAX} may be",
+                    self.lines.needs.len()
+                ));
+            }
+        }
+        let mut classes = self.lines.classes.len();
+        for (name, count) in by_class {
+            let (waiting, limit) = match self.lines.classes.find(name) {
+                Some(number) => {
+                    let class = &self.lines.classes[number];
+                    (class.waiting(), class.rule.queue_limit)
+                }
+                None => {
+                    classes += 1;
+                    (0, self.lines.normal.queue_limit)
+                }
+            };
+            if waiting + count > limit as u64 {
+                return full(format!(
+                    "{waiting} tasks wait in class {name:?}, and at most {limit} may"
+                ));
+            }
+        }
+        if classes > CLASSES_MAX.max(self.lines.classes.len()) {
+            return full(format!(
+                "tasks of {} classes are kept, and at most {CLASSES_MAX} may be",
+                self.lines.classes.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes tasks that have been checked.
+    fn take(
+        &mut self,
+        now: Now,
+        tasks: &[Entering<'_>],
+        goes: &[Goes],
+        idempotency: Option<RequestKey<'_>>,
+        effects: &mut Effects,
+    ) -> Reply {
+        let mut slots = Vec::with_capacity(tasks.len());
+        let added = effects.added.len();
+        for (place, (task, goes)) in tasks.iter().zip(goes).enumerate() {
+            let head = task.head;
+            let (slot, new) = match *goes {
+                Goes::New => {
+                    let slot = self.create(now, head);
+                    effects.added.push(Placed {
+                        id: self.tasks[slot].id,
+                        body: Body::Batch(place),
+                    });
+                    slots.push(slot);
+                    continue;
+                }
+                Goes::Meets(slot) => (slot, false),
+                Goes::MeetsNew(before) => (slots[before], true),
+            };
+            slots.push(slot);
+            let conflict = head.unique.as_ref().map(|unique| unique.on_conflict);
+            let extend = match conflict {
+                Some(UniqueConflict::Replace) => false,
+                Some(UniqueConflict::Extend) => true,
+                _ => continue,
+            };
+            let id = self.tasks[slot].id;
+            let body = Body::Batch(place);
+            if new {
+                self.reshape(slot, head, extend);
+                for placed in &mut effects.added[added..] {
+                    if placed.id == id {
+                        placed.body = body;
+                    }
+                }
+            } else {
+                self.replace(slot, head, extend, now, effects);
+                effects.swapped.retain(|placed| placed.id != id);
+                effects.swapped.push(Placed { id, body });
+            }
+        }
+        for (place, task) in tasks.iter().enumerate() {
+            if goes[place] == Goes::New {
+                let parents = task.parents.iter().map(|&(parent, when)| Dependency {
+                    parent: self.tasks[slots[parent]].id,
+                    when,
+                });
+                let parents: Vec<_> = parents.collect();
+                self.bring_in(slots[place], &parents, now, effects);
+            }
+        }
+        let reply: Vec<Taken> = slots
+            .iter()
+            .zip(goes)
+            .map(|(slot, goes)| {
+                let entry = &self.tasks[*slot];
+                Taken {
+                    id: entry.id,
+                    state: entry.state,
+                    created_at: entry.created,
+                    existing: *goes != Goes::New,
+                }
+            })
+            .collect();
+        if let Some(request) = idempotency {
+            let remembered = Remembered {
+                fingerprint: request.fingerprint,
+                tasks: reply.iter().map(|taken| (taken.id, None)).collect(),
+                at: now.wall,
+            };
+            self.remember(request.key.into(), remembered.clone());
+            effects.meta.push(MetaChange::Idempotency(
+                request.key.into(),
+                Some(remembered),
+            ));
+        }
+        Reply::Accepted(reply)
+    }
+
+    /// Has a created task begin its life.
+    fn bring_in(&mut self, slot: u32, parents: &[Dependency], now: Now, effects: &mut Effects) {
+        if !parents.is_empty() {
+            let after = &mut self.extra(slot).after;
+            for dependency in parents {
+                // The same task may be there by its name and by its place.
+                if !after
+                    .iter()
+                    .any(|known| known.dependency.parent == dependency.parent)
+                {
+                    after.push(Parent {
+                        dependency: *dependency,
+                        waits: false,
+                    });
+                }
+            }
+        }
+        self.figures.accepted += 1;
+        let doomed = self.connect(slot, true);
+        if doomed {
+            self.doom(slot, now, effects);
+        } else {
+            self.place(slot, now, false, Cause::Enqueued, effects);
+        }
+        as_new(effects);
+    }
+
+    /// Makes a task of an entry of the calendar, to run after another.
+    pub(super) fn spawn(
+        &mut self,
+        of: u32,
+        after: Option<TaskId>,
+        tick: WallTime,
+        now: Now,
+        effects: &mut Effects,
+    ) -> TaskId {
+        let entry = &self.tasks[of];
+        let (from, line, spec) = (entry.id, entry.line, entry.spec);
+        let affinity = entry
+            .extra
+            .as_ref()
+            .and_then(|extra| extra.affinity.clone());
+        self.lines.again(line);
+        self.specs.again(spec);
+        let extra = Extra {
+            affinity,
+            cron_of: Some(from),
+            after: after
+                .map(|parent| Parent {
+                    dependency: Dependency {
+                        parent,
+                        when: super::task::When::Any,
+                    },
+                    waits: false,
+                })
+                .into_iter()
+                .collect(),
+            ..Extra::default()
+        };
+        let slot = self.insert(now, line, spec, Some(Box::new(extra)));
+        let id = self.tasks[slot].id;
+        effects.added.push(Placed {
+            id,
+            body: Body::Copy(from),
+        });
+        self.figures.accepted += 1;
+        self.connect(slot, true);
+        self.place(slot, now, false, Cause::CronTick(tick), effects);
+        as_new(effects);
+        id
+    }
+
+    /// Puts a new task into the tables.
+    fn insert(&mut self, now: Now, line: u32, spec: u32, extra: Option<Box<Extra>>) -> u32 {
+        self.last_id += 1;
+        let id = TaskId(self.last_id);
+        self.extras += usize::from(extra.is_some());
+        let slot = self.tasks.insert(Entry {
+            id,
+            created: now.wall,
+            moment: 0,
+            started: 0,
+            extra,
+            line,
+            prev: NONE,
+            next: NONE,
+            spec,
+            run: NONE,
+            attempts: Attempts::default(),
+            state: State::Pending,
+            reason: None,
+            flags: 0,
+        });
+        self.index.insert(id, slot);
+        self.count(slot, State::Pending, true);
+        slot
+    }
+
+    fn create(&mut self, now: Now, head: &Head) -> u32 {
+        let line = self.lines.hold_line(&self.pauses, head, false);
+        let spec = self.hold_spec(head);
+        let extra = self.extra_of(head, first_from(head, now));
+        let slot = self.insert(now, line, spec, extra);
+        self.enter(slot);
+        slot
+    }
+
+    pub(super) fn hold_spec(&mut self, head: &Head) -> u32 {
+        let spec = Spec::new(head.timeout, head.retry, head.on_parent_failure);
+        self.specs.hold(&spec, || (spec, ()))
+    }
+
+    /// What most tasks do not have.
+    pub(super) fn extra_of(&mut self, head: &Head, ticked: WallTime) -> Option<Box<Extra>> {
+        let plain = head.deadline.is_none()
+            && head.not_before.is_none()
+            && head.after.is_empty()
+            && head.group.is_none()
+            && head.after_group.is_none()
+            && head.unique.is_none()
+            && head.affinity_key.is_none()
+            && head.cron.is_none();
+        if plain {
+            return None;
+        }
+        let mut extra = Extra {
+            deadline: head.deadline,
+            not_before: head.not_before,
+            affinity: head.affinity_key.clone(),
+            ..Extra::default()
+        };
+        extra
+            .after
+            .extend(head.after.iter().map(|dependency| Parent {
+                dependency: *dependency,
+                waits: false,
+            }));
+        let groups = &mut self.groups;
+        let mut hold = |name: &str| groups.hold(name, || (name.into(), Group::default()));
+        extra.group = head.group.as_ref().map(|name| hold(name));
+        extra.after_group = head
+            .after_group
+            .as_ref()
+            .map(|end| (hold(&end.group), end.when));
+        extra.unique = head.unique.as_ref().map(|unique| {
+            let number = self
+                .uniques
+                .hold(&*unique.key, || (unique.key.clone(), UniqueKey::default()));
+            (number, unique.on_conflict)
+        });
+        extra.cron = head.cron.as_ref().map(|cron| {
+            Box::new(Entries {
+                cron: (**cron).clone(),
+                ticked,
+                live: 0,
+                last: None,
+            })
+        });
+        Some(Box::new(extra))
+    }
+
+    /// Counts a new task in its group, and for its unique key.
+    fn enter(&mut self, slot: u32) {
+        let Some(extra) = &self.tasks[slot].extra else {
+            return;
+        };
+        if let Some(group) = extra.group {
+            self.groups[group].live += 1;
+        }
+        if let Some((unique, _)) = extra.unique {
+            self.uniques[unique].waiting = Some(slot);
+        }
+    }
+
+    /// Gives a waiting task the settings of a newer one; parents, group and, but for extending, not-before stay.
+    fn reshape(&mut self, slot: u32, head: &Head, extend: bool) {
+        let line = self.lines.hold_line(&self.pauses, head, false);
+        let otherwise = self.specs.key(self.tasks[slot].spec).skip;
+        let spec = Spec {
+            skip: otherwise,
+            ..Spec::new(head.timeout, head.retry, head.on_parent_failure)
+        };
+        let spec = self.specs.hold(&spec, || (spec, ()));
+        let state = self.tasks[slot].state;
+        self.count(slot, state, false);
+        let entry = &mut self.tasks[slot];
+        let (old_line, old_spec) = (entry.line, entry.spec);
+        (entry.line, entry.spec) = (line, spec);
+        let extra = entry.extra_mut();
+        extra.deadline = head.deadline;
+        if extend {
+            extra.not_before = head.not_before;
+        }
+        extra.affinity.clone_from(&head.affinity_key);
+        if let (Some((_, known)), Some(unique)) = (&mut extra.unique, &head.unique) {
+            *known = unique.on_conflict;
+        }
+        self.lines.drop_line(old_line);
+        self.specs.drop(old_spec);
+        self.count(slot, state, true);
+    }
+
+    /// As [`reshape`](Self::reshape), of a task that is waiting somewhere.
+    fn replace(&mut self, slot: u32, head: &Head, extend: bool, now: Now, effects: &mut Effects) {
+        self.detach(slot);
+        self.reshape(slot, head, extend);
+        self.place(slot, now, false, Cause::Swapped, effects);
+    }
+
+    /// Remembers a request, and counts those of its tasks that are there.
+    pub(super) fn remember(&mut self, key: Box<str>, remembered: Remembered) {
+        let ids: BTreeSet<TaskId> = remembered
+            .tasks
+            .iter()
+            .map(|(id, _)| *id)
+            .filter(|id| self.index.get(*id).is_some())
+            .collect();
+        let left = ids.len();
+        let name = key.clone();
+        let number = self
+            .requests
+            .hold(&*key, || (name, Request { remembered, left }));
+        for id in ids {
+            self.requests_of.insert((id, number));
+            if let Some(slot) = self.index.get(id) {
+                self.tasks[slot].set(KEYED, true);
+            }
+        }
+    }
+}
+
+/// From when on an entry of the calendar looks for its first tick.
+fn first_from(head: &Head, now: Now) -> WallTime {
+    match head.not_before {
+        Some(not_before) if not_before > now.wall => {
+            not_before.saturating_sub(Duration::from_nanos(1))
+        }
+        _ => now.wall,
+    }
+}
+
+/// Turns the last change of state into the begin of a task.
+fn as_new(effects: &mut Effects) {
+    effects.changed.pop();
+    if let Some(Event { from, .. }) = effects.events.last_mut() {
+        *from = None;
+    }
+}
+
+/// Whether tasks of a batch wait for each other in a circle (A. B. Kahn, "Topological sorting of large networks", 1962). Others cannot: tasks
+/// that are there do not wait for new ones, but for groups, and groups that are waited for take no tasks with parents.
+fn check_cycles(tasks: &[Entering<'_>], goes: &[Goes]) -> Result<(), Refused> {
+    if !tasks
+        .iter()
+        .any(|task| !task.parents.is_empty() || task.head.after_group.is_some())
+    {
+        return Ok(());
+    }
+    let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut nodes = tasks.len();
+    for task in tasks {
+        if let Some(end) = &task.head.after_group {
+            groups.entry(&end.group).or_insert_with(|| {
+                nodes += 1;
+                nodes - 1
+            });
+        }
+    }
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); nodes];
+    let mut open = vec![0usize; nodes];
+    let mut edge = |parent: usize, child: usize| {
+        children[parent].push(child);
+        open[child] += 1;
+    };
+    for (child, task) in tasks.iter().enumerate() {
+        if goes[child] != Goes::New {
+            continue;
+        }
+        for (parent, _) in task.parents {
+            match goes[*parent] {
+                Goes::New => edge(*parent, child),
+                Goes::MeetsNew(parent) => edge(parent, child),
+                Goes::Meets(_) => {}
+            }
+        }
+        if let Some(end) = &task.head.after_group {
+            edge(groups[&*end.group], child);
+        }
+        if let Some(group) = &task.head.group
+            && let Some(group) = groups.get(&**group)
+        {
+            edge(child, *group);
+        }
+    }
+    let mut free: Vec<usize> = (0..nodes).filter(|node| open[*node] == 0).collect();
+    let mut seen = 0;
+    while let Some(node) = free.pop() {
+        seen += 1;
+        for child in &children[node] {
+            open[*child] -= 1;
+            if open[*child] == 0 {
+                free.push(*child);
+            }
+        }
+    }
+    if seen == nodes {
+        return Ok(());
+    }
+    let place = (0..tasks.len())
+        .find(|node| open[*node] > 0)
+        .unwrap_or_default();
+    Err(fault(
+        place,
+        "after",
+        "must not lead back to the task: tasks of the batch wait for each other in a circle",
+    ))
+}
