@@ -6,7 +6,7 @@ mod ending;
 mod starting;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -17,6 +17,7 @@ use flyball_core::time::{Clock, OsClock, Timestamp};
 use flyball_policy::sched::Algorithm;
 use flyball_process::{Child, Error, Exit, Options, Slots, SpawnServer};
 
+use super::bounds::{After, Bounds};
 use super::joblog::{Begin, JobLog};
 use super::lines::{Lines, Told};
 use super::output::Printer;
@@ -45,6 +46,8 @@ pub(crate) enum Event {
     /// The joblog cannot be written.
     Trouble(String),
     Signal,
+    /// The part of the machine that this run has is another.
+    Shared,
 }
 
 /// Why a run did not begin.
@@ -74,6 +77,8 @@ struct Running {
     pending: Option<Pending>,
     /// How it ended, while its output is still being printed.
     ended: Option<Box<Result<Exit, Error>>>,
+    /// What the bounds make of its end.
+    after: After,
 }
 
 /// A command that waits for its next attempt.
@@ -114,6 +119,9 @@ pub(crate) struct Batch {
     joblog: Option<JobLog>,
     results: Option<Results>,
     lines: Option<Lines>,
+    bounds: Bounds,
+    /// What was ended for want of memory, to run again alone: number, inputs, attempt.
+    again: VecDeque<(u64, Input, u32)>,
     started: Timestamp,
     next_start: Timestamp,
     /// Of the command taken last.
@@ -159,8 +167,18 @@ impl Batch {
         let mut options = Options::default();
         options.children_max = plan.jobs as usize;
         options.idle_keepers_max = plan.jobs as usize;
-        let server = SpawnServer::start(options).map_err(failed)?;
-        let slots = Slots::new(&server, plan.jobs, Algorithm::Cfs);
+        let mut bounds = Bounds::new(&plan, &events);
+        let mut bounded = options.clone();
+        bounds.prepare(&mut bounded);
+        let server = match SpawnServer::start(bounded) {
+            Err(error) if bounds.give_way(&error) => SpawnServer::start(options),
+            other => other,
+        }
+        .map_err(failed)?;
+        if let (false, Some(warning)) = (plan.options.quiet, bounds.warning()) {
+            let _ = writeln!(std::io::stderr(), "flyball: {warning}");
+        }
+        let slots = Slots::new(&server, bounds.slots(), Algorithm::Cfs);
         let class = slots.insert(plan.class.clone()).map_err(failed)?;
         let printer = Printer::new(plan.options.keep_order)
             .map_err(|error| Refused::system(format!("cannot open standard output: {error}")))?;
@@ -205,6 +223,8 @@ impl Batch {
             joblog,
             results,
             lines,
+            bounds,
+            again: VecDeque::new(),
             started: now,
             next_start: now,
             number: 0,
@@ -228,7 +248,8 @@ impl Batch {
     pub(crate) fn run(mut self) -> ExitCode {
         loop {
             self.submit();
-            let no_more = self.stop != Stop::No || (self.exhausted && self.retries.is_empty());
+            let all_started = self.exhausted && self.retries.is_empty() && self.again.is_empty();
+            let no_more = self.stop != Stop::No || all_started;
             if self.running.is_empty() && no_more {
                 break;
             }
@@ -236,6 +257,7 @@ impl Batch {
             if self.last_wait.is_some_and(|limit| limit <= now) {
                 break;
             }
+            self.bounds.tick(now);
             self.show(now);
             let next_start =
                 (self.next_start > now && self.wants_more()).then_some(self.next_start);
@@ -243,7 +265,13 @@ impl Batch {
                 Some(Reverse(retry)) if self.has_room() => Some(retry.at.max(self.next_start)),
                 _ => None,
             };
-            let wakings = [next_start, next_retry, self.progress.due(), self.last_wait];
+            let wakings = [
+                next_start,
+                next_retry,
+                self.bounds.due(),
+                self.progress.due(),
+                self.last_wait,
+            ];
             let event = match wakings.into_iter().flatten().min() {
                 Some(at) => match self.inbox.recv_timeout(at.duration_since(OsClock.now())) {
                     Ok(event) => event,
@@ -281,6 +309,7 @@ impl Batch {
                 self.halt(Stop::Soon);
             }
             Event::Signal => self.signal(),
+            Event::Shared => self.slots.resize(self.bounds.slots()),
         }
     }
 
@@ -360,6 +389,7 @@ impl Batch {
     }
 
     fn finish(mut self) -> ExitCode {
+        self.bounds.finish();
         self.progress.clear();
         if let Err(error) = self.printer.finish() {
             self.cannot_print(&error);
@@ -394,7 +424,11 @@ impl Batch {
         }
         if self.plan.options.json {
             let trouble = self.trouble.as_deref();
-            let _ = writeln!(err, "{}", self.summary.json(&self.plan, wall, trouble));
+            let _ = writeln!(
+                err,
+                "{}",
+                self.summary.json(&self.plan, wall, &self.bounds, trouble)
+            );
         } else if !self.plan.options.quiet && !self.quiet_end {
             if self.taken == 0 && !self.interrupted && self.trouble.is_none() {
                 let none = if self.plan.options.retry_failed {
@@ -404,7 +438,7 @@ impl Batch {
                 };
                 let _ = writeln!(err, "flyball: {none}");
             } else if !self.plan.once || self.summary.failed > 0 {
-                let _ = self.summary.tell(&self.plan, wall, &mut err);
+                let _ = self.summary.tell(&self.plan, wall, &self.bounds, &mut err);
             }
         }
         drop(err);

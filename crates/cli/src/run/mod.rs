@@ -8,6 +8,7 @@
 //! loop ends nothing of any command runs.
 
 mod batch;
+mod bounds;
 mod joblog;
 mod lines;
 mod options;

@@ -13,7 +13,7 @@ use clap::Args;
 pub(crate) use bounds::Bounds;
 use halt::parse_halt;
 pub(crate) use halt::{Halt, When};
-pub(crate) use values::{Jobs, KILL_AFTER, Marker};
+pub(crate) use values::{Jobs, KILL_AFTER, Load, Marker, MemoryEach};
 use values::{parse_block, parse_delimiter, parse_jobs, parse_marker, parse_time, parse_timeout};
 
 use crate::args::Color;

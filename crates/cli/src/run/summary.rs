@@ -7,6 +7,7 @@ use flyball_core::units::{format_duration, format_size};
 use flyball_process::{Error, Exit};
 
 use super::batch::with_cause;
+use super::bounds::Bounds;
 use super::plan::Plan;
 use super::rerun::{self, RERUN_BYTES_MAX};
 use crate::template::Values;
@@ -103,12 +104,13 @@ impl Summary {
         }
     }
 
-    /// Counts a command.
+    /// Counts a command. `reason`: it failed for this, whatever it answered.
     pub(crate) fn count(
         &mut self,
         outcome: Outcome,
         values: Values,
         result: &Result<Exit, Error>,
+        reason: Option<String>,
         display: impl Fn() -> String,
     ) {
         let number = outcome.number;
@@ -122,11 +124,13 @@ impl Summary {
                 {
                     self.peak = Some((exit.peak_memory, shorten(display(), PEAK_CHARS_MAX)));
                 }
-                if exit.success() {
+                if exit.success() && reason.is_none() {
                     self.succeeded += 1;
                     return;
                 }
-                if exit.timed_out {
+                if let Some(reason) = reason {
+                    reason
+                } else if exit.timed_out {
                     self.timed_out += 1;
                     "timed out".to_owned()
                 } else if outcome.stopped {
@@ -176,6 +180,7 @@ impl Summary {
         &self,
         plan: &Plan,
         wall: Duration,
+        bounds: &Bounds,
         out: &mut impl Write,
     ) -> std::io::Result<()> {
         let paint = |code: &'static str| if plan.color { code } else { "" };
@@ -230,6 +235,9 @@ impl Summary {
                 self.retried
             )?;
         }
+        for line in bounds.lines() {
+            writeln!(out, "  {line}")?;
+        }
         if self.dropped_bytes > 0 {
             writeln!(
                 out,
@@ -260,7 +268,13 @@ impl Summary {
     }
 
     /// For machines. `trouble`: what ended the run early.
-    pub(crate) fn json(&self, plan: &Plan, wall: Duration, trouble: Option<&str>) -> String {
+    pub(crate) fn json(
+        &self,
+        plan: &Plan,
+        wall: Duration,
+        bounds: &Bounds,
+        trouble: Option<&str>,
+    ) -> String {
         let failures: Vec<_> = self
             .listed
             .iter()
@@ -287,6 +301,7 @@ impl Summary {
             "surviving_processes": self.survivors,
             "class": plan.class.name,
             "jobs": plan.jobs,
+            "bounds": bounds.json(),
             "failures": failures,
             "rerun": self.rerun(plan),
             "error": trouble,
@@ -313,7 +328,7 @@ fn seconds(time: Duration) -> String {
 }
 
 /// A size to three figures, in binary units as memory is counted.
-fn format_rounded(bytes: u64) -> String {
+pub(super) fn format_rounded(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod daemon;
 mod hostile;
+mod limits;
 mod names;
 mod parallel_control;
 mod parallel_inputs;

@@ -329,7 +329,19 @@ fn set_memory(version: u8, directory: &Path, bytes: Option<u64>) -> io::Result<(
     write(&directory.join(memory), &text)
 }
 
-fn used(version: u8, directory: &Path) -> Option<u64> {
+/// The bound on the memory of a group, bytes; `None` when it has none.
+pub(super) fn bound(version: u8, directory: &Path) -> Option<u64> {
+    /// From here on a bound of version 1 means none: the kernel tells the largest multiple of a page below 2^63.
+    const UNLIMITED: u64 = 1 << 62;
+    let name = match version {
+        1 => "memory.limit_in_bytes",
+        _ => "memory.max",
+    };
+    let text = read(&directory.join(name)).ok()?;
+    text.trim().parse().ok().filter(|bytes| *bytes < UNLIMITED)
+}
+
+pub(super) fn used(version: u8, directory: &Path) -> Option<u64> {
     let stat = read(&directory.join("memory.stat")).ok()?;
     let (anonymous, shared) = match version {
         1 => ("total_rss", "total_shmem"),

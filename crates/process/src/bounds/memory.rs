@@ -9,6 +9,7 @@
 
 use std::fs;
 
+use super::cgroup;
 use crate::sys;
 use crate::tree;
 
@@ -36,6 +37,17 @@ pub(crate) fn of_descendants(root: i32, count: Count) -> u64 {
             proportional.or_else(|| Some(resident_pages(member.pid)?.saturating_mul(page)))
         })
         .fold(0, u64::saturating_add)
+}
+
+/// How much the control groups around this process let it grow, caches not counted, as those make room; `None` when none has a bound.
+#[must_use]
+pub fn group_room() -> Option<u64> {
+    let group = flyball_sense::control_group(&flyball_sense::Root::default(), "memory").ok()?;
+    let room = |directory: &std::path::PathBuf| {
+        let bound = cgroup::bound(group.version, directory)?;
+        Some(bound.saturating_sub(cgroup::used(group.version, directory)?))
+    };
+    group.directories.iter().filter_map(room).min()
 }
 
 fn resident_pages(pid: i32) -> Option<u64> {

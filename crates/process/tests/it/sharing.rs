@@ -175,7 +175,7 @@ fn garbage() {
     fs::create_dir(&folder.0).unwrap();
     fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o700)).unwrap();
     let bytes: Vec<u8> = (0..100_000_u32)
-        .map(|number| (number * 31 >> 3) as u8)
+        .map(|number| ((number * 31) >> 3) as u8)
         .collect();
     fs::write(folder.0.join("sharing"), bytes).unwrap();
     let first = join(&folder, Want::slots(100, 8));

@@ -9,6 +9,7 @@ use flyball_process::{Ended, Error, Exit, Output, SpawnReason};
 
 use super::{Batch, Retry, Running, Stop, cannot_keep, with_cause};
 use crate::input::Input;
+use crate::run::bounds::After;
 use crate::run::joblog;
 use crate::run::lines::Drained;
 use crate::run::options::When;
@@ -26,6 +27,7 @@ impl Batch {
         let Some(running) = self.running.get_mut(&number) else {
             return;
         };
+        running.after = self.bounds.ended(number, &result);
         if let Some(lines) = &mut self.lines {
             running.ended = Some(result);
             lines.end(number);
@@ -58,6 +60,7 @@ impl Batch {
             attempt,
             slot,
             pending,
+            after,
             ..
         } = running;
         child.detach();
@@ -72,7 +75,18 @@ impl Batch {
             return;
         }
         let stopping = self.stop >= Stop::Now;
-        if self.tries_again(&result, attempt) {
+        if after == After::Again && self.stop == Stop::No {
+            if let Some(pending) = pending {
+                pending.discard();
+            }
+            self.again.push_back((number, input, attempt));
+            return;
+        }
+        let reason = match after {
+            After::Failed(reason) => Some(reason),
+            After::Counts | After::Again => None,
+        };
+        if reason.is_none() && self.tries_again(&result, attempt) {
             self.summary.tried(&result);
             if let Some(pending) = pending {
                 pending.discard();
@@ -169,9 +183,10 @@ impl Batch {
             attempt,
             stopped,
         };
-        self.summary.count(outcome, input.values, &result, || {
-            plan.fill(&values, number, slot).display()
-        });
+        self.summary
+            .count(outcome, input.values, &result, reason, || {
+                plan.fill(&values, number, slot).display()
+            });
         let (failed, succeeded) = (self.summary.failed, self.summary.succeeded);
         let halt = self.plan.options.halt;
         let Some(when) = halt.decide(failed, succeeded, self.total()) else {

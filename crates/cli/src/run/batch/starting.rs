@@ -10,6 +10,7 @@ use flyball_process::{Command, Isolation};
 
 use super::{Batch, Event, Running, Stop, WAITING_MAX, cannot_keep, with_cause};
 use crate::input::{Input, Next};
+use crate::run::bounds::After;
 use crate::run::options::Halt;
 use crate::run::output::Held;
 use crate::run::results::Pending;
@@ -22,6 +23,9 @@ const OUTPUT_BYTES_MAX: u64 = 1 << 30;
 /// Commands that may wait for their next attempt; then no new ones start.
 const RETRIES_WAITING_MAX: usize = 10_000;
 
+/// Commands that wait to run again alone; then they run before inputs that are there.
+const AGAIN_MAX: usize = 100;
+
 /// Commands that are handed over beyond those that run, so that a free slot is filled without asking the loop.
 const AHEAD: usize = 4;
 
@@ -30,9 +34,11 @@ impl Batch {
     pub(super) fn has_room(&self) -> bool {
         // Where each end decides about the next start, nothing is handed over ahead of its slot.
         let options = &self.plan.options;
-        let careful =
-            options.halt != Halt::Never || options.delay.is_some() || self.free_slots.is_some();
-        let jobs = self.plan.jobs as usize;
+        let careful = options.halt != Halt::Never
+            || options.delay.is_some()
+            || self.free_slots.is_some()
+            || self.bounds.careful();
+        let jobs = self.bounds.slots() as usize;
         let most = if careful {
             jobs
         } else {
@@ -46,12 +52,26 @@ impl Batch {
     }
 
     pub(super) fn submit(&mut self) {
+        // Slots that this run cannot use are the others'.
+        let left = self
+            .exhausted
+            .then(|| self.running.len() + self.retries.len() + self.again.len());
+        self.bounds.left(left);
+        let mut no_input = self.exhausted;
         while self.has_room() {
+            // What was ended for the others runs when nothing else wants to, or there is too much of it.
+            let alone = !self.again.is_empty() && (no_input || self.again.len() >= AGAIN_MAX);
             let retry_due = match self.retries.peek() {
                 Some(Reverse(retry)) => retry.at <= OsClock.now(),
                 None => false,
             };
-            if !retry_due && !self.wants_more() {
+            if !alone && !retry_due && !self.wants_more() {
+                return;
+            }
+            if !self
+                .bounds
+                .may_start(OsClock.now(), self.running.len(), alone)
+            {
                 return;
             }
             if let Some(delay) = self.plan.options.delay {
@@ -60,6 +80,12 @@ impl Batch {
                     return;
                 }
                 self.next_start = now.saturating_add(delay);
+            }
+            if alone {
+                if let Some((number, input, attempt)) = self.again.pop_front() {
+                    self.submit_one(number, input, attempt, true);
+                }
+                continue;
             }
             if retry_due {
                 self.submit_again();
@@ -77,7 +103,11 @@ impl Batch {
                         }
                         continue;
                     }
-                    self.submit_one(self.number, input, 1);
+                    self.submit_one(self.number, input, 1, false);
+                }
+                Next::Later if !self.again.is_empty() => {
+                    self.next_start = OsClock.now();
+                    no_input = true;
                 }
                 Next::Later => {
                     // Nothing started, so nothing has to be waited for.
@@ -87,6 +117,7 @@ impl Batch {
                 Next::End => {
                     self.next_start = OsClock.now();
                     self.exhausted = true;
+                    no_input = true;
                 }
             }
         }
@@ -96,11 +127,11 @@ impl Batch {
         if let Some(Reverse(retry)) = self.retries.pop()
             && let Some(input) = self.retried.remove(&retry.number)
         {
-            self.submit_one(retry.number, input, retry.attempt);
+            self.submit_one(retry.number, input, retry.attempt, false);
         }
     }
 
-    fn submit_one(&mut self, number: u64, input: Input, attempt: u32) {
+    fn submit_one(&mut self, number: u64, input: Input, attempt: u32, alone: bool) {
         let slot = match &mut self.free_slots {
             Some(free) => free.pop().map_or(0, |Reverse(slot)| slot),
             None => 0,
@@ -145,6 +176,8 @@ impl Batch {
             });
         match submitted {
             Ok(child) => {
+                self.bounds
+                    .started(OsClock.now(), number, child.control(), alone);
                 let running = Running {
                     child,
                     input,
@@ -152,6 +185,7 @@ impl Batch {
                     slot,
                     pending,
                     ended: None,
+                    after: After::Counts,
                 };
                 self.running.insert(number, running);
             }

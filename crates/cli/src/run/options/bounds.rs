@@ -20,6 +20,9 @@ pub(crate) struct Bounds {
     /// Memory for each command: a size, or `auto` for the peak that this command was seen to take
     #[arg(long, value_name = "SIZE|auto", help_heading = HEADING, value_parser = parse_memory_each)]
     pub(crate) mem_each: Option<MemoryEach>,
+    /// Leave other runs on this machine out of account: with `-j auto` take a slot for each CPU even if they do
+    #[arg(long, help_heading = HEADING)]
+    pub(crate) alone: bool,
     /// CPU for all commands together (belongs to a later build)
     #[arg(long, value_name = "N%", help_heading = HEADING)]
     pub(crate) cpu: Option<String>,
@@ -34,14 +37,6 @@ impl Bounds {
     /// Refuses what this build has not.
     pub(crate) fn check(&self) -> Result<(), String> {
         let absent = [
-            (
-                self.load.is_some(),
-                "--load: this build does not watch the load of the machine; -j is there",
-            ),
-            (
-                self.memfree.is_some() || self.mem.is_some() || self.mem_each.is_some(),
-                "--memfree, --mem and --mem-each: this build does not bound memory; -j is there",
-            ),
             (
                 self.cpu.is_some(),
                 "--cpu: a bound on the CPU time of all commands together belongs to a later build; -j, --class and --nice are there",
