@@ -126,11 +126,8 @@ impl Engine {
             root,
             executor,
             #[cfg(feature = "tasks")]
-            state_dir,
-            #[cfg(feature = "tasks")]
             queue,
-            #[cfg(feature = "tasks")]
-            commands,
+            ..
         } = options;
         let cpus = flyball_executor::available_parallelism();
         let config = loaded.config.clone();
@@ -143,12 +140,7 @@ impl Engine {
             settings::parallelism_range(parallelism),
         );
         #[cfg(feature = "tasks")]
-        let tasks = Part::new(Given {
-            queue,
-            state_dir,
-            commands,
-            root: root.clone(),
-        });
+        let tasks = Part::new(Given { queue });
         let shared = Arc::new(Shared::new(
             executor,
             loaded,
@@ -160,7 +152,7 @@ impl Engine {
         shared.set_key_limits(None, &config)?;
         #[cfg(feature = "tasks")]
         let tasks = {
-            match shared.tasks.open(&shared, &config)? {
+            match shared.tasks.open(&config)? {
                 Some(open) => shared.tasks.take(&shared, open)?,
                 None if config.scheduler.enabled => shared.tasks.lack(),
                 None => {}
@@ -193,6 +185,15 @@ impl Engine {
     /// The executor's, which lists those there are.
     pub fn class(&self, name: &str) -> Result<Class, Error> {
         Ok(self.shared.executor.class(name)?)
+    }
+
+    /// The queue of durable tasks.
+    ///
+    /// # Errors
+    /// [`Error::Off`] while it is switched off, [`Error::Unavailable`] where nobody said where to keep tasks.
+    #[cfg(feature = "tasks")]
+    pub fn tasks(&self) -> Result<Arc<dyn TaskQueue>, Error> {
+        self.shared.tasks.queue()
     }
 
     /// The worker pool.
@@ -232,11 +233,8 @@ impl Engine {
     }
 
     /// Says that the engine will end: from now on it is not ready for new work from outside.
-    /// No more durable tasks are started here; those that run go on until [`shutdown`](Self::shutdown).
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::SeqCst);
-        #[cfg(feature = "tasks")]
-        self.shared.tasks.set_runners(&self.config(), false);
     }
 
     /// Whether the engine takes work: not once it is asked to end, nor while its queue of tasks has stopped.

@@ -385,3 +385,15 @@ pub struct InvalidTask {
     /// What is wrong and what was expected.
     pub fault: Box<str>,
 }
+
+impl InvalidTask {
+    /// Makes one, for what only a backend can check.
+    #[must_use]
+    pub fn new(index: usize, field: impl Into<Box<str>>, fault: impl Into<Box<str>>) -> Self {
+        Self {
+            index,
+            field: field.into(),
+            fault: fault.into(),
+        }
+    }
+}

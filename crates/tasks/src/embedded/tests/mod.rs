@@ -1,0 +1,4 @@
+//! Tests of the embedded queue.
+
+mod conforms;
+mod fixture;
