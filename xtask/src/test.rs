@@ -12,7 +12,7 @@ use std::process::Command;
 /// Every optional part at once; `loom` stands apart, as it puts other primitives in place of the real ones.
 const FEATURES: [&str; 2] = [
     "--features",
-    "flyball/engine,flyball/process,flyball/rayon,flyball/testing,flyball/tracing,flyball/watch,flyball-engine/openapi",
+    "flyball/engine,flyball/process,flyball/rayon,flyball/tasks,flyball/testing,flyball/tracing,flyball/watch,flyball-engine/openapi",
 ];
 
 /// Packages with optional parts, which must also do without them.
@@ -191,6 +191,7 @@ pub(crate) fn run() -> Result<()> {
                 "clippy",
                 "--package",
                 package,
+                "--no-default-features",
                 "--lib",
                 "--",
                 "-D",

@@ -108,7 +108,7 @@ impl Changing<'_> {
         // The steps that can fail; what was opened is closed again if another one does.
         #[cfg(feature = "tasks")]
         let open = match (old.scheduler.enabled, new.scheduler.enabled) {
-            (false, true) => self.shared.tasks.open(&new)?,
+            (false, true) => self.shared.tasks.open(self.shared, &new)?,
             _ => None,
         };
         #[cfg(feature = "tasks")]
@@ -138,7 +138,11 @@ impl Changing<'_> {
         self.shared.set_loaded(loaded);
         self.shared.set_pool_bounds();
         #[cfg(feature = "tasks")]
-        self.shared.tasks.changed();
+        {
+            let enabled = !self.shared.is_draining();
+            self.shared.tasks.set_runners(&new, enabled);
+            self.shared.tasks.changed();
+        }
         for change in &changes {
             tracing::info!(
                 who,
@@ -169,6 +173,11 @@ impl Changing<'_> {
                 "the queue of tasks is still being closed; it can be switched on when its tasks have come to their end"
                     .to_owned(),
             ));
+        }
+        if let Some(open) = self.shared.tasks.opened()
+            && let Err(fault) = open.run_settings(new, true).validate()
+        {
+            return Err(Error::Conflict(fault.to_string()));
         }
         Ok(())
     }

@@ -126,8 +126,11 @@ impl Engine {
             root,
             executor,
             #[cfg(feature = "tasks")]
+            state_dir,
+            #[cfg(feature = "tasks")]
             queue,
-            ..
+            #[cfg(feature = "tasks")]
+            commands,
         } = options;
         let cpus = flyball_executor::available_parallelism();
         let config = loaded.config.clone();
@@ -140,7 +143,12 @@ impl Engine {
             settings::parallelism_range(parallelism),
         );
         #[cfg(feature = "tasks")]
-        let tasks = Part::new(Given { queue });
+        let tasks = Part::new(Given {
+            queue,
+            state_dir,
+            commands,
+            root: root.clone(),
+        });
         let shared = Arc::new(Shared::new(
             executor,
             loaded,
@@ -152,7 +160,7 @@ impl Engine {
         shared.set_key_limits(None, &config)?;
         #[cfg(feature = "tasks")]
         let tasks = {
-            match shared.tasks.open(&config)? {
+            match shared.tasks.open(&shared, &config)? {
                 Some(open) => shared.tasks.take(&shared, open)?,
                 None if config.scheduler.enabled => shared.tasks.lack(),
                 None => {}
@@ -185,15 +193,6 @@ impl Engine {
     /// The executor's, which lists those there are.
     pub fn class(&self, name: &str) -> Result<Class, Error> {
         Ok(self.shared.executor.class(name)?)
-    }
-
-    /// The queue of durable tasks.
-    ///
-    /// # Errors
-    /// [`Error::Off`] while it is switched off, [`Error::Unavailable`] where nobody said where to keep tasks.
-    #[cfg(feature = "tasks")]
-    pub fn tasks(&self) -> Result<Arc<dyn TaskQueue>, Error> {
-        self.shared.tasks.queue()
     }
 
     /// The worker pool.
@@ -233,8 +232,11 @@ impl Engine {
     }
 
     /// Says that the engine will end: from now on it is not ready for new work from outside.
+    /// No more durable tasks are started here; those that run go on until [`shutdown`](Self::shutdown).
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::SeqCst);
+        #[cfg(feature = "tasks")]
+        self.shared.tasks.set_runners(&self.config(), false);
     }
 
     /// Whether the engine takes work: not once it is asked to end, nor while its queue of tasks has stopped.

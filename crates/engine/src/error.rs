@@ -71,6 +71,18 @@ pub enum Error {
     #[cfg(feature = "tasks")]
     #[error(transparent)]
     Tasks(#[from] flyball_tasks::Error),
+    /// What runs durable tasks cannot be started.
+    #[cfg(feature = "tasks")]
+    #[error(transparent)]
+    Runners(#[from] flyball_tasks::run::StartError),
+    /// There is no such dependency, or its breaker cannot be set so.
+    #[cfg(feature = "tasks")]
+    #[error(transparent)]
+    Dependency(#[from] flyball_tasks::run::DependencyError),
+    /// A handler cannot be registered.
+    #[cfg(feature = "tasks")]
+    #[error(transparent)]
+    Register(#[from] flyball_tasks::run::RegisterError),
     /// It does not go together with how things are now.
     #[error("{0}")]
     Conflict(String),

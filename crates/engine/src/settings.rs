@@ -142,35 +142,3 @@ pub(crate) fn executor(config: &Config, cpus: usize, base: executor::Config) -> 
 pub(crate) fn classes(config: &Config) -> Vec<ClassSpec> {
     config.classes.to_vec()
 }
-
-/// When a failed attempt is followed by another, where a task does not say.
-#[cfg(feature = "tasks")]
-pub(crate) fn retry_policy(config: &Config) -> flyball_tasks::RetryPolicy {
-    let scheduler = &config.scheduler;
-    flyball_tasks::RetryPolicy {
-        max_attempts: scheduler.retry_attempts,
-        base: scheduler.retry_delay,
-        cap: scheduler.retry_delay_max,
-    }
-}
-
-/// What the classes mean for the queue of tasks. None of a class that is paused is handed out.
-#[cfg(feature = "tasks")]
-pub(crate) fn class_rules(executor: &executor::Executor) -> Vec<flyball_tasks::ClassRule> {
-    let rule = |class: &executor::ClassStats| flyball_tasks::ClassRule {
-        name: class.spec.name.as_str().into(),
-        priority: class.spec.priority,
-        shares: class.spec.shares,
-        concurrency: if class.paused {
-            Some(0)
-        } else {
-            class.spec.concurrency
-        },
-        key_concurrency: executor
-            .class(&class.name)
-            .ok()
-            .and_then(|class| class.key_limits().concurrency),
-        queue_limit: class.spec.queue_limit,
-    };
-    executor.stats().classes.iter().map(rule).collect()
-}

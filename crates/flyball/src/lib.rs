@@ -47,13 +47,15 @@ pub use flyball_process as process;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 pub use flyball_profile::watch;
+#[cfg(feature = "tasks")]
+pub use flyball_tasks as tasks;
 
 // The guide's code is compiled and run with the tests.
 #[cfg(all(
     doctest,
-    feature = "engine",
     feature = "limit",
     feature = "rayon",
+    feature = "tasks",
     feature = "testing",
     feature = "watch"
 ))]

@@ -17,8 +17,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flyball_core::time::{Clock, OsClock};
 use flyball_engine::config::{self, Loaded, Sources};
-use flyball_engine::{Engine, Error as EngineError};
+use flyball_engine::{Engine, Error as EngineError, Options as EngineOptions};
 use flyball_server::{Error as ServerError, Options, Server};
 
 use crate::client::state_folders;
@@ -32,6 +33,8 @@ use watchdog::Watchdog;
 
 /// Time that requests have to end, once no more are taken.
 const REQUESTS_END: Duration = Duration::from_secs(5);
+/// Most commands at once: what `scheduler.max_concurrency` can be set to. Only those that run cost anything.
+const CHILDREN: usize = 10_000;
 /// What the end takes beside the waits that are configured.
 const END_MARGIN: Duration = Duration::from_secs(5);
 
@@ -96,7 +99,15 @@ impl Daemon {
             Refusal::Unfit(text) => Stop(text, 1),
         })?;
         let options = Options::of(&loaded.config.server, state.path());
-        let engine = Arc::new(Engine::start(loaded).map_err(|error| not_started(&error))?);
+        let mut commands = flyball_process::Options::default();
+        commands.children_max = CHILDREN;
+        let parts = EngineOptions {
+            state_dir: Some(state.path().to_owned()),
+            commands: Some(commands),
+            ..EngineOptions::default()
+        };
+        let engine = Engine::start_with(loaded, parts).map_err(|error| not_started(&error))?;
+        let engine = Arc::new(engine);
         let server = Server::start(options, engine.clone()).map_err(|error| not_served(&error))?;
         let addresses: Vec<String> = server
             .addresses()
@@ -186,14 +197,33 @@ impl Daemon {
         self.notifier.ready(&self.status);
     }
 
+    /// Goes on answering for a while, so that who balances over several daemons sees that this one is not ready and looks elsewhere.
+    fn look_away(&self, blocked: &Blocked, delay: Duration) {
+        if delay.is_zero() {
+            return;
+        }
+        tracing::info!(?delay, "still answering, but not ready for new work");
+        let until = OsClock.now().saturating_add(delay);
+        loop {
+            let left = until.duration_since(OsClock.now());
+            match blocked.next(Some(left)) {
+                Some(libc::SIGINT | libc::SIGTERM) => end_at_once(),
+                None if until <= OsClock.now() => return,
+                Some(_) | None => {}
+            }
+        }
+    }
+
     /// Finishes what was accepted, within the configured time, and answers the exit status.
     fn end(self, blocked: Blocked) -> u8 {
-        let pool = self.engine.config().worker_pool.clone();
-        let within = REQUESTS_END + pool.shutdown_timeout + pool.force_after + END_MARGIN;
+        let config = self.engine.config();
+        let (pool, delay) = (&config.worker_pool, config.server.drain_delay);
+        let within = delay + REQUESTS_END + pool.shutdown_timeout + pool.force_after + END_MARGIN;
         self.notifier.stopping(within);
-        end_at_second_signal(blocked);
         self.engine.drain();
         self.server.drain();
+        self.look_away(&blocked, delay);
+        end_at_second_signal(blocked);
         let cut_off = self
             .server
             .shutdown(REQUESTS_END.min(pool.shutdown_timeout));
@@ -237,8 +267,7 @@ fn end_at_second_signal(blocked: Blocked) {
     let wait = move || {
         loop {
             if let Some(libc::SIGINT | libc::SIGTERM) = blocked.next(None) {
-                tracing::warn!("asked to end again: ending at once");
-                signals::exit_now(INTERRUPTED);
+                end_at_once();
             }
         }
     };
@@ -246,6 +275,11 @@ fn end_at_second_signal(blocked: Blocked) {
     if let Err(error) = thread.spawn(wait) {
         tracing::warn!(%error, "a second signal will not be heard");
     }
+}
+
+fn end_at_once() -> ! {
+    tracing::warn!("asked to end again: ending at once");
+    signals::exit_now(INTERRUPTED)
 }
 
 fn not_started(error: &EngineError) -> Stop {

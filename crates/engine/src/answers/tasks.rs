@@ -2,7 +2,7 @@
 
 use crate::Engine;
 use crate::error::Error;
-use crate::settings;
+use crate::tasks::settings;
 use crate::view::tasks::{
     AcceptedView, Defaults, Faults, FinishedItem, LeaseView, LeasesView, NewTaskBody, PauseView,
     PausesView, Submission, TaskBatchBody, TaskStatsView, TaskView, WhyView, task_view, why_view,
@@ -222,8 +222,7 @@ impl Engine {
     /// # Errors
     /// An unknown task, among others of the queue.
     pub async fn why(&self, id: TaskId) -> Result<WhyView, Error> {
-        let waiting = self.tasks()?.why(id).await?;
-        Ok(why_view(id, &waiting))
+        Ok(why_view(id, &self.waiting_for(id).await?))
     }
 
     /// Figures of the queue.
@@ -291,27 +290,13 @@ impl Engine {
     /// The kinds that registered handlers take.
     #[must_use]
     pub fn handled_kinds(&self) -> Vec<Box<str>> {
-        Vec::new()
+        self.handlers().kinds()
     }
 
     /// Whether a command may be run for who asks; else the field, and why not. What is checked here is checked again when it starts.
     fn check_command(&self, command: &CommandSpec) -> Result<(), (String, String)> {
-        if command.local {
-            return Ok(());
-        }
-        let config = self.shared.config();
-        let program = command.argv.first();
-        let known = |allowed: &std::path::PathBuf| {
-            program.is_some_and(|program| allowed.as_os_str() == program)
-        };
-        if config.commands.programs.iter().any(known) {
-            return Ok(());
-        }
-        Err((
-            "command.argv[0]".to_owned(),
-            format!(
-                "{program:?} is not among the programs that commands.programs allows over the network"
-            ),
-        ))
+        settings::allow_list(&self.shared.config())
+            .check(command)
+            .map_err(|fault| (fault.field.into(), fault.fault.into()))
     }
 }

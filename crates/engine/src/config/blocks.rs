@@ -513,11 +513,15 @@ block! {
         /// Address of the PostgreSQL or NATS server, with its password.
         url: Option<Secret> = "none", Kind::Text, or("none"), restart(), secret();
         /// Tasks that are kept; more are refused.
-        max_tasks: u32 = "1000000", integer(1, 1_000_000_000), unit("tasks");
+        max_tasks: u32 = "1000000", integer(1, 1_000_000_000), unit("tasks"), restart();
         /// The most that the store may take on disk; more is refused.
-        max_size: u64 = "4GB", size(MIB, 1024 * TIB);
+        max_size: u64 = "4GB", size(MIB, 1024 * TIB), restart();
+        /// Tasks that have ended and are kept, and of failed ones and dead letters as many again; the oldest go first.
+        max_ended: u32 = "100000", integer(0, 1_000_000_000), unit("tasks"), restart();
         /// How long tasks that have ended are kept.
-        retention: Duration = "7d", time(0, 3650 * DAY);
+        retention: Duration = "7d", time(0, 3650 * DAY), restart();
+        /// How long failed tasks and dead letters are kept.
+        retention_dead: Duration = "30d", time(0, 3650 * DAY), restart();
     }
 }
 

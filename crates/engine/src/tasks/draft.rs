@@ -2,7 +2,7 @@
 
 use crate::Engine;
 use crate::error::Error;
-use crate::settings;
+use crate::tasks::settings;
 use flyball_core::time::WallTime;
 use flyball_tasks::{
     Accepted, Batch, CommandSpec, Dependency, Head, HttpSpec, Idempotency, Needs, NewTask,

@@ -3,9 +3,9 @@
 //! It sleeps until something happens. While nobody follows the engine's events, those of tasks are counted as seen and go nowhere.
 
 use crate::events::EventKind;
-use crate::settings;
 use crate::shared::Shared;
-use crate::tasks::part::Open;
+use crate::tasks::open::Open;
+use crate::tasks::settings;
 use crate::view::{TaskEventView, Time};
 use flyball_core::time::{Timestamp, WallTime};
 use flyball_tasks::{ClassRule, Filter, Query, State, Stats, TaskId, Waiting};
@@ -123,6 +123,7 @@ impl<'a> Follow<'a> {
 
     /// Tells queue and runners what the configuration means for them.
     async fn configure(&mut self) {
+        self.open.follow_classes(&self.shared.executor);
         let rules = settings::class_rules(&self.shared.executor);
         if rules != self.rules {
             match self.open.queue.set_classes(rules.clone()).await {
@@ -271,7 +272,8 @@ impl<'a> Follow<'a> {
 
     /// Ends what runs and closes the queue.
     async fn end(self, until: Timestamp) {
-        self.open.drain(until).await;
+        let within = until.duration_since(self.shared.now());
+        self.open.drain(within).await;
         if let Err(error) = self.open.queue.close().await {
             tracing::warn!(%error, "the queue of tasks could not be closed cleanly; it recovers at the next start");
         }

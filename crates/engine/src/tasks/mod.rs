@@ -2,17 +2,23 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `calls` | what programs ask of it |
 //! | `draft` | a task in the making |
 //! | `part` | the queue that is open, or why there is none |
+//! | `open` | what is open while it is on: store, runners, processes |
 //! | `follow` | the thread that follows it |
+//! | `settings` | what the configuration means for it (pure) |
 //! | `verdict` | how well it is (pure) |
 //!
 //! Invariants: without a folder named by program or configuration nothing is opened, and no thread started; when the part is switched
 //! off its queue is closed, and what is in it stays on disk.
 
+mod calls;
 mod draft;
 mod follow;
+mod open;
 mod part;
+pub(crate) mod settings;
 mod verdict;
 
 pub use draft::Draft;

@@ -7,11 +7,15 @@ use crate::config::{Config, QueueBackend};
 use crate::error::Error;
 use crate::shared::Shared;
 use crate::tasks::follow::{self, Look, Orders};
+use crate::tasks::open::{Open, Start, Store};
 use crate::tasks::verdict;
 use crate::view::{CpuHealth, PartFlag};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use flyball_core::time::{Timestamp, WallTime};
+use flyball_sense::Root;
 use flyball_tasks::TaskQueue;
+use flyball_tasks::run::Handlers;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::watch;
@@ -22,11 +26,16 @@ const NOWHERE: &str = "no folder was named to keep tasks in: queue.state_dir nam
 #[derive(Default)]
 pub(crate) struct Given {
     pub(crate) queue: Option<Arc<dyn TaskQueue>>,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) commands: Option<flyball_process::Options>,
+    pub(crate) root: Root,
 }
 
 /// The part of the engine that durable tasks are.
 pub(crate) struct Part {
     given: Given,
+    /// Kept while the part is off: they run when it is on again.
+    pub(crate) handlers: Arc<Handlers>,
     state: ArcSwap<State>,
     /// How the queue was at the last look.
     look: ArcSwapOption<Look>,
@@ -42,39 +51,9 @@ enum State {
     Nowhere,
 }
 
-/// What is open.
-pub(crate) struct Open {
-    pub(crate) queue: Arc<dyn TaskQueue>,
-}
-
 struct Follower {
     orders: watch::Sender<Orders>,
     thread: JoinHandle<()>,
-}
-
-impl Open {
-    fn detail(&self, look: Option<&Look>) -> String {
-        let Some(look) = look else {
-            return "just opened".to_owned();
-        };
-        let live = look
-            .by_state
-            .iter()
-            .filter(|(state, _)| !state.is_terminal());
-        let counts: Vec<String> = live
-            .filter(|(_, count)| **count > 0)
-            .map(|(state, count)| format!("{count} {}", state.name()))
-            .collect();
-        match counts.is_empty() {
-            true => "empty".to_owned(),
-            false => counts.join(", "),
-        }
-    }
-
-    /// Has what runs come to its end, until then; what does not is given back.
-    pub(crate) async fn drain(&self, until: Timestamp) {
-        let _ = until;
-    }
 }
 
 impl Part {
@@ -82,6 +61,7 @@ impl Part {
     pub(crate) fn new(given: Given) -> Self {
         Part {
             given,
+            handlers: Handlers::new(),
             state: ArcSwap::from_pointee(State::Off),
             look: ArcSwapOption::empty(),
             follower: Mutex::default(),
@@ -92,27 +72,36 @@ impl Part {
     ///
     /// # Errors
     /// The folder cannot be used, another daemon has it, or the store in it cannot be read.
-    pub(crate) fn open(&self, config: &Config) -> Result<Option<Open>, Error> {
+    pub(crate) fn open(
+        &self,
+        shared: &Arc<Shared>,
+        config: &Config,
+    ) -> Result<Option<Open>, Error> {
         if !config.scheduler.enabled {
             return Ok(None);
         }
-        let Some(queue) = self.queue_of(config)? else {
-            return Ok(None);
+        let folder = self.given.state_dir.as_ref();
+        let folder = folder.or(config.queue.state_dir.as_ref());
+        let store = match (&self.given.queue, folder) {
+            (Some(queue), _) => Store::Given(queue.clone()),
+            (None, _) if config.queue.backend != QueueBackend::Embedded => {
+                return Err(Error::Unavailable {
+                    part: "the queue of tasks",
+                    why: format!("this build has no backend {}", config.queue.backend),
+                });
+            }
+            (None, _) => return Ok(None),
         };
-        Ok(Some(Open { queue }))
-    }
-
-    fn queue_of(&self, config: &Config) -> Result<Option<Arc<dyn TaskQueue>>, Error> {
-        if let Some(queue) = &self.given.queue {
-            return Ok(Some(queue.clone()));
-        }
-        if config.queue.backend != QueueBackend::Embedded {
-            return Err(Error::Unavailable {
-                part: "the queue of tasks",
-                why: format!("this build has no backend {}", config.queue.backend),
-            });
-        }
-        Ok(None)
+        Open::start(Start {
+            shared,
+            config,
+            store,
+            folder: folder.map(PathBuf::as_path),
+            handlers: self.handlers.clone(),
+            commands: self.given.commands.as_ref(),
+            root: &self.given.root,
+        })
+        .map(Some)
     }
 
     /// Says that it is to be on, and that nobody named a folder for it.
@@ -141,27 +130,34 @@ impl Part {
         Ok(())
     }
 
-    /// What is open.
-    pub(crate) fn opened(&self) -> Option<Arc<Open>> {
-        match &**self.state.load() {
-            State::Open(open) => Some(open.clone()),
-            State::Off | State::Nowhere => None,
+    /// Tells the runners what the configuration means for them; `enabled` is whether they take tasks.
+    pub(crate) fn set_runners(&self, config: &Config, enabled: bool) {
+        if let Some(open) = self.opened()
+            && let Err(fault) = open.runners.set(open.run_settings(config, enabled))
+        {
+            tracing::error!(%fault, "the runners of tasks keep the settings they had");
         }
     }
 
-    /// The queue.
+    /// What is open.
+    pub(crate) fn opened(&self) -> Option<Arc<Open>> {
+        self.open_or_why().ok()
+    }
+
+    /// What is open.
     ///
     /// # Errors
-    /// Why there is none.
-    pub(crate) fn queue(&self) -> Result<Arc<dyn TaskQueue>, Error> {
+    /// Why nothing is.
+    pub(crate) fn open_or_why(&self) -> Result<Arc<Open>, Error> {
+        let part = "the queue of tasks";
         match &**self.state.load() {
-            State::Open(open) => Ok(open.queue.clone()),
+            State::Open(open) => Ok(open.clone()),
             State::Off => Err(Error::Off {
-                part: "the queue of tasks",
+                part,
                 setting: "scheduler.enabled",
             }),
             State::Nowhere => Err(Error::Unavailable {
-                part: "the queue of tasks",
+                part,
                 why: NOWHERE.to_owned(),
             }),
         }

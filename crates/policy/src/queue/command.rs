@@ -192,12 +192,15 @@ pub struct Settings {
     pub retention_dead: Duration,
     /// Idempotency keys that are remembered. A key is kept as long as a task of its request is; requests with a new key are refused beyond.
     pub max_idempotency: usize,
+    /// Retries that a kind may make, in thousandths of its attempts, 0 to 1,000; a few a second are always free. It holds for kinds that have not
+    /// started anything yet.
+    pub retry_permille: u16,
     /// Of the jitter of retries.
     pub seed: u64,
 }
 
 impl Default for Settings {
-    /// A million tasks; 100,000 ended ones and as many dead letters, for 7 and 30 days.
+    /// A million tasks; 100,000 ended ones and as many dead letters, for 7 and 30 days; a fifth of the attempts may be retries.
     fn default() -> Self {
         const DAY: u64 = 24 * 60 * 60;
         Self {
@@ -207,6 +210,7 @@ impl Default for Settings {
             max_dead: 100_000,
             retention_dead: Duration::from_secs(30 * DAY),
             max_idempotency: 1_000_000,
+            retry_permille: 200,
             seed: 0,
         }
     }

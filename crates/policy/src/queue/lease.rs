@@ -413,9 +413,13 @@ impl Queue {
 
     /// Pays for a retry, or counts a call.
     fn afford(&mut self, now: Now, key: &LaneKey) -> bool {
+        let ratio = f64::from(self.settings.retry_permille.min(1_000)) / 1e3;
         let budget = self.lines.kinds[key.kind].budget.get_or_insert_with(|| {
-            let budget = RetryBudget::new(RetryBudgetConfig::default());
-            Box::new(budget.expect("the usual settings are in their ranges"))
+            let budget = RetryBudget::new(RetryBudgetConfig {
+                ratio,
+                ..RetryBudgetConfig::default()
+            });
+            Box::new(budget.expect("a ratio of at most 1, and the usual settings"))
         });
         if !key.again {
             budget.deposit();

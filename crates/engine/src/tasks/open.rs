@@ -1,0 +1,187 @@
+//! What is open while durable tasks are switched on: the store, what runs its tasks, and the processes that commands become.
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::shared::Shared;
+use crate::tasks::follow::Look;
+use crate::tasks::settings::{self, Machine};
+use flyball_core::time::Timestamp;
+use flyball_executor::Executor;
+use flyball_policy::sched::Algorithm;
+use flyball_process::{Slots, SpawnServer};
+use flyball_sense::{Readings, Root, Sample, Sensors};
+use flyball_tasks::TaskQueue;
+use flyball_tasks::run::{Classes, Handlers, Parts, RunSettings, Runners};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The folder of the outputs of commands in it.
+const OUTPUTS: &str = "outputs";
+
+/// Where tasks are kept.
+pub(crate) enum Store {
+    /// Where the program said.
+    Given(Arc<dyn TaskQueue>),
+}
+
+impl Store {
+    fn queue(&self) -> Arc<dyn TaskQueue> {
+        match self {
+            Store::Given(queue) => queue.clone(),
+        }
+    }
+}
+
+/// What [`Open`] is started with.
+pub(crate) struct Start<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) config: &'a Config,
+    pub(crate) store: Store,
+    pub(crate) folder: Option<&'a Path>,
+    pub(crate) handlers: Arc<Handlers>,
+    pub(crate) commands: Option<&'a flyball_process::Options>,
+    pub(crate) root: &'a Root,
+}
+
+/// What is open.
+pub(crate) struct Open {
+    pub(crate) queue: Arc<dyn TaskQueue>,
+    // Before the processes that it runs commands in.
+    pub(crate) runners: Runners,
+    processes: Option<Processes>,
+    machine: Machine,
+}
+
+/// What commands run in.
+struct Processes {
+    slots: Slots,
+    /// Dropping it kills what it started.
+    _server: SpawnServer,
+}
+
+impl Open {
+    /// Starts what runs tasks of the store.
+    ///
+    /// # Errors
+    /// A thread cannot be started, or the folder of outputs not be used. Nothing runs then.
+    pub(crate) fn start(start: Start<'_>) -> Result<Self, Error> {
+        let Start {
+            shared,
+            config,
+            store,
+            ..
+        } = start;
+        let machine = machine(start.root, shared.cpus);
+        let mut parts = Parts::new(classes(shared), start.handlers);
+        parts.settings = settings::run_settings(config, machine, !shared.is_draining());
+        let processes = match (start.commands, start.folder) {
+            (None, _) => {
+                Err("the program did not say how commands start (Options::commands)".to_owned())
+            }
+            (_, None) => Err("no folder was named to keep the outputs of commands in".to_owned()),
+            (Some(options), Some(folder)) => {
+                parts.outputs = folder.join(OUTPUTS);
+                Processes::start(options, config)
+            }
+        };
+        parts.slots = match &processes {
+            Ok(processes) => Ok(processes.slots.clone()),
+            Err(why) => {
+                if start.commands.is_some() {
+                    tracing::warn!("command tasks do not run here: {why}");
+                }
+                Err(why.clone())
+            }
+        };
+        let queue = store.queue();
+        Ok(Open {
+            runners: Runners::start(queue.clone(), parts)?,
+            queue,
+            processes: processes.ok(),
+            machine,
+        })
+    }
+
+    /// What the configuration means for the runners.
+    pub(crate) fn run_settings(&self, config: &Config, enabled: bool) -> RunSettings {
+        settings::run_settings(config, self.machine, enabled)
+    }
+
+    /// Tells the process slots of classes that are new or others than they were.
+    pub(crate) fn follow_classes(&self, executor: &Executor) {
+        if let Some(processes) = &self.processes {
+            processes.follow_classes(executor);
+        }
+    }
+
+    /// Has what runs come to its end, until then; what does not is given back.
+    pub(crate) async fn drain(&self, within: std::time::Duration) {
+        let drained = self.runners.drain(within).await;
+        if drained.stuck > 0 {
+            tracing::warn!(
+                tasks = drained.stuck,
+                "handlers did not end; their tasks were given back"
+            );
+        }
+    }
+
+    /// How it is in a line.
+    pub(crate) fn detail(&self, look: Option<&Look>) -> String {
+        let live = look.iter().flat_map(|look| &look.by_state);
+        let counts: Vec<String> = live
+            .filter(|(state, count)| !state.is_terminal() && **count > 0)
+            .map(|(state, count)| format!("{count} {}", state.name()))
+            .collect();
+        let counts = match counts.is_empty() {
+            true => "no task waits".to_owned(),
+            false => counts.join(", "),
+        };
+        match self.runners.commands_unavailable() {
+            None => counts,
+            Some(why) => format!("{counts}; no commands: {why}"),
+        }
+    }
+}
+
+impl Processes {
+    fn start(options: &flyball_process::Options, config: &Config) -> Result<Self, String> {
+        let server = SpawnServer::start(options.clone()).map_err(|error| error.to_string())?;
+        let slots = Slots::new(&server, config.scheduler.max_concurrency, Algorithm::Cfs);
+        Ok(Processes {
+            slots,
+            _server: server,
+        })
+    }
+
+    /// Classes that are not there yet come with their first command.
+    fn follow_classes(&self, executor: &Executor) {
+        for class in executor.stats().classes {
+            let name = class.name;
+            if self.slots.class(&name).is_some()
+                && let Err(error) = self.slots.update(class.spec)
+            {
+                tracing::warn!(%error, class = name, "commands of the class run as before");
+            }
+        }
+    }
+}
+
+/// Finds classes while the engine lives.
+fn classes(shared: &Arc<Shared>) -> Classes {
+    let shared = Arc::downgrade(shared);
+    Arc::new(move |name| shared.upgrade()?.executor.class(name).ok())
+}
+
+/// What there is to share: the memory is read once, as machines rarely get more.
+fn machine(root: &Root, cpus: usize) -> Machine {
+    let mut sensors = Sensors::open(root);
+    let mut sample = Sample::default();
+    let wanted = Readings::MEMORY | Readings::CGROUP;
+    sensors.sample_only(wanted, Timestamp::ZERO, &mut sample);
+    let total = sample.memory.map(|memory| memory.total_bytes);
+    let group = sample.cgroup_memory.and_then(|group| group.limit_bytes);
+    Machine {
+        cpus,
+        memory_bytes: total.into_iter().chain(group).min(),
+    }
+}
