@@ -37,6 +37,7 @@ pub struct Command {
     affinity: Vec<u16>,
     limits: Vec<(u32, u64, u64)>,
     umask: Option<u32>,
+    descriptors: Vec<(u32, OwnedFd)>,
     memory: Option<u64>,
 }
 
@@ -133,6 +134,7 @@ impl Command {
             affinity: Vec::new(),
             limits: Vec::new(),
             umask: None,
+            descriptors: Vec::new(),
             memory: None,
         }
     }
@@ -318,6 +320,21 @@ impl Command {
         self.memory
     }
 
+    /// Gives it a descriptor of a number, 10 to 250 (shells keep those below for themselves); at most four.
+    pub fn descriptor(mut self, number: u32, fd: impl Into<OwnedFd>) -> Command {
+        self.descriptors.push((number, fd.into()));
+        self
+    }
+
+    /// What it sets a variable to, as far as it says: the value, or that it is removed.
+    pub(crate) fn variable(&self, name: &str) -> Option<Option<&OsStr>> {
+        let set = self.env.iter().rev().find(|(set, _)| set == name);
+        match set {
+            Some((_, value)) => Some(value.as_deref()),
+            None => self.clear_env.then_some(None),
+        }
+    }
+
     /// As the keeper gets it, with the descriptors that go along.
     pub(crate) fn into_message(self) -> Result<(Vec<u8>, Vec<OwnedFd>), Error> {
         let invalid = |what: &str| {
@@ -355,6 +372,16 @@ impl Command {
             .is_some_and(|cwd| cwd.as_os_str().as_bytes().contains(&0))
         {
             return invalid("the working directory contains a NUL byte");
+        }
+        let others = &self.descriptors;
+        if others.len() > 4
+            || others
+                .iter()
+                .any(|(number, _)| !(10..=250).contains(number))
+        {
+            return invalid(
+                "it has more than four further descriptors, or one that is not of 10 to 250",
+            );
         }
         let mut fds = Vec::new();
         let sinks = self.stdio.map(|stdio| match stdio {
@@ -398,7 +425,9 @@ impl Command {
             affinity: self.affinity,
             limits: self.limits,
             umask: self.umask,
+            descriptors: self.descriptors.iter().map(|(number, _)| *number).collect(),
         };
+        fds.extend(self.descriptors.into_iter().map(|(_, fd)| fd));
         let body = spec.encode();
         if body.len() > MESSAGE_BYTES_MAX {
             return Err(Error::TooLarge {

@@ -181,6 +181,18 @@ impl Keeper<'_> {
                 }
             }
         }
+        let mut others = Vec::new();
+        for &number in &spec.descriptors {
+            let fd = fds.next().ok_or((Step::Stdio, wire::malformed()))?;
+            others.push((fd.as_raw_fd(), number as RawFd));
+            kept.push(fd);
+        }
+        if others
+            .iter()
+            .any(|(_, target)| *target <= 2 || others.iter().any(|(source, _)| source == target))
+        {
+            return Err((Step::Stdio, io::Error::from_raw_os_error(libc::EBADF)));
+        }
         let text = |bytes: &[u8]| {
             CString::new(bytes)
                 .map_err(|_| (Step::Exec, io::Error::from_raw_os_error(libc::EINVAL)))
@@ -207,6 +219,7 @@ impl Keeper<'_> {
             env,
             cwd: cwd.as_ref(),
             fds: targets,
+            others: &others,
             standing: spec.standing,
             nice: spec.nice,
             sched_idle: spec.sched_idle,

@@ -23,6 +23,7 @@ use crate::child::{Child, Control, OnExit, Shared, Status};
 use crate::command::Command;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::jobserver::{Held, Jobserver};
 use crate::server::{Inner, SpawnServer};
 
 /// Name of the built-in class whose commands run only when nobody else wants the CPU.
@@ -44,6 +45,7 @@ struct State {
     /// Those set aside included.
     running: u32,
     aside: u32,
+    jobserver: Option<Jobserver>,
 }
 
 impl State {
@@ -91,6 +93,7 @@ impl Slots {
             slots,
             running: 0,
             aside: 0,
+            jobserver: None,
         };
         Slots {
             core: Arc::new(Core {
@@ -227,8 +230,20 @@ impl Slots {
         state.slots = slots.max(1);
         let slots = state.slots;
         state.scheduler.set_parallelism(slots);
+        if let Some(jobserver) = &state.jobserver {
+            jobserver.resize(slots);
+        }
         drop(state);
         Core::dispatch(&self.core);
+    }
+
+    /// Tells commands that start from now on of a jobserver, which is sized as these slots are and stays so. One that cannot be told, for want of descriptors say, starts without.
+    pub fn set_jobserver(&self, jobserver: Option<Jobserver>) {
+        let mut state = self.core.lock();
+        if let Some(jobserver) = &jobserver {
+            jobserver.resize(state.slots);
+        }
+        state.jobserver = jobserver;
     }
 
     /// The number of slots.
@@ -313,32 +328,49 @@ impl Core {
     fn dispatch(core: &Arc<Core>) {
         while let Some((grant, command, shared)) = Core::next(core) {
             // Whoever comes first settles it: the command's end, or the failure to start it.
-            let grant = Arc::new(Mutex::new(Some(grant)));
-            let take = |grant: &Mutex<Option<Grant>>| {
+            let grant = Arc::new(Mutex::new(Some((grant, None::<Held>))));
+            let take = |grant: &Mutex<Option<(Grant, Option<Held>)>>| {
                 grant.lock().unwrap_or_else(PoisonError::into_inner).take()
             };
             let (ending, at_end) = (Arc::clone(core), Arc::clone(&grant));
             let its = Arc::downgrade(&shared);
             let claimed = shared.claim(Box::new(move |cpu_ns| {
-                if let Some(grant) = take(&at_end) {
+                // Its tree has ended: what it has of the jobserver goes back first.
+                if let Some((grant, held)) = take(&at_end) {
+                    drop(held);
                     ending.settle(grant, cpu_ns, &its);
                     Core::dispatch(&ending);
                 }
             }));
             let failure = if claimed {
+                let (command, held) = core.of_jobserver(command);
+                if let Some((_, place)) = &mut *grant.lock().unwrap_or_else(PoisonError::into_inner)
+                {
+                    *place = held;
+                }
                 core.server.launch(command, &shared).err()
             } else {
                 None
             };
             if !claimed || failure.is_some() {
                 shared.unclaim();
-                if let Some(grant) = take(&grant) {
+                if let Some((grant, _)) = take(&grant) {
                     core.settle(grant, 0, &Arc::downgrade(&shared));
                 }
             }
             if let Some(error) = failure {
                 shared.end(Err(error));
             }
+        }
+    }
+
+    fn of_jobserver(&self, command: Command) -> (Command, Option<Held>) {
+        let Some(jobserver) = self.lock().jobserver.clone() else {
+            return (command, None);
+        };
+        match jobserver.prepare(command) {
+            Ok((command, held)) => (command, Some(held)),
+            Err((command, _)) => (*command, None),
         }
     }
 

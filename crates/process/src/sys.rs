@@ -12,8 +12,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+pub(crate) mod fifo;
+
 /// Most descriptors that travel with one message.
-pub(crate) const FDS_MAX: usize = 4;
+pub(crate) const FDS_MAX: usize = 8;
 
 /// Stack of a new process between `clone` and `execve`, in bytes; its frames are a few hundred bytes, and `execve` uses none.
 const LAUNCH_STACK_BYTES: usize = 64 * 1024;
@@ -67,7 +69,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::R
         let size = std::mem::size_of_val(fds) as u32;
         message.msg_control = control.0.as_mut_ptr().cast();
         // SAFETY: CMSG_SPACE and CMSG_LEN only compute; `control` is aligned and large enough for FDS_MAX descriptors
-        // (CMSG_SPACE(16) = 32), so the header and the data behind it lie inside it.
+        // (CMSG_SPACE(32) = 48), so the header and the data behind it lie inside it.
         unsafe {
             message.msg_controllen = libc::CMSG_SPACE(size) as _;
             let header = libc::CMSG_FIRSTHDR(&message);
@@ -518,6 +520,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) cwd: Option<&'a CString>,
     /// What becomes descriptor 0, 1 and 2; each is its own target or at least 3.
     pub(crate) fds: [RawFd; 3],
+    /// What becomes which other descriptor; no source is another's target.
+    pub(crate) others: &'a [(RawFd, RawFd)],
     pub(crate) standing: Standing,
     /// Added to the niceness of the server.
     pub(crate) nice: i32,
@@ -717,6 +721,9 @@ unsafe fn prepare_and_exec(launch: &Launch<'_>) -> (Step, c_int) {
         if source != target as RawFd {
             step!(Step::Stdio, libc::dup2(source, target as c_int));
         }
+    }
+    for &(source, target) in plan.others {
+        step!(Step::Stdio, libc::dup2(source, target));
     }
     for &(resource, soft, hard) in plan.limits {
         let limit = libc::rlimit {

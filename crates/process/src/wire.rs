@@ -290,6 +290,8 @@ pub(crate) struct Spec {
     pub(crate) affinity: Vec<u16>,
     pub(crate) limits: Vec<(u32, u64, u64)>,
     pub(crate) umask: Option<u32>,
+    /// The numbers that the last descriptors of the message get.
+    pub(crate) descriptors: Vec<u32>,
 }
 
 impl Spec {
@@ -338,6 +340,8 @@ impl Spec {
             out.u64(*hard);
         }
         out.maybe(self.umask.map(u64::from));
+        out.u32(self.descriptors.len() as u32);
+        self.descriptors.iter().for_each(|number| out.u32(*number));
         out
     }
 
@@ -389,6 +393,7 @@ impl Spec {
             affinity: take.many(|take| Ok(take.u32()? as u16))?,
             limits: take.many(|take| Ok((take.u32()?, take.u64()?, take.u64()?)))?,
             umask: take.maybe()?.map(|value| value as u32),
+            descriptors: take.many(Take::u32)?,
         })
     }
 }
@@ -529,6 +534,7 @@ mod tests {
             affinity: vec![0, 5],
             limits: vec![(7, 1, 2)],
             umask: Some(0o27),
+            descriptors: vec![98],
         }
     }
 

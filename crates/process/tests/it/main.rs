@@ -5,6 +5,7 @@
 
 mod groups;
 mod helper;
+mod jobserver;
 mod limits;
 mod output;
 mod sharing;
@@ -38,6 +39,7 @@ fn main() {
         slots::TESTS,
         groups::TESTS,
         sharing::TESTS,
+        jobserver::TESTS,
     ]
     .concat();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
