@@ -35,9 +35,9 @@ fn older(read: Option<Timestamp>, now: Timestamp, age_ns: u64) -> bool {
 }
 
 impl Machine {
-    pub(super) fn new(load: Option<f64>, keep_free: Option<u64>) -> Machine {
+    pub(super) fn new(root: &Root, load: Option<f64>, keep_free: Option<u64>) -> Machine {
         Machine {
-            sensors: Sensors::open(&Root::default()),
+            sensors: Sensors::open(root),
             sample: Sample::default(),
             load: load.map(LoadGate::new),
             load_read: None,
@@ -142,5 +142,113 @@ impl Machine {
             "memfree_bytes": self.keep_free,
             "memfree_held": self.keep_free.map(|_| self.held_by_memory),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A machine whose files say what a test wants.
+    struct Fake(PathBuf);
+
+    impl Fake {
+        fn new(name: &str) -> Fake {
+            let path =
+                std::env::temp_dir().join(format!("flyball-machine-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(path.join("proc")).unwrap();
+            Fake(path)
+        }
+
+        fn load(&self, runnable: u32) {
+            let text = format!("0.01 0.02 0.03 {runnable}/200 4711\n");
+            std::fs::write(self.0.join("proc/loadavg"), text).unwrap();
+        }
+
+        fn available(&self, bytes: u64) {
+            let text = format!(
+                "MemTotal: 99999999 kB\nMemFree: 10 kB\nMemAvailable: {} kB\nBuffers: 0 kB\nCached: 0 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\nDirty: 0 kB\nShmem: 0 kB\n",
+                bytes / 1024
+            );
+            std::fs::write(self.0.join("proc/meminfo"), text).unwrap();
+        }
+
+        fn root(&self) -> Root {
+            Root::at(&self.0)
+        }
+    }
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_nanos(ms * 1_000_000)
+    }
+
+    /// TASK-12: --load holds starts by what runs now, whatever the average of the last minute says, and lets them go when that is over.
+    #[test]
+    fn starts_wait_for_a_shorter_run_queue() {
+        let fake = Fake::new("load");
+        fake.load(6);
+        let mut machine = Machine::new(&fake.root(), Some(4.0), None);
+        assert_eq!(machine.allows(at(0), 0), Err(at(20)));
+        fake.load(1);
+        assert!((1..100).any(|tick| machine.allows(at(tick * 20), 0).is_ok()));
+        // Its own starts count before they are seen.
+        (100..200).for_each(|tick| assert!(machine.allows(at(tick * 10), 0).is_ok()));
+        assert!(machine.allows(at(1_999), 0).is_ok());
+        assert!(machine.allows(at(2_000), 3).is_ok());
+        assert!(machine.allows(at(2_000), 4).is_err());
+        assert!(
+            machine.lines()[0].ends_with("starts were held"),
+            "{:?}",
+            machine.lines()
+        );
+    }
+
+    /// TASK-12: the run queue is not read more often than it moves.
+    #[test]
+    fn readings_are_kept_for_a_while() {
+        let fake = Fake::new("kept");
+        fake.load(1);
+        let mut machine = Machine::new(&fake.root(), Some(4.0), None);
+        assert!(machine.allows(at(10), 0).is_ok());
+        fake.load(100);
+        assert!(machine.allows(at(11), 0).is_ok());
+        assert!((1..50).any(|tick| machine.allows(at(11 + tick * 20), 0).is_err()));
+    }
+
+    /// TASK-12: --memfree, and what was promised to others.
+    #[test]
+    fn free_memory_is_kept_free() {
+        let fake = Fake::new("memory");
+        fake.available(1 << 20);
+        let mut machine = Machine::new(&fake.root(), None, Some(4 << 20));
+        assert!(machine.allows(at(0), 0).is_err());
+        assert!(machine.is_scarce(at(0)), "less than half");
+        fake.available(10 << 20);
+        assert!(machine.allows(at(60), 0).is_ok());
+        assert!(!machine.is_scarce(at(60)));
+        assert_eq!(machine.room(at(60), 1 << 20), Some(5 << 20));
+        assert_eq!(machine.room(at(60), 1 << 30), Some(0));
+    }
+
+    /// TASK-12: a machine that tells nothing holds nothing.
+    #[test]
+    fn what_is_not_known_does_not_hold() {
+        let fake = Fake::new("silent");
+        let mut machine = Machine::new(&fake.root(), Some(1.0), Some(1 << 40));
+        // A control group of the real machine may still say what it leaves.
+        if group_room().is_none() {
+            assert!(machine.allows(at(0), 100).is_ok());
+            assert_eq!(machine.room(at(0), 0), None);
+        }
+        std::fs::write(fake.0.join("proc/loadavg"), "garbage").unwrap();
+        assert_eq!(machine.load.as_ref().unwrap().load(100), None);
     }
 }

@@ -14,6 +14,7 @@ use std::sync::mpsc::Sender;
 
 use flyball_core::time::Timestamp;
 use flyball_process::{Control, Error, Exit, Options};
+use flyball_sense::Root;
 
 use super::batch;
 use super::batch::Event;
@@ -54,8 +55,8 @@ impl Bounds {
             Load::Percent(percent) => f64::from(cpus) * percent / 100.0,
         });
         let memory = Memory::wanted(asked).then(|| Memory::new(asked, &plan.command));
-        let machine =
-            (memory.is_some() || load.is_some()).then(|| Machine::new(load, asked.memfree));
+        let machine = (memory.is_some() || load.is_some())
+            .then(|| Machine::new(&Root::default(), load, asked.memfree));
         Bounds {
             memory,
             machine,

@@ -33,6 +33,9 @@ pub(crate) struct Bounds {
 
 const HEADING: &str = "Bounds";
 
+/// The least that `--mem` may be: a shell, and the 300 KiB that stand over each command, have room in it.
+const MEM_MIN: u64 = 16_000_000;
+
 impl Bounds {
     /// Refuses what this build has not.
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -46,6 +49,12 @@ impl Bounds {
                 "--io: a bound on the I/O of all commands together belongs to a later build; --class batch and idle step back",
             ),
         ];
+        if self.mem.is_some_and(|bytes| bytes < MEM_MIN) {
+            return Err(format!(
+                "--mem: at least {}, as a program and what starts it take some of it",
+                format_size(MEM_MIN)
+            ));
+        }
         match absent.into_iter().find(|(asked, _)| *asked) {
             Some((_, what)) => Err(what.to_owned()),
             None => Ok(()),
