@@ -20,7 +20,7 @@ pub mod run;
 mod task;
 
 pub use calendar::CronCalendar;
-pub use clock::{Clocks, ManualClocks, SystemClocks};
+pub use clock::{Clocks, ManualClocks, SystemClocks, Waker};
 pub use embedded::{Embedded, EmbeddedOptions};
 pub use error::Error;
 pub use flyball_policy::queue::{

@@ -355,7 +355,7 @@ block! {
         /// The most that the wait between attempts grows to.
         retry_delay_max: Duration = "5m", time(0, 30 * DAY);
         /// The most that retries may be of the attempts of a kind; those beyond wait.
-        retry_budget_percent: f64 = "20", percent();
+        retry_budget_percent: f64 = "20", percent(), restart();
         /// Whether workers and dependencies are checked.
         health_checks: bool = "true", Kind::Bool;
         /// Named resources that running tasks share, and how many there are of each: `{gpu: 2}`.

@@ -11,6 +11,7 @@ use flyball_tasks::{Run, Scope, State, Task, TaskId, TaskQueue, Waiting};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 
 impl Engine {
@@ -176,5 +177,16 @@ impl Engine {
         open.runners.reset_breaker(key)?;
         tracing::info!(who, dependency = key, "breaker reset");
         Ok(())
+    }
+
+    /// Copies the queue as it is now into a new file, while it goes on; answers the length of the copy, bytes. Blocks until that is on disk, so call it where
+    /// that may take its time.
+    ///
+    /// # Errors
+    /// There is no queue, it is not the embedded one, there is such a file, or the copy cannot be written.
+    pub fn backup(&self, to: &Path, who: &str) -> Result<u64, Error> {
+        let bytes = self.shared.tasks.open_or_why()?.backup(to)?;
+        tracing::info!(who, bytes, to = %to.display(), "queue of tasks copied");
+        Ok(bytes)
     }
 }

@@ -8,6 +8,7 @@ use crate::tasks::open::Open;
 use crate::tasks::settings;
 use crate::view::{TaskEventView, Time};
 use flyball_core::time::{Timestamp, WallTime};
+use flyball_tasks::run::Happened;
 use flyball_tasks::{ClassRule, Filter, Query, State, Stats, TaskId, Waiting};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,6 +23,9 @@ const BATCH: usize = 512;
 const KINDS: usize = 64;
 /// A kind that nobody takes for so long is told of (TASK-16).
 pub(crate) const UNTAKEN: Duration = Duration::from_secs(60);
+
+/// How often outputs of tasks that are forgotten are looked for.
+const SWEEP: Duration = Duration::from_secs(600);
 
 /// What the thread is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -69,6 +73,10 @@ struct Follow<'a> {
     seen: u64,
     /// What the queue was last told of classes.
     rules: Vec<ClassRule>,
+    /// The number of the newest event of the runners that was told.
+    told: u64,
+    /// When outputs of tasks that are forgotten are next looked for.
+    sweep: Timestamp,
     /// The kind that the last look ended with.
     turn: Option<Box<str>>,
     look: Look,
@@ -82,6 +90,8 @@ impl<'a> Follow<'a> {
             open,
             seen,
             rules: Vec::new(),
+            told: 0,
+            sweep: Timestamp::ZERO,
             turn: None,
             look: Look::default(),
         }
@@ -109,6 +119,7 @@ impl<'a> Follow<'a> {
                 }
                 _ = news.changed() => {
                     self.pass_on();
+                    self.tell_of_runners();
                     // Those that come meanwhile go together; an order does not wait for them.
                     tokio::select! {
                         () = tokio::time::sleep(PACE) => {}
@@ -186,6 +197,41 @@ impl<'a> Follow<'a> {
         self.tell(&look);
         self.look = look.clone();
         self.shared.tasks.set_look(look);
+        self.tell_of_runners();
+        if self.sweep <= self.shared.now() {
+            self.sweep = self.shared.now().saturating_add(SWEEP);
+            self.sweep().await;
+        }
+    }
+
+    /// Tells what happened to runs, beside what the queue says of their tasks.
+    fn tell_of_runners(&mut self) {
+        for event in self.open.runners.events_after(self.told) {
+            self.told = event.number;
+            let (what, text, troubling) = told(&event.what);
+            if troubling {
+                tracing::warn!(what, "{text}");
+            } else {
+                tracing::info!(what, "{text}");
+            }
+            let data = serde_json::json!({ "what": what, "reason": text });
+            let time = Time::from_unix_nanos(event.at.unix_nanos());
+            self.shared.events.push(EventKind::Task, time, data);
+        }
+    }
+
+    /// Removes outputs of tasks that the queue has forgotten.
+    async fn sweep(&self) {
+        let Some(outputs) = self.open.runners.outputs() else {
+            return;
+        };
+        let mut gone = BTreeSet::new();
+        for id in outputs.tasks() {
+            if let Err(flyball_tasks::Error::UnknownTask { .. }) = self.open.queue.task(id).await {
+                gone.insert(id);
+            }
+        }
+        outputs.sweep(|id| !gone.contains(&id));
     }
 
     /// Kinds whose tasks could start and that nobody takes.
@@ -291,4 +337,52 @@ pub(crate) fn untaken_reason(kind: &str, passed: Duration, waiting: u64) -> Stri
     format!(
         "nobody has taken tasks of kind {kind:?} for {minutes} min: {waiting} {tasks}, with no handler and no worker for them"
     )
+}
+
+/// What happened to a run: its name, a sentence, and whether people should see it.
+fn told(what: &Happened) -> (&'static str, String, bool) {
+    match what {
+        Happened::Preempted { id, by } => {
+            let text = format!("the command of task {id} is held, so that task {by} gets its slot");
+            ("preempted", text, false)
+        }
+        Happened::Resumed { id } => (
+            "resumed",
+            format!("the command of task {id} goes on"),
+            false,
+        ),
+        Happened::Lost { id } => {
+            let text = format!("task {id} was no longer ours while it ran, and was ended");
+            ("lost", text, true)
+        }
+        Happened::Stuck { id, kind } => {
+            let text = format!(
+                "the handler of task {id} ({kind}) does not end and keeps its thread; the task was reported without it"
+            );
+            ("stuck", text, true)
+        }
+        Happened::Survivors { id, count } => {
+            let text = format!("{count} processes of task {id} could not be killed");
+            ("survivors", text, true)
+        }
+        Happened::BreakerOpened { key } => {
+            let text = format!("the breaker of {key} opened: calls of it fail or are slow");
+            ("breaker_opened", text, true)
+        }
+        Happened::BreakerClosed { key } => (
+            "breaker_closed",
+            format!("the breaker of {key} closed"),
+            false,
+        ),
+        Happened::QueueFailed { why } => (
+            "queue_failed",
+            format!("the queue did not answer as it should: {why}"),
+            true,
+        ),
+        Happened::Draining { running } => {
+            let text = format!("no more tasks are taken; {running} run");
+            ("draining", text, false)
+        }
+        other => ("other", format!("{other:?}"), false),
+    }
 }

@@ -10,11 +10,13 @@ use flyball_executor::Executor;
 use flyball_policy::sched::Algorithm;
 use flyball_process::{Slots, SpawnServer};
 use flyball_sense::{Readings, Root, Sample, Sensors};
-use flyball_tasks::TaskQueue;
 use flyball_tasks::run::{Classes, Handlers, Parts, RunSettings, Runners};
+use flyball_tasks::{Embedded, EmbeddedOptions, SystemClocks, TaskQueue};
 use std::path::Path;
 use std::sync::Arc;
 
+/// The store's folder in the state folder.
+pub(crate) const QUEUE: &str = "queue";
 /// The folder of the outputs of commands in it.
 const OUTPUTS: &str = "outputs";
 
@@ -22,12 +24,34 @@ const OUTPUTS: &str = "outputs";
 pub(crate) enum Store {
     /// Where the program said.
     Given(Arc<dyn TaskQueue>),
+    /// In the state folder.
+    Embedded(Arc<Embedded>),
 }
 
 impl Store {
+    /// Opens the store in a state folder.
+    ///
+    /// # Errors
+    /// The folder cannot be used, somebody else has it, or the store in it cannot be read.
+    pub(crate) fn embedded(folder: &Path, config: &Config) -> Result<Self, Error> {
+        let queue = &config.queue;
+        let mut options = EmbeddedOptions::new(folder.join(QUEUE));
+        options.max_bytes = Some(queue.max_size);
+        options.settings.max_tasks = queue.max_tasks as usize;
+        options.settings.max_ended = queue.max_ended as usize;
+        options.settings.max_dead = queue.max_ended as usize;
+        options.settings.retention = queue.retention;
+        options.settings.retry_permille =
+            (config.scheduler.retry_budget_percent * 10.0).round() as u16;
+        options.settings.retention_dead = queue.retention_dead;
+        let store = Embedded::open(options, Arc::new(SystemClocks))?;
+        Ok(Store::Embedded(Arc::new(store)))
+    }
+
     fn queue(&self) -> Arc<dyn TaskQueue> {
         match self {
             Store::Given(queue) => queue.clone(),
+            Store::Embedded(store) => store.clone(),
         }
     }
 }
@@ -46,6 +70,7 @@ pub(crate) struct Start<'a> {
 /// What is open.
 pub(crate) struct Open {
     pub(crate) queue: Arc<dyn TaskQueue>,
+    store: Store,
     // Before the processes that it runs commands in.
     pub(crate) runners: Runners,
     processes: Option<Processes>,
@@ -60,6 +85,17 @@ struct Processes {
 }
 
 impl Open {
+    /// Copies the store; answers the length of the copy, bytes.
+    pub(crate) fn backup(&self, to: &Path) -> Result<u64, Error> {
+        match &self.store {
+            Store::Embedded(store) => Ok(store.back_up(to)?),
+            Store::Given(_) => Err(Error::Unavailable {
+                part: "a copy",
+                why: "the queue of tasks is the program's own".to_owned(),
+            }),
+        }
+    }
+
     /// Starts what runs tasks of the store.
     ///
     /// # Errors
@@ -97,6 +133,7 @@ impl Open {
         Ok(Open {
             runners: Runners::start(queue.clone(), parts)?,
             queue,
+            store,
             processes: processes.ok(),
             machine,
         })

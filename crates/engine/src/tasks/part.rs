@@ -90,7 +90,8 @@ impl Part {
                     why: format!("this build has no backend {}", config.queue.backend),
                 });
             }
-            (None, _) => return Ok(None),
+            (None, Some(folder)) => Store::embedded(folder, config)?,
+            (None, None) => return Ok(None),
         };
         Open::start(Start {
             shared,

@@ -5,6 +5,8 @@ mod crowded;
 mod deciding;
 mod looking;
 mod starting;
+#[cfg(feature = "tasks")]
+mod tasks;
 
 use flyball_engine::Engine;
 use flyball_engine::config::{Loaded, Sources, load};
