@@ -11,14 +11,16 @@
 //! Leaves out: memory and I/O bounds, and which command is set aside for which.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use flyball_core::class::{ClassSpec, Group, MAX_CLASSES};
 use flyball_core::id::{ClassId, ClassSet};
 use flyball_core::time::{Clock, OsClock};
 use flyball_policy::sched::{Algorithm, ClassParams, Grant, Pick, Scheduler};
 
+use crate::bounds::sharing::{Sharing, Want};
 use crate::child::{Child, Control, OnExit, Shared, Status};
 use crate::command::Command;
 use crate::error::Error;
@@ -57,6 +59,8 @@ impl State {
 struct Core {
     server: Arc<Inner>,
     state: Mutex<State>,
+    /// The place among other programs, where they are told of what is wanted here.
+    sharing: OnceLock<Sharing>,
 }
 
 /// What a class has used.
@@ -99,6 +103,7 @@ impl Slots {
             core: Arc::new(Core {
                 server: Arc::clone(server.inner()),
                 state: Mutex::new(state),
+                sharing: OnceLock::new(),
             }),
         }
     }
@@ -221,6 +226,7 @@ impl Slots {
         state.ready.insert(class);
         drop(state);
         Core::dispatch(&self.core);
+        self.core.tell();
         Ok(Child::new(shared))
     }
 
@@ -294,6 +300,27 @@ impl Slots {
         true
     }
 
+    /// Lets the other programs of this user that share this machine by `folder`
+    /// ([`sharing`](crate::bounds::sharing)) know how many commands run and wait here, and with which shares: of `machine` slots they
+    /// then leave so many as these have a right to. The number of slots here stays what it is. Once; later calls change nothing.
+    ///
+    /// # Errors
+    /// Why the machine cannot be shared, for people.
+    pub fn share(&self, folder: &Path, machine: u32) -> Result<(), String> {
+        let others = Arc::downgrade(&self.core);
+        let mut want = Want::slots(1, 0);
+        want.fixed = true;
+        let sharing = Sharing::join(folder, machine, want, move |_| {
+            if let Some(core) = others.upgrade() {
+                core.tell();
+            }
+        })?;
+        // A second place is given up again.
+        let _ = self.core.sharing.set(sharing);
+        self.core.tell();
+        Ok(())
+    }
+
     /// What each class has used, in the order they were added.
     #[must_use]
     pub fn usage(&self) -> Vec<ClassUsage> {
@@ -322,6 +349,32 @@ impl std::fmt::Debug for Slots {
 impl Core {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the others on this machine what is wanted here, if there are any.
+    fn tell(&self) {
+        let Some(sharing) = self.sharing.get() else {
+            return;
+        };
+        if sharing.part().others == 0 {
+            return;
+        }
+        // Under the lock, so that what is told last is what is so.
+        let state = self.lock();
+        let mut want = Want::slots(1, 0);
+        want.fixed = true;
+        want.shares = 0;
+        for queue in &state.queues {
+            let wanted = queue.running as usize + queue.waiting.len();
+            if wanted > 0 {
+                want.shares = want.shares.saturating_add(queue.spec.shares);
+                let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+                want.slots = want.slots.saturating_add(wanted);
+            }
+        }
+        want.slots = want.slots.min(state.slots).saturating_sub(state.aside);
+        want.shares = want.shares.max(1);
+        sharing.set(want);
     }
 
     /// Fills free slots.
@@ -427,5 +480,7 @@ impl Core {
         queue.cpu_ns += cpu_ns;
         state.running -= 1;
         state.scheduler.settle(OsClock.now(), grant, cpu_ns);
+        drop(state);
+        self.tell();
     }
 }

@@ -8,6 +8,7 @@ use crate::tasks::settings::{self, Machine};
 use flyball_core::time::Timestamp;
 use flyball_executor::Executor;
 use flyball_policy::sched::Algorithm;
+use flyball_process::bounds::sharing;
 use flyball_process::{Slots, SpawnServer};
 use flyball_sense::{Readings, Root, Sample, Sensors};
 use flyball_tasks::run::{Classes, Handlers, Parts, RunSettings, Runners};
@@ -117,7 +118,7 @@ impl Open {
             (_, None) => Err("no folder was named to keep the outputs of commands in".to_owned()),
             (Some(options), Some(folder)) => {
                 parts.outputs = folder.join(OUTPUTS);
-                Processes::start(options, config)
+                Processes::start(options, config, shared.cpus)
             }
         };
         parts.slots = match &processes {
@@ -181,9 +182,18 @@ impl Open {
 }
 
 impl Processes {
-    fn start(options: &flyball_process::Options, config: &Config) -> Result<Self, String> {
+    fn start(
+        options: &flyball_process::Options,
+        config: &Config,
+        cpus: usize,
+    ) -> Result<Self, String> {
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
         let server = SpawnServer::start(options.clone()).map_err(|error| error.to_string())?;
         let slots = Slots::new(&server, config.scheduler.max_concurrency, Algorithm::Cfs);
+        // Batches of this user then leave to these commands what their classes have a right to.
+        if let Err(why) = slots.share(&sharing::user_folder(), cpus) {
+            tracing::info!("batches on this machine do not make room for command tasks: {why}");
+        }
         Ok(Processes {
             slots,
             _server: server,

@@ -8,7 +8,11 @@ use std::process::Stdio;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use flyball_core::class::ClassSpec;
+use flyball_policy::sched::Algorithm;
 use flyball_process::bounds::sharing::{MEMBERS_MAX, Part, Sharing, Want};
+
+use flyball_process::{Command, Slots};
 
 use crate::{Test, this_program};
 
@@ -19,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("sharing::it_refuses_what_is_not_its_own", hostile),
     ("sharing::it_ignores_garbage", garbage),
     ("sharing::it_is_bounded", bounded),
+    ("sharing::it_tells_of_slots", slots),
 ];
 
 struct Folder(PathBuf);
@@ -207,4 +212,33 @@ fn bounded() {
     assert!(refused(&folder).contains("share this machine already"));
     drop(all);
     join(&folder, Want::slots(1, 1));
+}
+
+/// TASK-21: slots of a daemon count by what runs and waits in them, with the shares of its classes, and are not bounded themselves.
+fn slots() {
+    let folder = Folder::new("slots");
+    let server = crate::server();
+    let slots = Slots::new(&server, 100, Algorithm::Cfs);
+    let normal = ClassSpec::built_in()
+        .into_iter()
+        .find(|class| class.name == "normal")
+        .unwrap();
+    let shares = normal.shares;
+    let class = slots.insert(normal).unwrap();
+    slots.share(&folder.0, 8).unwrap();
+    let run = join(&folder, Want::slots(shares, 8));
+    hears(&run, 8);
+    let mut children: Vec<_> = (0..20)
+        .map(|_| {
+            slots
+                .submit(class, Command::new("sleep").arg("600"))
+                .unwrap()
+        })
+        .collect();
+    hears(&run, 4);
+    assert_eq!(slots.usage()[0].running, 20);
+    children.truncate(1);
+    hears(&run, 7);
+    children.clear();
+    hears(&run, 8);
 }

@@ -196,7 +196,10 @@ impl Drop for Sharing {
     fn drop(&mut self) {
         self.shared.lock().stopping = true;
         let _ = (&self.shared.stop).write_all(&1_u64.to_ne_bytes());
-        if let Some(watcher) = self.watcher.take() {
+        // It ends by itself where it is the one that let go of the place last, in `on_change`.
+        if let Some(watcher) = self.watcher.take()
+            && watcher.thread().id() != std::thread::current().id()
+        {
             let _ = watcher.join();
         }
     }
