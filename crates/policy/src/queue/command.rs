@@ -709,6 +709,10 @@ pub struct Record {
     pub retried: bool,
     /// Whether the unique key is its own, as it has started.
     pub holds_unique: bool,
+    /// For a blocked task: the parents it waits for still. (Another may have ended as asked, and been retried since.)
+    pub waits_for: Vec<TaskId>,
+    /// For a blocked task: whether it waits for its group to close.
+    pub waits_for_group: bool,
     /// The entry of the calendar that made it.
     pub cron_of: Option<TaskId>,
     /// For an entry of the calendar: its ticks are done up to this time.

@@ -12,7 +12,7 @@ use super::entry::CANCEL;
 use super::task::{Missed, Now, Overlap, Reason, State, TaskId};
 
 /// Runs that are made of missed ticks at most, runs that may wait for the last one, and ticks done by one command.
-const RUNS_MAX: u32 = 100;
+pub(super) const RUNS_MAX: usize = 100;
 
 impl Queue {
     /// Has an entry wait for its next tick; ends it if there is none.
@@ -98,40 +98,30 @@ impl Queue {
         let Some(cron) = self.entries(slot) else {
             return;
         };
-        let (live, last, overlap) = (cron.live, cron.last, cron.cron.overlap);
-        let mut after = None;
-        if live > 0 {
-            match overlap {
-                Overlap::Skip => {
-                    self.note(slot, Cause::TickOverlapped(tick), effects);
-                    return;
-                }
-                Overlap::Queue | Overlap::Replace if live >= RUNS_MAX => {
-                    self.note(slot, Cause::TickOverlapped(tick), effects);
-                    return;
-                }
-                Overlap::Queue => after = last,
-                Overlap::Replace => {
-                    if let Some(last) = last {
-                        self.take_back(last, now, effects);
-                    }
-                    after = last;
-                }
+        let (overlap, mut runs) = (cron.cron.overlap, cron.runs.clone());
+        if !runs.is_empty() && (overlap == Overlap::Skip || runs.len() >= RUNS_MAX) {
+            self.note(slot, Cause::TickOverlapped(tick), effects);
+            return;
+        }
+        if overlap == Overlap::Replace {
+            for run in &runs {
+                self.take_back(*run, now, effects);
             }
+            runs.retain(|run| self.state(*run).is_some_and(|state| !state.is_terminal()));
         }
         if self.live() >= self.settings.max_tasks {
             self.note(slot, Cause::TickRefused(tick), effects);
             return;
         }
-        let after = after.filter(|id| self.state(*id).is_some_and(|state| !state.is_terminal()));
-        let id = self.spawn(slot, after, tick, now, effects);
-        if let Some(cron) = self.entries(slot) {
-            cron.live += 1;
-            cron.last = Some(id);
+        let id = self.spawn(slot, runs, tick, now, effects);
+        if self.state(id).is_some_and(|state| !state.is_terminal())
+            && let Some(cron) = self.entries(slot)
+        {
+            cron.runs.push(id);
         }
     }
 
-    /// Cancels the last run, as the next one takes its place.
+    /// Cancels a run, as the next one takes its place.
     fn take_back(&mut self, id: TaskId, now: Now, effects: &mut Effects) {
         let Some(slot) = self.index.get(id) else {
             return;

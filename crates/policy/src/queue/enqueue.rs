@@ -14,7 +14,7 @@ use super::command::{
     Body, Effects, Entering, Event, MetaChange, Placed, Refused, Remembered, Reply, RequestKey,
     Taken,
 };
-use super::entry::{Entries, Entry, Extra, Group, KEYED, NONE, Parent, Spec, UniqueKey};
+use super::entry::{Entries, Entry, Extra, Group, KEYED, LINED, NONE, Parent, Spec, UniqueKey};
 use super::task::{Attempts, Dependency, Head, Now, State, TaskId, UniqueConflict};
 use super::valid::{self, fault};
 use super::{BATCH_MAX, Cause, Queue, Request};
@@ -424,11 +424,11 @@ impl Queue {
         as_new(effects);
     }
 
-    /// Makes a task of an entry of the calendar, to run after another.
+    /// Makes a task of an entry of the calendar, to run after others.
     pub(super) fn spawn(
         &mut self,
         of: u32,
-        after: Option<TaskId>,
+        after: Vec<TaskId>,
         tick: WallTime,
         now: Now,
         effects: &mut Effects,
@@ -445,6 +445,7 @@ impl Queue {
             affinity,
             cron_of: Some(from),
             after: after
+                .into_iter()
                 .map(|parent| Parent {
                     dependency: Dependency {
                         parent,
@@ -452,7 +453,6 @@ impl Queue {
                     },
                     waits: false,
                 })
-                .into_iter()
                 .collect(),
             ..Extra::default()
         };
@@ -551,8 +551,7 @@ impl Queue {
             Box::new(Entries {
                 cron: (**cron).clone(),
                 ticked,
-                live: 0,
-                last: None,
+                runs: Vec::new(),
             })
         });
         Some(Box::new(extra))
@@ -599,11 +598,27 @@ impl Queue {
         self.count(slot, state, true);
     }
 
-    /// As [`reshape`](Self::reshape), of a task that is waiting somewhere.
+    /// As [`reshape`](Self::reshape), of a task that is waiting somewhere. It keeps its place in the line, if it stays in it.
     fn replace(&mut self, slot: u32, head: &Head, extend: bool, now: Now, effects: &mut Effects) {
-        self.detach(slot);
-        self.reshape(slot, head, extend);
-        self.place(slot, now, false, Cause::Swapped, effects);
+        let line = self.lines.hold_line(&self.pauses, head, false);
+        let waits = extend && head.not_before.is_some_and(|at| at > now.wall);
+        let entry = &self.tasks[slot];
+        let stays = entry.has(LINED) && entry.line == line && !waits;
+        if stays {
+            if let Some(deadline) = entry.deadline() {
+                self.deadlines.remove(&(deadline, slot));
+            }
+            self.reshape(slot, head, extend);
+            if let Some(deadline) = self.tasks[slot].deadline() {
+                self.deadlines.insert((deadline, slot));
+            }
+            self.turn(slot, State::Pending, Cause::Swapped, effects);
+        } else {
+            self.detach(slot);
+            self.reshape(slot, head, extend);
+            self.place(slot, now, false, Cause::Swapped, effects);
+        }
+        self.lines.drop_line(line);
     }
 
     /// Remembers a request, and counts those of its tasks that are there.

@@ -111,9 +111,8 @@ pub(super) struct Entries {
     pub(super) cron: Cron,
     /// Ticks are done up to this time.
     pub(super) ticked: WallTime,
-    /// Runs that have not ended.
-    pub(super) live: u32,
-    pub(super) last: Option<TaskId>,
+    /// Runs that have not ended, at most [`RUNS_MAX`](super::cron::RUNS_MAX) and those that people had retried.
+    pub(super) runs: Vec<TaskId>,
 }
 
 /// What tasks have in common beside their line.

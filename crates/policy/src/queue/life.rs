@@ -100,16 +100,21 @@ impl Queue {
 
     /// Puts a pending task into its line, unless its unique key is somebody else's.
     pub(super) fn line_up(&mut self, slot: u32, front: bool, effects: &mut Effects) {
-        if let Some(extra) = &self.tasks[slot].extra
-            && let Some((unique, _)) = extra.unique
-            && self.uniques[unique]
-                .holder
-                .is_some_and(|holder| holder != slot)
-        {
+        if self.unique_is_anothers(slot) {
             return;
         }
         self.lines.push(&mut self.tasks, slot, front);
         effects.ready = true;
+    }
+
+    /// Whether somebody else has started with the unique key of a task.
+    pub(super) fn unique_is_anothers(&self, slot: u32) -> bool {
+        self.tasks[slot]
+            .extra
+            .as_ref()
+            .and_then(|extra| extra.unique)
+            .and_then(|(unique, _)| self.uniques[unique].holder)
+            .is_some_and(|holder| holder != slot)
     }
 
     /// Takes a task that does not run out of all that would start it.
@@ -199,11 +204,11 @@ impl Queue {
                 self.backlog.push_back(Told::Group(group));
             }
         }
-        if let Some(entry) = cron_of.and_then(|id| self.index.get(id))
+        if let Some(entry) = cron_of.and_then(|of| self.index.get(of))
             && let Some(extra) = &mut self.tasks[entry].extra
             && let Some(cron) = &mut extra.cron
         {
-            cron.live -= 1;
+            cron.runs.retain(|run| *run != id);
         }
         if state == State::Completed {
             self.figures.completed += 1;

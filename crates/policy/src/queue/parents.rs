@@ -12,8 +12,9 @@ use super::{Queue, STEPS_MAX, Told};
 const PRUNE_MIN: usize = 64;
 
 impl Queue {
-    /// Has a task wait for its parents that live, and, if asked, for its group. Answers whether one of them has ended otherwise than asked.
-    pub(super) fn connect(&mut self, slot: u32, group: bool) -> bool {
+    /// Has a task wait for its parents that live, and for its group: a new one for all of them, a restored one for those it is marked as waiting
+    /// for. Answers whether one of them has ended otherwise than asked.
+    pub(super) fn connect(&mut self, slot: u32, new: bool) -> bool {
         let entry = &self.tasks[slot];
         let id = entry.id;
         let Some(extra) = &entry.extra else {
@@ -22,11 +23,17 @@ impl Queue {
         if extra.after.is_empty() && extra.after_group.is_none() {
             return false;
         }
-        let ended_wrong = extra.after.iter().any(|parent| {
-            self.state(parent.dependency.parent)
-                .is_some_and(|state| state.is_terminal() && !lets_go(state, parent.dependency.when))
-        });
-        let group = extra.after_group.filter(|_| group);
+        let ended_wrong = extra
+            .after
+            .iter()
+            .filter(|link| link.waits || new)
+            .any(|link| {
+                let state = self.state(link.dependency.parent);
+                state.is_some_and(|state| {
+                    state.is_terminal() && !lets_go(state, link.dependency.when)
+                })
+            });
+        let group = extra.after_group.filter(|_| extra.waits_group || new);
         let closed_wrong = group.is_some_and(|(number, when)| {
             let group = &self.groups[number];
             group.live == 0 && !group.closed_as(when)
@@ -34,27 +41,37 @@ impl Queue {
         if ended_wrong || closed_wrong {
             return true;
         }
-        self.wait_for_parents(slot);
+        self.wait_for_parents(slot, new);
+        let mut waits = false;
         if let Some((number, _)) = group
             && self.groups[number].live > 0
         {
             self.groups[number].waiters.push(id);
-            self.extra(slot).waits_group = true;
+            waits = true;
         }
+        self.extra(slot).waits_group = waits;
         false
     }
 
-    /// Has a task wait for those of its parents that have not ended.
-    pub(super) fn wait_for_parents(&mut self, slot: u32) {
+    /// How many parents a task waits for, and whether it does for its group.
+    pub(super) fn waits_of(&self, slot: u32) -> (usize, bool) {
+        self.tasks[slot].extra.as_ref().map_or((0, false), |extra| {
+            let waits = extra.after.iter().filter(|link| link.waits);
+            (waits.count(), extra.waits_group)
+        })
+    }
+
+    /// Has a task wait for those of its parents that have not ended: of all, or of those for which it is marked as waiting.
+    pub(super) fn wait_for_parents(&mut self, slot: u32, all: bool) {
         let id = self.tasks[slot].id;
         let mut place = 0;
-        while let Some(parent) = self.tasks[slot]
+        while let Some(link) = self.tasks[slot]
             .extra
             .as_ref()
             .and_then(|extra| extra.after.get(place))
-            .map(|parent| parent.dependency.parent)
+            .copied()
         {
-            let waits = self.add_child(parent, id);
+            let waits = (all || link.waits) && self.add_child(link.dependency.parent, id);
             let extra = self.extra(slot);
             extra.after[place].waits = waits;
             extra.open += u32::from(waits);
@@ -201,7 +218,10 @@ impl Queue {
             .extra
             .as_ref()
             .is_some_and(|extra| extra.open > 0 || extra.waits_group);
-        if !waits {
+        if waits {
+            // What it waits for is written.
+            effects.changed.push(self.tasks[slot].id);
+        } else {
             self.place(slot, now, false, Cause::Ready, effects);
         }
     }

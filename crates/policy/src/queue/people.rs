@@ -124,6 +124,8 @@ impl Queue {
                 retry_after: core::time::Duration::from_secs(1),
             });
         }
+        // Parents first, so that children that are retried with them wait for them.
+        slots.sort_unstable_by_key(|slot| self.tasks[*slot].id);
         let mut changed = Vec::with_capacity(slots.len());
         for slot in slots {
             self.revive(slot, now, effects);
@@ -136,6 +138,7 @@ impl Queue {
         self.unlink_ended(slot);
         let ended = ended_index(self.tasks[slot].state);
         let entry = &mut self.tasks[slot];
+        let id = entry.id;
         entry.set(RETRIED, true);
         entry.set(CANCEL, false);
         entry.attempts = Attempts {
@@ -167,10 +170,10 @@ impl Queue {
             .and_then(|of| self.index.get(of))
             .and_then(|of| self.entries(of))
         {
-            cron.live += 1;
+            cron.runs.push(id);
         }
         if parents {
-            self.wait_for_parents(slot);
+            self.wait_for_parents(slot, true);
         }
         self.place(slot, now, false, Cause::Retried, effects);
     }
@@ -241,7 +244,7 @@ impl Queue {
         }
     }
 
-    /// Sets what classes mean. Tasks of a class that is not named are taken as of the rule of `normal`, or of the rule there was for it before.
+    /// Sets what classes mean; of two rules for one class the first counts. Tasks of a class that is not named are taken as of the rule of `normal`.
     /// Who waits for a lease should ask again.
     pub fn set_classes(&mut self, rules: &[ClassRule]) {
         if let Some(normal) = rules.iter().find(|rule| &*rule.name == "normal") {
@@ -254,7 +257,10 @@ impl Queue {
             .filter(|(_, _, class)| class.own_rule)
             .map(|(number, _, _)| number)
             .collect();
-        for rule in rules {
+        for (place, rule) in rules.iter().enumerate() {
+            if rules[..place].iter().any(|other| other.name == rule.name) {
+                continue;
+            }
             let paused = self.pauses.contains_key(&Scope::Class(rule.name.clone()));
             let number = self.lines.hold_class(&rule.name, paused);
             let class = &mut self.lines.classes[number];

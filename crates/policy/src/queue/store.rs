@@ -53,6 +53,13 @@ impl Queue {
             holds_unique: extra
                 .unique
                 .is_some_and(|(unique, _)| self.uniques[unique].holder == Some(slot)),
+            waits_for: if entry.state == State::Blocked {
+                let waits = extra.after.iter().filter(|link| link.waits);
+                waits.map(|link| link.dependency.parent).collect()
+            } else {
+                Vec::new()
+            },
+            waits_for_group: extra.waits_group,
             cron_of: extra.cron_of,
             ticked: extra.cron.as_ref().map(|cron| cron.ticked),
         })
@@ -122,6 +129,12 @@ impl Queue {
         if record.cron_of.is_some() {
             extra.get_or_insert_default().cron_of = record.cron_of;
         }
+        if let Some(extra) = &mut extra {
+            extra.waits_group = record.waits_for_group;
+            for link in &mut extra.after {
+                link.waits = record.waits_for.contains(&link.dependency.parent);
+            }
+        }
         self.extras += usize::from(extra.is_some());
         let moment = match record.state {
             State::Scheduled => record.ready_at,
@@ -171,9 +184,10 @@ impl Queue {
             });
         }
         let plain = self.tasks[slot].extra.is_none();
-        if plain && record.state == State::Pending {
+        if record.state == State::Pending {
             self.lines.push(&mut self.tasks, slot, false);
-        } else {
+        }
+        if !plain || record.state != State::Pending {
             self.restored.push(slot);
         }
         self.restore_shared(slot, record);
@@ -273,8 +287,8 @@ impl Queue {
                 State::Running | State::Paused => self.open_lease(slot, crashed, now, effects),
                 State::Scheduled => self.open_wait(slot, now, effects),
                 State::Blocked => blocked.push(slot),
-                State::Pending if !self.tasks[slot].has(super::entry::LINED) => {
-                    self.line_up(slot, false, effects);
+                State::Pending if self.unique_is_anothers(slot) => {
+                    self.lines.remove(&mut self.tasks, slot);
                 }
                 _ => {}
             }
@@ -283,15 +297,35 @@ impl Queue {
             if self.tasks[slot].state != State::Blocked {
                 continue;
             }
-            let group = !self.tasks[slot].has(RETRIED);
-            if self.connect(slot, group) {
+            let waited = self.waits_of(slot);
+            if self.connect(slot, false) {
                 self.doom(slot, now, effects);
             } else {
-                self.unblock(slot, now, effects);
+                let waits = self.waits_of(slot);
+                if waits != waited || waits == (0, false) {
+                    // A parent had ended, and its children were not told.
+                    self.unblock(slot, now, effects);
+                }
             }
         }
+        self.drop_requests(effects);
         self.tell(now, effects);
         effects.ready = true;
+    }
+
+    /// Forgets requests of which no task is there.
+    fn drop_requests(&mut self, effects: &mut Effects) {
+        let gone: Vec<u32> = self
+            .requests
+            .iter()
+            .filter(|(_, _, request)| request.left == 0)
+            .map(|(number, _, _)| number)
+            .collect();
+        for number in gone {
+            let name = self.requests.key(number).clone();
+            self.requests.drop(number);
+            effects.meta.push(MetaChange::Idempotency(name, None));
+        }
     }
 
     /// Forgets what is kept of groups that no task refers to.
@@ -321,8 +355,7 @@ impl Queue {
         if let Some(of) = self.index.get(of)
             && let Some(cron) = self.entries(of)
         {
-            cron.live += 1;
-            cron.last = cron.last.max(Some(id));
+            cron.runs.push(id);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Tests of the machine.
 
+mod sim;
 mod units;
 
 use alloc::boxed::Box;

@@ -19,7 +19,9 @@ const RETRIED: u64 = 1 << 8;
 const CRON_OF: u64 = 1 << 9;
 const TICKED: u64 = 1 << 10;
 const HOLDS_UNIQUE: u64 = 1 << 11;
-const KNOWN: u64 = (1 << 12) - 1;
+const WAITS_FOR: u64 = 1 << 12;
+const WAITS_FOR_GROUP: u64 = 1 << 13;
+const KNOWN: u64 = (1 << 14) - 1;
 
 /// Writes a record.
 pub(crate) fn encode(into: &mut Vec<u8>, record: &Record, id: TaskId) {
@@ -37,7 +39,9 @@ pub(crate) fn encode(into: &mut Vec<u8>, record: &Record, id: TaskId) {
             | flag(record.retried, RETRIED)
             | flag(record.cron_of.is_some(), CRON_OF)
             | flag(record.ticked.is_some(), TICKED)
-            | flag(record.holds_unique, HOLDS_UNIQUE),
+            | flag(record.holds_unique, HOLDS_UNIQUE)
+            | flag(!record.waits_for.is_empty(), WAITS_FOR)
+            | flag(record.waits_for_group, WAITS_FOR_GROUP),
     );
     put.u8(state_code(record.state));
     put.fixed(record.created_at.unix_nanos());
@@ -70,6 +74,12 @@ pub(crate) fn encode(into: &mut Vec<u8>, record: &Record, id: TaskId) {
     }
     if let Some(at) = record.ticked {
         put.fixed(at.unix_nanos());
+    }
+    if !record.waits_for.is_empty() {
+        put.u64(record.waits_for.len() as u64);
+        for parent in &record.waits_for {
+            put.u64(parent.0);
+        }
     }
     put.seal(Column::Record, id);
 }
@@ -106,6 +116,12 @@ pub(crate) fn decode(sealed: &[u8], id: TaskId) -> Result<Record, Damage> {
         holds_unique: has(HOLDS_UNIQUE),
         cron_of: when(has(CRON_OF), take, |take| take.u64().map(TaskId))?,
         ticked: when(has(TICKED), take, instant)?,
+        waits_for: when(has(WAITS_FOR), take, |take| {
+            let count = take.u64()?;
+            (0..count).map(|_| take.u64().map(TaskId)).collect()
+        })?
+        .unwrap_or_default(),
+        waits_for_group: has(WAITS_FOR_GROUP),
     };
     take.end()?;
     Ok(record)
