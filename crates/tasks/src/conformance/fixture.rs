@@ -85,7 +85,7 @@ pub(super) fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Op
 }
 
 /// A plain task of a kind.
-pub(super) fn task(kind: &str) -> NewTask {
+pub(crate) fn task(kind: &str) -> NewTask {
     NewTask {
         head: Head {
             kind: kind.into(),
@@ -120,7 +120,7 @@ pub(super) fn task(kind: &str) -> NewTask {
 }
 
 /// A request for all kinds, without a wait.
-pub(super) fn request(max: u32) -> LeaseRequest {
+pub(crate) fn request(max: u32) -> LeaseRequest {
     LeaseRequest {
         worker: "worker".into(),
         handlers: Kinds::All,
@@ -135,7 +135,7 @@ pub(super) fn request(max: u32) -> LeaseRequest {
 }
 
 /// The end of an attempt that went well.
-pub(super) fn done(id: TaskId, token: Token) -> Completion {
+pub(crate) fn done(id: TaskId, token: Token) -> Completion {
     Completion {
         id,
         token,
@@ -147,7 +147,7 @@ pub(super) fn done(id: TaskId, token: Token) -> Completion {
 }
 
 /// The end of one that did not.
-pub(super) fn failed(id: TaskId, token: Token, retryable: bool) -> Completion {
+pub(crate) fn failed(id: TaskId, token: Token, retryable: bool) -> Completion {
     Completion {
         outcome: Some(Outcome::Failed {
             reason: Reason::Error,

@@ -83,3 +83,9 @@ macro_rules! task_queue_conformance {
         )*
     };
 }
+
+/// What tests of the embedded queue have in common with the suite.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::fixture::{done, failed, request, task};
+}

@@ -16,7 +16,7 @@ use super::code::{body, head, meta, note, record};
 use super::message::{Asker, Handed, Incoming, Message, Reply, Return};
 use super::options::Limits;
 use super::ring::{Kept, Names};
-use super::rows::{Added, Fault, NoteColumn, Reads, Rows, Writes};
+use super::rows::{Added, Fault, NoteColumn, Rows, Writes};
 use super::shared::Shared;
 use crate::clock::Clocks;
 use crate::error::Error;
@@ -55,7 +55,6 @@ pub(super) struct Core {
     calendar: Arc<dyn Calendar + Send + Sync>,
     classes: Vec<ClassRule>,
     rows: Box<dyn Rows>,
-    reader: Box<dyn Reads>,
     clocks: Arc<dyn Clocks>,
     limits: Limits,
     shared: Arc<Shared>,
@@ -90,6 +89,19 @@ pub(super) struct Core {
     /// Why no new tasks are taken.
     blocked: Option<String>,
     closed: bool,
+}
+
+#[cfg(test)]
+impl Core {
+    /// What a task is for the machine.
+    pub(super) fn state(&self, id: TaskId) -> Option<State> {
+        self.queue.state(id)
+    }
+
+    /// Whether no task is left that could run.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.live() == 0
+    }
 }
 
 struct SharedCalendar(Arc<dyn Calendar + Send + Sync>);
@@ -131,7 +143,6 @@ impl Core {
         );
         // Before anything else: who dies from here on has crashed, and its epochs are used up.
         rows.commit(&writes, true)?;
-        let reader = rows.reader()?;
         let used_bytes = rows.used_bytes()?;
         let mut core = Core {
             queue: Queue::new(settings, Box::new(SharedCalendar(calendar.clone()))),
@@ -139,7 +150,6 @@ impl Core {
             calendar,
             classes: Vec::new(),
             rows,
-            reader,
             clocks,
             cache: RowCache::new(limits.cache_bytes),
             limits,
@@ -764,7 +774,7 @@ impl Core {
             .map(|place| self.added[place].1.body_bytes());
         let sealed = match there {
             Some(sealed) => sealed,
-            None => self.reader.body(entry).ok()??,
+            None => self.rows.body(entry).ok()??,
         };
         let body = body::decode(&sealed, entry).ok()?;
         let rows = Unsealed::new(
@@ -1044,30 +1054,20 @@ impl Core {
         let rows = match self.cache.take(id) {
             Some(rows) => rows,
             None => {
-                let missing = || "its rows are not there".to_owned();
-                let whole = self
-                    .reader
-                    .whole(id)
+                let (head, body) = self
+                    .rows
+                    .given(id)
                     .map_err(|fault| fault.to_string())?
-                    .ok_or_else(missing)?;
-                let body = whole.body.ok_or_else(missing)?;
-                head::decode(&whole.head, id)
-                    .and_then(|_| body::decode(&body, id))
-                    .map_err(|damage| damage.to_string())?;
-                // A checkpoint that cannot be read costs the next attempt time, not the task.
-                let checkpoint = whole
-                    .notes
-                    .checkpoint
-                    .filter(|_| !first)
-                    .and_then(|sealed| note::decode_checkpoint(&sealed, id).ok());
-                return Ok((Sealed::of(&whole.head, &body), checkpoint));
+                    .ok_or_else(|| "its rows are not there".to_owned())?;
+                Sealed::of(&head, &body)
             }
         };
         if first {
             return Ok((rows, None));
         }
+        // A checkpoint that cannot be read costs the next attempt time, not the task.
         let checkpoint = self
-            .reader
+            .rows
             .whole(id)
             .ok()
             .flatten()

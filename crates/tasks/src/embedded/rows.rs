@@ -109,8 +109,8 @@ impl Writes {
 /// Receives head and record of a task.
 pub(crate) type EachTask<'a> = &'a mut dyn FnMut(TaskId, &[u8], &[u8]);
 
-/// The writer's side. Not shared.
-pub(crate) trait Rows: Send {
+/// The writer's side. Not shared. It reads, too: what it wrote is in its memory, while a reader must look into the file.
+pub(crate) trait Rows: Reads {
     /// Writes all or nothing. With `sync`, what was written and all that was written before survives a power cut when this returns.
     ///
     /// # Errors
@@ -181,6 +181,9 @@ pub(crate) struct Whole {
 pub(crate) trait Reads: Send {
     /// Reads all there is of a task, as of one instant.
     fn whole(&mut self, id: TaskId) -> Result<Option<Whole>, Fault>;
+
+    /// Reads head and body.
+    fn given(&mut self, id: TaskId) -> Result<Option<(Bytes, Bytes)>, Fault>;
 
     /// Reads the body.
     fn body(&mut self, id: TaskId) -> Result<Option<Bytes>, Fault>;

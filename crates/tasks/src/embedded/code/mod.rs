@@ -14,15 +14,16 @@ pub(crate) mod wire;
 use flyball_policy::queue::State;
 use wire::Damage;
 
-/// The number of a state in the store. Numbers are never given again.
+/// The number of a state in the store. Numbers are never given again. Those that every task goes through come first, so that the index of the
+/// others is by one comparison: a list of states would be built anew for each row that is written.
 pub(crate) const fn state_code(state: State) -> u8 {
     match state {
-        State::Scheduled => 0,
-        State::Blocked => 1,
-        State::Pending => 2,
-        State::Running => 3,
-        State::Paused => 4,
-        State::Completed => 5,
+        State::Pending => 0,
+        State::Running => 1,
+        State::Completed => 2,
+        State::Scheduled => 3,
+        State::Blocked => 4,
+        State::Paused => 5,
         State::Failed => 6,
         State::Cancelled => 7,
         State::Skipped => 8,

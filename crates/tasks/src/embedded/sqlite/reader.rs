@@ -21,7 +21,7 @@ const SCAN_IDS: u64 = 20_000;
 /// Reads what was committed.
 #[derive(Debug)]
 pub(super) struct SqliteReader {
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl SqliteReader {
@@ -125,6 +125,14 @@ impl Reads for SqliteReader {
                     },
                 })
             },
+        )
+    }
+
+    fn given(&mut self, id: TaskId) -> Result<Option<(Bytes, Bytes)>, Fault> {
+        self.one(
+            "SELECT t.head, b.body FROM tasks t JOIN bodies b ON b.id = t.id WHERE t.id = ?1",
+            id,
+            |row| Ok((owned(row, 0)?, owned(row, 1)?)),
         )
     }
 

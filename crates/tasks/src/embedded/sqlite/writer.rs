@@ -4,7 +4,10 @@ use super::faults::fault;
 use super::reader::{SqliteReader, scan_forward};
 use super::{FILE, schema};
 use crate::embedded::code::state_code;
-use crate::embedded::rows::{EachTask, Fault, NoteColumn, Reads, Rows, Writes};
+use crate::embedded::rows::{
+    EachFound, EachTask, Fault, NoteColumn, Reads, Rows, Scan, Whole, Writes,
+};
+use bytes::Bytes;
 use flyball_policy::queue::TaskId;
 use rusqlite::hooks::Wal;
 use rusqlite::{CachedStatement, Connection, OpenFlags};
@@ -47,7 +50,8 @@ pub(crate) struct SqliteSettings {
 /// Rows in a file.
 #[derive(Debug)]
 pub(crate) struct SqliteRows {
-    connection: Connection,
+    /// The one connection that writes; it reads as others do.
+    own: SqliteReader,
     path: PathBuf,
     /// Whether the connection syncs each commit now.
     syncs: bool,
@@ -63,15 +67,16 @@ impl SqliteRows {
     pub(crate) fn open(settings: &SqliteSettings) -> Result<SqliteRows, Fault> {
         let path = settings.folder.join(FILE);
         let mut connection = connect(&path, true).map_err(|error| fault(&error))?;
-        schema::layout(&connection)?;
+        let layout = schema::layout(&connection)?;
         let set = |name: &str, value: &dyn rusqlite::ToSql| {
             connection
                 .pragma_update(None, name, value)
                 .map_err(|error| fault(&error))
         };
-        // These two count for a new file only.
-        set("page_size", &(PAGE_BYTES as i64))?;
-        set("auto_vacuum", &"INCREMENTAL")?;
+        if layout == schema::EMPTY {
+            set("page_size", &(PAGE_BYTES as i64))?;
+            set("auto_vacuum", &"INCREMENTAL")?;
+        }
         let mode: String = connection
             .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
             .map_err(|error| fault(&error))?;
@@ -106,7 +111,7 @@ impl SqliteRows {
         schema::migrate(&mut connection)?;
         sync_folder(&settings.folder)?;
         Ok(SqliteRows {
-            connection,
+            own: SqliteReader { connection },
             path,
             syncs: true,
             log_pages,
@@ -117,7 +122,8 @@ impl SqliteRows {
 
     fn write(&self, writes: &Writes) -> Result<(), (Option<u64>, rusqlite::Error)> {
         let prepare = |sql: &str| {
-            self.connection
+            self.own
+                .connection
                 .prepare_cached(sql)
                 .map_err(|error| (None, error))
         };
@@ -208,7 +214,8 @@ impl SqliteRows {
     }
 
     fn statement(&self, sql: &'static str) -> Result<CachedStatement<'_>, Fault> {
-        self.connection
+        self.own
+            .connection
             .prepare_cached(sql)
             .map_err(|error| fault(&error))
     }
@@ -239,14 +246,47 @@ impl SqliteRows {
 
     fn sync_commits(&mut self, sync: bool) -> Result<(), Fault> {
         if self.syncs != sync {
-            self.run(if sync {
-                "PRAGMA synchronous = FULL"
-            } else {
-                "PRAGMA synchronous = NORMAL"
-            })?;
+            // This takes effect as it is compiled, not as it is run: a statement that was kept would change nothing.
+            self.own
+                .connection
+                .execute_batch(if sync {
+                    "PRAGMA synchronous = FULL"
+                } else {
+                    "PRAGMA synchronous = NORMAL"
+                })
+                .map_err(|error| fault(&error))?;
             self.syncs = sync;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl SqliteRows {
+    /// How commits are synced now: 1 in order, 2 each.
+    pub(crate) fn synchronous(&self) -> i64 {
+        self.own
+            .connection
+            .pragma_query_value(None, "synchronous", |row| row.get(0))
+            .unwrap()
+    }
+}
+
+impl Reads for SqliteRows {
+    fn whole(&mut self, id: TaskId) -> Result<Option<Whole>, Fault> {
+        self.own.whole(id)
+    }
+
+    fn given(&mut self, id: TaskId) -> Result<Option<(Bytes, Bytes)>, Fault> {
+        self.own.given(id)
+    }
+
+    fn body(&mut self, id: TaskId) -> Result<Option<Bytes>, Fault> {
+        self.own.body(id)
+    }
+
+    fn scan(&mut self, scan: &Scan, each: EachFound<'_>) -> Result<Option<u64>, Fault> {
+        self.own.scan(scan, each)
     }
 }
 
@@ -264,15 +304,15 @@ impl Rows for SqliteRows {
                 (_, fault) => fault,
             })
             .and_then(|()| self.run("COMMIT"));
-        if done.is_err() && !self.connection.is_autocommit() {
+        if done.is_err() && !self.own.connection.is_autocommit() {
             // Some errors roll back by themselves. If this one fails, nothing was committed all the same.
-            let _ = self.connection.execute_batch("ROLLBACK");
+            let _ = self.own.connection.execute_batch("ROLLBACK");
         }
         done
     }
 
     fn load(&mut self, each: EachTask<'_>) -> Result<Vec<TaskId>, Fault> {
-        scan_forward(&self.connection, each)
+        scan_forward(&self.own.connection, each)
     }
 
     fn last_id(&mut self) -> Result<u64, Fault> {
@@ -340,7 +380,8 @@ impl Rows for SqliteRows {
             && self.free_pages > self.number("PRAGMA page_count")? / FREE_PART
         {
             self.sync_commits(false)?;
-            self.connection
+            self.own
+                .connection
                 .execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))
                 .map_err(|error| fault(&error))?;
         }
@@ -353,7 +394,8 @@ impl Rows for SqliteRows {
 
     fn close(&mut self) -> Result<(), Fault> {
         self.sync_commits(true)?;
-        self.connection
+        self.own
+            .connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
             .map_err(|error| fault(&error))
     }

@@ -71,6 +71,20 @@ impl InFolder {
         self.queue = Some(Arc::new(queue));
     }
 
+    /// Nothing yet, in the folder of another.
+    pub(super) fn of(other: &InFolder) -> InFolder {
+        InFolder {
+            queue: None,
+            clocks: other.clocks.clone(),
+            options: other.options.clone(),
+            _folder: Folder::new(),
+        }
+    }
+
+    pub(super) fn set(&mut self, queue: Embedded) {
+        self.queue = Some(Arc::new(queue));
+    }
+
     pub(super) fn embedded(&self) -> &Arc<Embedded> {
         self.queue.as_ref().unwrap()
     }

@@ -1,4 +1,9 @@
 //! Tests of the embedded queue.
 
 mod conforms;
+mod damage;
+mod disk;
+mod encoding;
+mod faults;
 mod fixture;
+mod store;
