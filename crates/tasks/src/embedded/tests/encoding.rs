@@ -158,7 +158,7 @@ fn records() -> impl Strategy<Value = Record> {
         of(wall()),
         of(wall()),
     );
-    let flags = any::<[bool; 4]>();
+    let flags = (any::<[bool; 5]>(), vec(any::<u64>(), 0..4));
     (first, of(lease), flags, of(any::<u64>()), of(wall())).prop_map(
         |(first, lease, flags, cron_of, ticked)| Record {
             state: State::ALL[first.0],
@@ -173,10 +173,12 @@ fn records() -> impl Strategy<Value = Record> {
             started_at: first.7,
             ended_at: first.8,
             lease,
-            cancel_requested: flags[0],
-            again: flags[1],
-            retried: flags[2],
-            holds_unique: flags[3],
+            cancel_requested: flags.0[0],
+            again: flags.0[1],
+            retried: flags.0[2],
+            holds_unique: flags.0[3],
+            waits_for: flags.1.into_iter().map(TaskId).collect(),
+            waits_for_group: flags.0[4],
             cron_of: cron_of.map(TaskId),
             ticked,
         },

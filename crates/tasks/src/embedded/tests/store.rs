@@ -74,6 +74,8 @@ fn added(writes: &mut Writes, id: u64, payload: usize) {
         again: false,
         retried: false,
         holds_unique: false,
+        waits_for: Vec::new(),
+        waits_for_group: false,
         cron_of: None,
         ticked: None,
     };
