@@ -17,7 +17,7 @@
 //! a lane that has none, after 4 ms at first and up to 256 ms while nothing happens ([`share`]).
 //!
 //! Invariants:
-//! - running commands and tokens together are at most the slots, but for commands that start while the tokens are out: a start is never held up, and tokens that come
+//! - running commands and tokens together are at most the slots, and those of a group (a class) at most what the group may have, but for commands that start while the tokens are out: a start is never held up, and tokens that come
 //!   back are kept until the sum is right again;
 //! - a command that has ended holds nothing: its lane is emptied before anybody else gets it.
 //!
@@ -65,6 +65,9 @@ const PATIENCE_MAX: Duration = Duration::from_millis(256);
 /// A slot that became free is given out as a token after this time, so that between two commands of a batch nothing moves.
 const SETTLE: Duration = Duration::from_millis(2);
 
+/// More jobs than this at once are none that one machine runs; their tokens fit a fifo, whatever its size.
+const SLOTS_MAX: u32 = 4_096;
+
 /// A make larger than this is none.
 const MAKE_BYTES_MAX: u64 = 32 << 20;
 
@@ -108,6 +111,8 @@ pub struct JobserverOptions {
     pub style: Style,
     /// Where its fifos are; the user's runtime folder, else the temporary folder, unless set. What earlier ones left there when they were killed is removed.
     pub folder: PathBuf,
+    /// The most slots that it has, however it is resized: 1 to 4,096, which it is unless set. Where many commands may run at once, a make that runs alone need not start as many jobs.
+    pub slots_max: u32,
 }
 
 impl Default for JobserverOptions {
@@ -119,6 +124,7 @@ impl Default for JobserverOptions {
             folder: runtime
                 .filter(|folder| folder.is_dir())
                 .unwrap_or_else(std::env::temp_dir),
+            slots_max: SLOTS_MAX,
         }
     }
 }
@@ -154,6 +160,7 @@ struct State {
 struct Inner {
     state: Mutex<State>,
     style: Style,
+    slots_max: u32,
     folder: PathBuf,
     /// Locked as long as this lives, so that its folder is known to be in use.
     _lock: File,
@@ -203,8 +210,9 @@ impl Jobserver {
         poller
             .add(touches.as_fd(), 1)
             .map_err(failed("watching files"))?;
+        let slots_max = options.slots_max.clamp(1, SLOTS_MAX);
         let state = State {
-            slots: slots.max(1),
+            slots: slots.clamp(1, slots_max),
             lanes: Vec::new(),
             restored: 0,
             patience: PATIENCE_MIN,
@@ -214,6 +222,7 @@ impl Jobserver {
         let inner = Arc::new(Inner {
             state: Mutex::new(state),
             style: options.style,
+            slots_max,
             folder,
             _lock: lock,
             touches,
@@ -238,7 +247,21 @@ impl Jobserver {
     /// # Errors
     /// [`Error::Start`] when its fifo cannot be made or opened.
     pub fn attach(&self, command: Command) -> Result<(Command, Held), Error> {
-        match self.prepare(command) {
+        self.attach_within(command, 0, u32::MAX)
+    }
+
+    /// As [`attach`](Jobserver::attach), for a command of a group of those that have at most `most` slots and tokens together. Told anew with each command, the bound holds for all of
+    /// the group; groups are small numbers, such as those of classes.
+    ///
+    /// # Errors
+    /// As [`attach`](Jobserver::attach).
+    pub fn attach_within(
+        &self,
+        command: Command,
+        group: u16,
+        most: u32,
+    ) -> Result<(Command, Held), Error> {
+        match self.prepare(command, group.into(), most) {
             Ok(prepared) => Ok(prepared),
             Err((_, source)) => Err(Error::Start {
                 doing: "making a fifo",
@@ -251,6 +274,8 @@ impl Jobserver {
     pub(crate) fn prepare(
         &self,
         mut command: Command,
+        group: usize,
+        most: u32,
     ) -> Result<(Command, Held), (Box<Command>, io::Error)> {
         let inner = &self.owner.inner;
         let theirs = match command.variable("MAKEFLAGS") {
@@ -291,10 +316,13 @@ impl Jobserver {
             }
             Err(error) => return Err((Box::new(command), error)),
         };
-        let slots = state.slots;
+        let slots = state.slots.min(most.max(1));
         state.clock += 1;
         let clock = state.clock;
-        state.lanes[lane].begin(clock);
+        state.lanes[lane].begin(group, clock);
+        for lane in &mut state.lanes {
+            lane.bound(group, most);
+        }
         // It takes a slot; tokens that lie about and are now too many are taken back at once.
         state.even_out(false, true);
         inner.kick(&mut state);
@@ -318,7 +346,7 @@ impl Jobserver {
     pub fn resize(&self, slots: u32) {
         let inner = &self.owner.inner;
         let mut state = inner.lock();
-        state.slots = slots.max(1);
+        state.slots = slots.clamp(1, inner.slots_max);
         state.even_out(false, true);
         inner.kick(&mut state);
     }

@@ -243,7 +243,7 @@ impl Slots {
         Core::dispatch(&self.core);
     }
 
-    /// Tells commands that start from now on of a jobserver, which is sized as these slots are and stays so. One that cannot be told, for want of descriptors say, starts without.
+    /// Tells commands that start from now on of a jobserver, which is sized as these slots are, and for each class as its concurrency, and stays so. One that cannot be told, for want of descriptors say, starts without.
     pub fn set_jobserver(&self, jobserver: Option<Jobserver>) {
         let mut state = self.core.lock();
         if let Some(jobserver) = &jobserver {
@@ -380,6 +380,7 @@ impl Core {
     /// Fills free slots.
     fn dispatch(core: &Arc<Core>) {
         while let Some((grant, command, shared)) = Core::next(core) {
+            let class = grant.class;
             // Whoever comes first settles it: the command's end, or the failure to start it.
             let grant = Arc::new(Mutex::new(Some((grant, None::<Held>))));
             let take = |grant: &Mutex<Option<(Grant, Option<Held>)>>| {
@@ -396,7 +397,7 @@ impl Core {
                 }
             }));
             let failure = if claimed {
-                let (command, held) = core.of_jobserver(command);
+                let (command, held) = core.of_jobserver(class, command);
                 if let Some((_, place)) = &mut *grant.lock().unwrap_or_else(PoisonError::into_inner)
                 {
                     *place = held;
@@ -417,11 +418,14 @@ impl Core {
         }
     }
 
-    fn of_jobserver(&self, command: Command) -> (Command, Option<Held>) {
-        let Some(jobserver) = self.lock().jobserver.clone() else {
+    fn of_jobserver(&self, class: ClassId, command: Command) -> (Command, Option<Held>) {
+        let state = self.lock();
+        let Some(jobserver) = state.jobserver.clone() else {
             return (command, None);
         };
-        match jobserver.prepare(command) {
+        let most = state.queues[class.index()].spec.concurrency;
+        drop(state);
+        match jobserver.prepare(command, class.index(), most.unwrap_or(u32::MAX)) {
             Ok((command, held)) => (command, Some(held)),
             Err((command, _)) => (*command, None),
         }

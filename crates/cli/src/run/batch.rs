@@ -15,7 +15,9 @@ use std::time::Duration;
 use flyball_core::id::ClassId;
 use flyball_core::time::{Clock, OsClock, Timestamp};
 use flyball_policy::sched::Algorithm;
-use flyball_process::{Child, Error, Exit, Options, Slots, SpawnServer};
+use flyball_process::{
+    Child, Error, Exit, Jobserver, JobserverOptions, Options, Slots, SpawnServer,
+};
 
 use super::bounds::{After, Bounds};
 use super::joblog::{Begin, JobLog};
@@ -180,6 +182,11 @@ impl Batch {
         }
         let slots = Slots::new(&server, bounds.slots(), Algorithm::Cfs);
         let class = slots.insert(plan.class.clone()).map_err(failed)?;
+        if plan.shares_jobs() {
+            // Where there can be none (no folder for its fifos, say), commands run as they would in any shell.
+            let jobserver = Jobserver::start(bounds.slots(), JobserverOptions::default());
+            slots.set_jobserver(jobserver.ok());
+        }
         let printer = Printer::new(plan.options.keep_order)
             .map_err(|error| Refused::system(format!("cannot open standard output: {error}")))?;
         let now = OsClock.now();

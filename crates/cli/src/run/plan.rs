@@ -58,6 +58,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Whether commands are told of a jobserver. One command alone has no jobs to share, and what it starts is its own affair.
+    pub(crate) fn shares_jobs(&self) -> bool {
+        self.jobs > 1 && !self.once && has_room_for_jobserver(&self.options, self.jobs)
+    }
+
     /// The placeholders of this run.
     pub(crate) fn syntax(&self) -> Syntax<'_> {
         syntax(&self.options, &self.names)
@@ -257,16 +262,31 @@ fn check_places(options: &Run, template: &Template, sources: usize) -> Result<()
     }
 }
 
-/// Commands at once, as far as descriptors allow.
-fn jobs(options: &Run) -> u32 {
-    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
-    let mut jobs = options.jobs.on(cpus);
+/// Descriptors that each command takes, and those that the run takes for itself.
+fn descriptors(options: &Run) -> (u64, u64) {
     let each = 1
         + 2 * u64::from(options.line_buffer)
         + 2 * u64::from(options.line_buffer && options.results.is_some())
         + 2 * u64::from(options.pipe);
     let keeps = options.results.is_some() || options.joblog.is_some() || options.line_buffer;
     let own = OWN_DESCRIPTORS + if keeps { MORE_DESCRIPTORS } else { 0 };
+    (each, own)
+}
+
+/// Whether there is room for a jobserver beside so many commands: its own descriptors, and a lane for each command.
+fn has_room_for_jobserver(options: &Run, jobs: u32) -> bool {
+    const OF_JOBSERVER: u64 = 8;
+    const OF_LANE: u64 = 2;
+    let (each, own) = descriptors(options);
+    signals::descriptors_max()
+        .is_none_or(|most| most >= own + OF_JOBSERVER + (each + OF_LANE) * u64::from(jobs))
+}
+
+/// Commands at once, as far as descriptors allow.
+fn jobs(options: &Run) -> u32 {
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    let mut jobs = options.jobs.on(cpus);
+    let (each, own) = descriptors(options);
     if let Some(room) = signals::descriptors_max().map(|most| most.saturating_sub(own) / each)
         && u64::from(jobs) > room
     {

@@ -9,7 +9,7 @@ use flyball_core::time::Timestamp;
 use flyball_executor::Executor;
 use flyball_policy::sched::Algorithm;
 use flyball_process::bounds::sharing;
-use flyball_process::{Slots, SpawnServer};
+use flyball_process::{Jobserver, JobserverOptions, Slots, SpawnServer};
 use flyball_sense::{Readings, Root, Sample, Sensors};
 use flyball_tasks::run::{Classes, Handlers, Parts, RunSettings, Runners};
 use flyball_tasks::{Embedded, EmbeddedOptions, SystemClocks, TaskQueue};
@@ -193,6 +193,13 @@ impl Processes {
         // Batches of this user then leave to these commands what their classes have a right to.
         if let Err(why) = slots.share(&sharing::user_folder(), cpus) {
             tracing::info!("batches on this machine do not make room for command tasks: {why}");
+        }
+        // So that a make, a cargo or a ninja among the commands starts no more jobs than there are CPUs without work. Where there can be none, commands run without.
+        let mut of_jobserver = JobserverOptions::default();
+        of_jobserver.slots_max = cpus;
+        match Jobserver::start(config.scheduler.max_concurrency, of_jobserver) {
+            Ok(jobserver) => slots.set_jobserver(Some(jobserver)),
+            Err(error) => tracing::warn!(%error, "commands have no jobserver"),
         }
         Ok(Processes {
             slots,

@@ -21,6 +21,9 @@ pub(super) struct Lane {
     /// Tokens that lie there, as of the last look.
     pub(super) ready: u32,
     changed: u64,
+    /// Of the command that has it, and what commands of that group may have at most.
+    group: usize,
+    most: u32,
     path: PathBuf,
     /// By which tokens go out, and in the style of fifos come back.
     out: File,
@@ -62,6 +65,8 @@ impl Lane {
             placed: 0,
             ready: 0,
             changed: 0,
+            group: 0,
+            most: u32::MAX,
             path,
             out,
             back,
@@ -88,6 +93,15 @@ impl Lane {
             placed: self.placed,
             ready: self.ready,
             changed: self.changed,
+            group: self.group,
+            most: self.most,
+        }
+    }
+
+    /// What commands of a group may have at most.
+    pub(super) fn bound(&mut self, group: usize, most: u32) {
+        if self.group == group {
+            self.most = most;
         }
     }
 
@@ -96,9 +110,10 @@ impl Lane {
         self.placed.saturating_sub(self.ready)
     }
 
-    /// A command gets it.
-    pub(super) fn begin(&mut self, now: u64) {
+    /// A command of a group gets it.
+    pub(super) fn begin(&mut self, group: usize, now: u64) {
         self.used = true;
+        self.group = group;
         self.changed = now;
     }
 

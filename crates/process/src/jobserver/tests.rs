@@ -38,7 +38,13 @@ fn tokens_follow_a_naive_model() {
     for seed in 0..200 {
         let mut rng = Rng::seeded(seed);
         let mut slots = rng.between(1, 6) as u32;
-        let mut lanes = vec![View::default(); 6];
+        let most = [rng.between(1, 8) as u32, rng.between(1, 8) as u32];
+        let idle = |lane: usize| View {
+            group: lane % 2,
+            most: most[lane % 2],
+            ..View::default()
+        };
+        let mut lanes: Vec<View> = (0..6).map(idle).collect();
         let mut clock = 0;
         for _ in 0..300 {
             let lane = rng.below(6) as usize;
@@ -48,7 +54,7 @@ fn tokens_follow_a_naive_model() {
             let before: u32 = lanes.iter().map(held).sum();
             match rng.below(5) {
                 0 if !lanes[lane].used => lanes[lane].used = true,
-                1 if lanes[lane].used => lanes[lane] = View::default(),
+                1 if lanes[lane].used => lanes[lane] = idle(lane),
                 2 if lanes[lane].ready > 0 => lanes[lane].ready -= 1,
                 3 if held(&lanes[lane]) > 0 => lanes[lane].ready += 1,
                 4 if rng.chance(0.1) => slots = rng.between(1, 6) as u32,
@@ -88,7 +94,22 @@ fn tokens_follow_a_naive_model() {
             let out: u32 = lanes.iter().map(held).sum();
             assert!(placed(&lanes) <= budget.max(out), "seed {seed}");
             assert!(out <= before.max(budget), "seed {seed}");
-            let bare = lanes.iter().any(|lane| lane.used && lane.ready == 0);
+            let of_group = |group: usize| {
+                let lanes = lanes.iter().filter(|lane| lane.group == group);
+                lanes.fold((0, 0), |(taken, out), lane| {
+                    (
+                        taken + lane.placed + u32::from(lane.used),
+                        out + held(lane) + u32::from(lane.used),
+                    )
+                })
+            };
+            for group in [0, 1] {
+                let (taken, out) = of_group(group);
+                assert!(taken <= most[group].max(out), "seed {seed}");
+            }
+            let bare = lanes
+                .iter()
+                .any(|lane| lane.used && lane.ready == 0 && of_group(lane.group).0 < lane.most);
             assert!(
                 placed(&lanes) >= budget || !bare,
                 "seed {seed}: a token is kept back"

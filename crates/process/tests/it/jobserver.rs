@@ -44,6 +44,7 @@ pub(crate) const TESTS: &[Test] = &[
         "jobserver::forged_tokens_are_nobodys",
         forged_tokens_are_nobodys,
     ),
+    ("jobserver::a_class_has_its_bound", a_class_has_its_bound),
     ("jobserver::cargo_shares", cargo_shares),
     (
         "jobserver::a_jobserver_of_its_own_is_kept",
@@ -382,6 +383,27 @@ fn forged_tokens_are_nobodys() {
     assert!(forger.wait_blocking().unwrap().success());
     let stats = shop.jobserver.stats();
     assert_eq!((stats.held, stats.ready), (0, 0));
+}
+
+/// TASK-22: a class's concurrency bounds the jobs inside its commands.
+fn a_class_has_its_bound() {
+    let site = Site::new("class");
+    let shop = Shop::new(6, Some(Style::Fifo));
+    let narrow = ClassSpec::new("narrow").with_concurrency(2);
+    let narrow = shop.slots.insert(narrow).unwrap();
+    let (mut jobs, says) = Watchline::new();
+    let again = says.try_clone().unwrap();
+    let one = holder(&site, 1, "printf + >&3", says);
+    let mut one = shop.slots.submit(narrow, one).unwrap();
+    jobs.pids(1);
+    // Its token is out, and none lies ready although three slots are free.
+    let mut other = shop.submit(holder(&site, 3, "printf +++ >&3", again));
+    jobs.pids(1);
+    let stats = shop.until("one more for the wide class", |stats| stats.ready == 0);
+    assert_eq!((stats.running, stats.held), (2, 4));
+    site.open(2);
+    assert!(one.wait_blocking().unwrap().success());
+    assert!(other.wait_blocking().unwrap().success());
 }
 
 /// TASK-22: cargo compiles as many crates at once as there are slots.
