@@ -117,6 +117,21 @@ fn halt_stops_early() {
     );
 }
 
+/// TASK-22: commands at once are told of a jobserver with as many slots; one alone is not.
+#[test]
+fn commands_share_a_jobserver() {
+    let show = "echo {} $MAKEFLAGS";
+    let several = run(["-j3", "-k", show, ":::", "a", "b"]);
+    for line in several.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!(words.len(), 3, "{line}");
+        assert_eq!(words[1], "-j3");
+        assert!(words[2].starts_with("--jobserver-auth="), "{line}");
+    }
+    assert_eq!(several.lines().len(), 2);
+    assert_eq!(run(["-j1", show, ":::", "a"]).text(), "a\n");
+}
+
 /// TASK-12: no more at once than asked, and as many: two that wait for each other.
 #[test]
 fn jobs_bound_what_runs_at_once() {
