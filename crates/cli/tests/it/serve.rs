@@ -455,3 +455,53 @@ fn a_stopped_reader_of_the_log_stops_nothing() {
     daemon.signal("TERM");
     assert_eq!(daemon.end().0, Some(0));
 }
+
+/// TASK-1, CFG-5: the daemon keeps its queue in the state folder, and none where that is switched off.
+#[test]
+fn the_queue_is_in_the_state_folder() {
+    let daemon = Daemon::start("queue");
+    assert!(daemon.folder.path("state/queue").is_dir());
+    assert_eq!(mode(&daemon.folder.path("state/queue")), 0o700);
+    let status: serde_json::Value =
+        serde_json::from_str(&daemon.tell(&["status", "--json"])).expect("JSON");
+    let parts = status["parts"].as_array().expect("parts");
+    let queue = parts.iter().find(|part| part["part"] == "task_queue");
+    assert_eq!(queue.expect("listed")["enabled"], true, "{status}");
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().0, Some(0));
+
+    let off = Daemon::start_with("no-queue", |command, _| {
+        command.env("FLYBALL_SCHEDULER_ENABLED", "false");
+    });
+    assert!(!off.folder.path("state/queue").exists());
+    off.signal("TERM");
+    assert_eq!(off.end().0, Some(0));
+}
+
+/// TASK-1: a store that cannot be opened ends the start, and says where it is.
+#[test]
+fn a_queue_that_cannot_be_opened_is_told() {
+    let folder = Folder::new("bad-queue");
+    fs::create_dir_all(folder.path("state")).unwrap();
+    fs::set_permissions(folder.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(folder.path("state/queue"), "no folder").unwrap();
+    let mut command = isolated(&folder);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--state-dir"]);
+    command.arg(folder.path("state"));
+    let ran = finish(&mut command);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.err.contains("state/queue"), "{}", ran.err);
+}
+
+/// TASK-9: asked to end, the daemon goes on answering for the configured time, not ready for new work; a second signal ends that at once.
+#[test]
+fn it_answers_while_others_look_elsewhere() {
+    let mut daemon = Daemon::start_with("drain-delay", |command, _| {
+        command.env("FLYBALL_SERVER_DRAIN_DELAY", "10m");
+    });
+    daemon.signal("TERM");
+    daemon.log_until("still answering");
+    daemon.tell(&["status"]);
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().0, Some(130));
+}

@@ -115,6 +115,9 @@ impl Engine {
     /// # Errors
     /// That there is no queue, or that it is closing or has stopped.
     pub async fn lease(&self, request: LeaseRequest) -> Result<LeasesView, Error> {
+        if self.shared.is_draining() {
+            return Err(flyball_tasks::Error::Closing.into());
+        }
         let leases = self.tasks()?.lease(request).await?;
         Ok(LeasesView {
             tasks: leases.into_iter().map(LeaseView::from).collect(),

@@ -86,6 +86,14 @@ struct Processes {
 }
 
 impl Open {
+    /// Why the store has stopped, as far as it can be asked at once.
+    pub(crate) fn stopped(&self) -> Option<String> {
+        match &self.store {
+            Store::Embedded(store) => store.stopped(),
+            Store::Given(_) => None,
+        }
+    }
+
     /// Copies the store; answers the length of the copy, bytes.
     pub(crate) fn backup(&self, to: &Path) -> Result<u64, Error> {
         match &self.store {

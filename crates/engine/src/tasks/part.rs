@@ -166,14 +166,13 @@ impl Part {
 
     /// How well the queue is; `None` while there is none.
     pub(crate) fn health(&self) -> Option<CpuHealth> {
-        let look = self.look()?;
-        Some(verdict::judge(&look, WallTime::now()))
+        Some(verdict::judge(&self.look()?, WallTime::now()))
     }
 
     /// What people are told of it in one line.
     pub(crate) fn flag(&self) -> PartFlag {
         let (enabled, detail) = match &**self.state.load() {
-            State::Open(open) => (true, open.detail(self.look().as_deref())),
+            State::Open(open) => (true, open.detail(self.look().as_ref())),
             State::Off => (false, "switched off by scheduler.enabled".to_owned()),
             State::Nowhere => (false, NOWHERE.to_owned()),
         };
@@ -184,9 +183,13 @@ impl Part {
         }
     }
 
-    /// How the queue was at the last look; `None` while there is none.
-    pub(crate) fn look(&self) -> Option<Arc<Look>> {
-        self.look.load_full()
+    /// How the queue was at the last look, and whether it has stopped since; `None` while there is none.
+    pub(crate) fn look(&self) -> Option<Look> {
+        let open = self.opened()?;
+        let look = self.look.load_full();
+        let mut look = look.map_or_else(Look::default, |look| (*look).clone());
+        look.stopped = open.stopped().or(look.stopped);
+        Some(look)
     }
 
     pub(crate) fn set_look(&self, look: Look) {

@@ -147,6 +147,12 @@ impl Embedded {
         })
     }
 
+    /// Why the store has stopped; `None` while it works. Asks nobody, so it never waits.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.shared.stopped()
+    }
+
     /// Writes a consistent copy of the store into a new file, while it is in use, and syncs it; answers its length in bytes. It blocks
     /// for as long as copying takes, so call it on a thread that may; the log grows meanwhile. One copy is taken at a time.
     ///
