@@ -441,6 +441,22 @@ impl Core {
                 let answer = self.switch(now, Command::Resume { scope: &scope });
                 self.settle(reply, answer);
             }
+            Message::SetBounds {
+                settings,
+                max_bytes,
+                reply,
+            } => {
+                self.queue.set_settings(settings);
+                self.settings = settings;
+                self.limits.max_bytes = max_bytes;
+                let set = self.rows.set_max_bytes(max_bytes);
+                self.settle(
+                    reply,
+                    set.map_err(|fault| Error::Stopped {
+                        why: fault.to_string(),
+                    }),
+                );
+            }
             Message::SetClasses { classes, reply } => {
                 self.queue.set_classes(&classes);
                 self.classes = classes;
@@ -1021,6 +1037,11 @@ impl Core {
 
     /// Gives granted tasks away, with their rows.
     fn hand_out(&mut self) {
+        if self.grants.is_empty() {
+            return;
+        }
+        self.rows.begin_reads();
+        let mut failed = None;
         for Grant { asker, granted } in std::mem::take(&mut self.grants) {
             let mut handed = Vec::with_capacity(granted.len());
             for granted in granted {
@@ -1031,11 +1052,19 @@ impl Core {
                         rows,
                         checkpoint,
                     }),
-                    Err(what) => {
+                    Err(Fault::Failed(why)) => failed = Some(why),
+                    Err(Fault::NoSpace(what) | Fault::Damaged { what, .. }) => {
                         self.shared
                             .return_lease(Return::Damaged(granted.id, granted.token, what));
                     }
                 }
+            }
+            if let Some(why) = &failed {
+                // The leases are void at the next start, which may read them.
+                let why = format!("cannot read: {why}");
+                self.stop(why.clone());
+                drop(asker.reply.send(Err(Error::Stopped { why })));
+                continue;
             }
             if let Err(Ok(handed)) = asker.reply.send(Ok(handed)) {
                 for one in handed {
@@ -1044,21 +1073,21 @@ impl Core {
                 }
             }
         }
+        self.rows.end_reads();
     }
 
     fn rows_of(
         &mut self,
         id: TaskId,
         first: bool,
-    ) -> Result<(Sealed, Option<bytes::Bytes>), String> {
+    ) -> Result<(Sealed, Option<bytes::Bytes>), Fault> {
         let rows = match self.cache.take(id) {
             Some(rows) => rows,
             None => {
-                let (head, body) = self
-                    .rows
-                    .given(id)
-                    .map_err(|fault| fault.to_string())?
-                    .ok_or_else(|| "its rows are not there".to_owned())?;
+                let (head, body) = self.rows.given(id)?.ok_or_else(|| Fault::Damaged {
+                    id: Some(id),
+                    what: "its rows are not there".to_owned(),
+                })?;
                 Sealed::of(&head, &body)
             }
         };

@@ -9,7 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use flyball_core::time::Timestamp;
-use flyball_policy::queue::{Granted, Head, TaskId, Token, When};
+use flyball_policy::queue::{Granted, Head, Settings, TaskId, Token, When};
 use tokio::sync::oneshot;
 
 /// Where an answer goes. Who asked may have gone.
@@ -111,6 +111,11 @@ pub(super) enum Message {
         scope: Scope,
         reply: Reply<bool>,
     },
+    SetBounds {
+        settings: Settings,
+        max_bytes: Option<u64>,
+        reply: Reply<()>,
+    },
     SetClasses {
         classes: Vec<ClassRule>,
         reply: Reply<()>,
@@ -142,7 +147,9 @@ impl Message {
             Message::Pause { reply, .. } | Message::Resume { reply, .. } => {
                 drop(reply.send(Err(error)));
             }
-            Message::SetClasses { reply, .. } | Message::Close { reply } => {
+            Message::SetBounds { reply, .. }
+            | Message::SetClasses { reply, .. }
+            | Message::Close { reply } => {
                 drop(reply.send(Err(error)));
             }
             Message::Why { reply, .. } => drop(reply.send(Err(error))),

@@ -40,8 +40,11 @@ pub use sqlite::Checked;
 
 use crate::clock::Clocks;
 use crate::error::Error;
+use crate::queue::Answer;
 use core::Core;
+use flyball_policy::queue::Settings;
 use lock::FolderLock;
+use message::Message;
 use options::Limits;
 use reads::Readers;
 use rows::{Fault, Rows};
@@ -151,6 +154,19 @@ impl Embedded {
     #[must_use]
     pub fn stopped(&self) -> Option<String> {
         self.shared.stopped()
+    }
+
+    /// Sets other bounds while it is open. What is kept beyond smaller ones is forgotten by and by; tasks that have not ended stay.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closing`] or [`Error::Stopped`].
+    pub fn set_bounds(&self, settings: Settings, max_bytes: Option<u64>) -> Answer<'_, ()> {
+        Box::pin(self.ask(move |reply| Message::SetBounds {
+            settings,
+            max_bytes,
+            reply,
+        }))
     }
 
     /// Writes a consistent copy of the store into a new file, while it is in use, and syncs it; answers its length in bytes. It blocks

@@ -32,7 +32,10 @@ const MESSAGE_BYTES: usize = 1_000;
 const BODY_BYTES: usize = 4 << 20;
 
 impl Embedded {
-    async fn ask<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, Error> {
+    pub(super) async fn ask<T>(
+        &self,
+        message: impl FnOnce(Reply<T>) -> Message,
+    ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         let message = message(reply);
         let bytes = message.bytes();

@@ -128,8 +128,17 @@ pub(crate) trait Rows: Reads {
     /// Reads what belongs to no task: key and sealed value.
     fn load_meta(&mut self, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Fault>;
 
+    /// Begins to read several rows as of one instant, which is cheaper than one by one; [`end_reads`](Self::end_reads) must follow.
+    fn begin_reads(&mut self);
+
+    /// Ends it.
+    fn end_reads(&mut self);
+
     /// Opens a reader.
     fn reader(&self) -> Result<Box<dyn Reads>, Fault>;
+
+    /// Sets the most that the file may grow to, if it is not larger already.
+    fn set_max_bytes(&mut self, most: Option<u64>) -> Result<(), Fault>;
 
     /// How many bytes are in use on disk: those that the store may write anew are not counted.
     fn used_bytes(&mut self) -> Result<u64, Fault>;

@@ -19,6 +19,10 @@ use std::time::Duration;
 /// Bytes of a page. Measured with tasks of 300 bytes: larger pages write more for each lease, smaller ones cost more to append to.
 const PAGE_BYTES: u64 = 4096;
 
+/// The most pages that SQLite allows, and the least with which a store can begin.
+const MAX_PAGES: u64 = 4_294_967_294;
+const MIN_PAGES: u64 = 64;
+
 /// The writer's cache of pages, KiB.
 const CACHE_KIB: i64 = 64 * 1024;
 
@@ -90,15 +94,6 @@ impl SqliteRows {
         set("journal_size_limit", &LOG_BYTES)?;
         set("cache_size", &(-CACHE_KIB))?;
         set("temp_store", &"MEMORY")?;
-        if let Some(bytes) = settings.max_bytes {
-            // The queue refuses long before; this holds even if it should err.
-            let pages = i64::try_from(bytes / PAGE_BYTES)
-                .unwrap_or(i64::MAX)
-                .max(64);
-            connection
-                .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
-                .map_err(|error| fault(&error))?;
-        }
         let log_pages = Arc::new(AtomicU32::new(0));
         let told = log_pages.clone();
         connection
@@ -110,14 +105,16 @@ impl SqliteRows {
         connection.set_prepared_statement_cache_capacity(32);
         schema::migrate(&mut connection)?;
         sync_folder(&settings.folder)?;
-        Ok(SqliteRows {
+        let mut rows = SqliteRows {
             own: SqliteReader { connection },
             path,
             syncs: true,
             log_pages,
             checkpoint_at: CHECKPOINT_PAGES,
             free_pages: 0,
-        })
+        };
+        rows.set_max_bytes(settings.max_bytes)?;
+        Ok(rows)
     }
 
     fn write(&self, writes: &Writes) -> Result<(), (Option<u64>, rusqlite::Error)> {
@@ -352,8 +349,28 @@ impl Rows for SqliteRows {
         Ok(())
     }
 
+    fn begin_reads(&mut self) {
+        // Without it each statement reads for itself, with the same result.
+        let _ = self.run("BEGIN");
+    }
+
+    fn end_reads(&mut self) {
+        let _ = self.run("COMMIT");
+    }
+
     fn reader(&self) -> Result<Box<dyn Reads>, Fault> {
         SqliteReader::open(&self.path).map(|reader| Box::new(reader) as Box<dyn Reads>)
+    }
+
+    fn set_max_bytes(&mut self, most: Option<u64>) -> Result<(), Fault> {
+        // The most that SQLite knows, unless it is told less. The queue refuses long before; this holds even if it should err.
+        let pages = most.map_or(MAX_PAGES, |bytes| {
+            (bytes / PAGE_BYTES).clamp(MIN_PAGES, MAX_PAGES)
+        });
+        self.own
+            .connection
+            .pragma_update_and_check(None, "max_page_count", pages as i64, |_| Ok(()))
+            .map_err(|error| fault(&error))
     }
 
     fn used_bytes(&mut self) -> Result<u64, Fault> {

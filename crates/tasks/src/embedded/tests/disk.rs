@@ -197,8 +197,16 @@ impl Rows for Disk {
         Ok(())
     }
 
+    fn begin_reads(&mut self) {}
+
+    fn end_reads(&mut self) {}
+
     fn reader(&self) -> Result<Box<dyn Reads>, Fault> {
         Ok(Box::new(self.clone()))
+    }
+
+    fn set_max_bytes(&mut self, _: Option<u64>) -> Result<(), Fault> {
+        Ok(())
     }
 
     fn used_bytes(&mut self) -> Result<u64, Fault> {

@@ -362,3 +362,23 @@ fn pages_are_bounded_by_bytes() {
     }
     assert_eq!(seen, 20);
 }
+
+/// TASK-6: bounds can be changed while the queue is open.
+#[test]
+fn bounds_can_be_changed() {
+    let fixture = InFolder::new(|_| {});
+    let queue = fixture.embedded();
+    put(&**queue, 5, 10).unwrap();
+    let mut settings = fixture.options.settings;
+    settings.max_tasks = 5;
+    block_on(queue.set_bounds(settings, Some(1 << 20))).unwrap();
+    let refused = put(&**queue, 1, 10);
+    assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+    settings.max_tasks = 1_000;
+    block_on(queue.set_bounds(settings, Some(1 << 20))).unwrap();
+    put(&**queue, 1, 10).unwrap();
+    let refused = put(&**queue, 10, 200_000);
+    assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+    block_on(queue.set_bounds(settings, None)).unwrap();
+    put(&**queue, 10, 200_000).unwrap();
+}
