@@ -40,6 +40,40 @@ const INTERRUPTED: u8 = 130;
 /// all was stopped by somebody, and goes with the spawn server.
 const LAST_WAIT_NS: u64 = 6_000_000_000;
 
+/// While commands end quicker than this, the loop looks at those of this time together: a wake-up for each costs as much as its work.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// So often it is seen whether they do.
+const PACE_WINDOW_NS: u64 = 10_000_000;
+
+/// How quickly commands end.
+struct Pace {
+    since: Timestamp,
+    ended: u32,
+    quick: bool,
+}
+
+impl Pace {
+    fn new(now: Timestamp) -> Pace {
+        Pace {
+            since: now,
+            ended: 0,
+            quick: false,
+        }
+    }
+
+    fn look(&mut self, now: Timestamp) {
+        let passed = now.saturating_nanos_since(self.since);
+        if passed >= PACE_WINDOW_NS {
+            let usual = flyball_core::time::nanos_of(LOOK_EVERY) * u64::from(self.ended);
+            *self = Pace {
+                quick: passed < usual,
+                ..Pace::new(now)
+            };
+        }
+    }
+}
+
 /// What the loop is told.
 pub(crate) enum Event {
     Input(Read),
@@ -128,6 +162,7 @@ pub(crate) struct Batch {
     next_start: Timestamp,
     /// Of the command taken last.
     number: u64,
+    pace: Pace,
     /// Commands taken from the inputs.
     taken: u64,
     exhausted: bool,
@@ -235,6 +270,7 @@ impl Batch {
             started: now,
             next_start: now,
             number: 0,
+            pace: Pace::new(now),
             taken: 0,
             exhausted: false,
             stop: Stop::No,
@@ -266,6 +302,10 @@ impl Batch {
             }
             self.bounds.tick(now);
             self.show(now);
+            self.pace.look(now);
+            if self.pace.quick && self.is_ahead() {
+                std::thread::park_timeout(LOOK_EVERY);
+            }
             let next_start =
                 (self.next_start > now && self.wants_more()).then_some(self.next_start);
             let next_retry = match self.retries.peek() {

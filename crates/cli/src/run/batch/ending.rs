@@ -64,6 +64,7 @@ impl Batch {
             ..
         } = running;
         child.detach();
+        self.pace.ended = self.pace.ended.saturating_add(1);
         if let Some(free) = &mut self.free_slots {
             free.push(Reverse(slot));
         }

@@ -27,11 +27,11 @@ const RETRIES_WAITING_MAX: usize = 10_000;
 const AGAIN_MAX: usize = 100;
 
 /// Commands that are handed over beyond those that run, so that a free slot is filled without asking the loop.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
 
 impl Batch {
-    /// Whether another command may be handed over.
-    pub(super) fn has_room(&self) -> bool {
+    /// Commands that may be handed over at once.
+    fn most(&self) -> usize {
         // Where each end decides about the next start, nothing is handed over ahead of its slot.
         let options = &self.plan.options;
         let careful = options.halt != Halt::Never
@@ -39,12 +39,24 @@ impl Batch {
             || self.free_slots.is_some()
             || self.bounds.careful();
         let jobs = self.bounds.slots() as usize;
-        let most = if careful {
+        if careful {
             jobs
         } else {
             jobs + jobs.max(AHEAD)
-        };
-        self.stop == Stop::No && self.running.len() < most && self.printer.waiting() < WAITING_MAX
+        }
+    }
+
+    /// Whether slots find enough commands without this loop for a moment.
+    pub(super) fn is_ahead(&self) -> bool {
+        let most = self.most();
+        self.running.len() == most && most >= self.bounds.slots() as usize + AHEAD
+    }
+
+    /// Whether another command may be handed over.
+    pub(super) fn has_room(&self) -> bool {
+        self.stop == Stop::No
+            && self.running.len() < self.most()
+            && self.printer.waiting() < WAITING_MAX
     }
 
     pub(super) fn wants_more(&self) -> bool {
