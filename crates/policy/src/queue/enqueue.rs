@@ -90,7 +90,8 @@ impl Queue {
         }
         let tasks = known.tasks.iter().map(|&(id, ended)| Taken {
             id,
-            state: self.state(id).or(ended).unwrap_or(State::Completed),
+            // It has no row any more that can be read.
+            state: self.state(id).or(ended).unwrap_or(State::Dead),
             created_at: known.at,
             existing: true,
         });

@@ -308,17 +308,21 @@ impl Queue {
                 }
             }
         }
-        self.drop_requests(effects);
+        self.drop_requests(now, effects);
         self.tell(now, effects);
         effects.ready = true;
     }
 
-    /// Forgets requests of which no task is there.
-    fn drop_requests(&mut self, effects: &mut Effects) {
+    /// Forgets old requests of which no task is there, as their rows were damaged: who repeats one is still answered for as long as a dead letter
+    /// is kept.
+    fn drop_requests(&mut self, now: Now, effects: &mut Effects) {
+        let keep = self.settings.retention_dead;
         let gone: Vec<u32> = self
             .requests
             .iter()
-            .filter(|(_, _, request)| request.left == 0)
+            .filter(|(_, _, request)| {
+                request.left == 0 && request.remembered.at.saturating_add(keep) <= now.wall
+            })
             .map(|(number, _, _)| number)
             .collect();
         for number in gone {
