@@ -199,12 +199,12 @@ impl Live {
 
     /// Its task has been reported, but its work goes on: nobody can end it.
     pub(crate) fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Relaxed);
         self.set_phase(Phase::Ending);
+        self.abandoned.store(true, Ordering::Release);
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::Relaxed)
+        self.abandoned.load(Ordering::Acquire)
     }
 
     /// Takes what the next sign of life carries, and who is to be told that it was taken.

@@ -176,14 +176,16 @@ pub(crate) async fn drive(hub: Arc<Hub>, drive: Drive) -> Verdict {
     live.set_phase(Phase::Reporting);
     let stuck = ended.is_none();
     let ended = judge(&live, ended);
-    report(&hub, &live, &ended, lease).await;
     if stuck {
-        live.abandon();
-        hub.poke.notify_one();
         hub.happened(Happened::Stuck {
             id: live.id,
             kind: live.kind.clone(),
         });
+    }
+    report(&hub, &live, &ended, lease).await;
+    if stuck {
+        live.abandon();
+        hub.poke.notify_one();
         body.await;
     }
     ended.verdict
