@@ -35,6 +35,11 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The most tasks of one answer: the queue's bound.
 const LEASES_MAX: u32 = 1_000;
+/// Outputs of forgotten tasks are looked for this often, so many at once: ten thousand take a quarter of an hour, at no cost to speak of.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+const SWEPT_AT_ONCE: usize = 100;
+/// The most tasks that are remembered for having been in the news: more than can be given out between two looks.
+const TOLD_MAX: usize = 1_000;
 /// Events looked at in one go.
 const EVENTS_MAX: usize = 1_000;
 
@@ -92,6 +97,8 @@ pub(crate) async fn dispatch(hub: Arc<Hub>, ways: Arc<Ways>, mut stop: watch::Re
     let mut seen = *news.borrow_and_update();
     let mut registered = hub.handlers.watch();
     let (mut general, mut higher) = (Asked::default(), Asked::default());
+    // Ends with the runtime.
+    tokio::spawn(sweep(Arc::clone(&hub), Arc::clone(&ways)));
     loop {
         let now = OsClock.now();
         if *stop.borrow() {
@@ -342,6 +349,10 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
         return Some(back(None, None));
     };
     let live = Live::new(&lease, grant);
+    // Cancelled between the queue's giving it and our hearing of that.
+    if state.told.contains(&live.id) {
+        live.look();
+    }
     state.running.insert(live.token, Arc::clone(&live));
     state
         .figures
@@ -411,7 +422,7 @@ fn look(hub: &Hub, mut seen: u64) -> u64 {
         let Some(last) = changes.events.last() else {
             return seen;
         };
-        let state = hub.state();
+        let mut state = hub.state();
         // That it was leased, and that it was paused or goes on, is our own doing.
         let told = changes.events.iter().filter(|event| {
             event
@@ -423,6 +434,12 @@ fn look(hub: &Hub, mut seen: u64) -> u64 {
             if changes.missed > 0 || told.contains(&live.id) {
                 live.look();
             }
+        }
+        for id in told {
+            if state.told.len() == TOLD_MAX {
+                state.told.pop_front();
+            }
+            state.told.push_back(id);
         }
         let full = changes.events.len() >= EVENTS_MAX;
         seen = last.number;
@@ -442,6 +459,21 @@ fn own(from: State, to: State) -> bool {
         (from, to),
         (State::Running, State::Paused) | (State::Paused, State::Running)
     )
+}
+
+/// Forgets the outputs of tasks that the queue has forgotten: a few at a time, round and round.
+async fn sweep(hub: Arc<Hub>, ways: Arc<Ways>) {
+    let mut last = TaskId(0);
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let ids = ways.outputs_after(last, SWEPT_AT_ONCE);
+        last = ids.last().copied().unwrap_or(TaskId(0));
+        for id in ids {
+            if let Err(Error::UnknownTask { .. }) = hub.queue.task(id).await {
+                ways.forget_output(id);
+            }
+        }
+    }
 }
 
 /// Begins the checks that are due.

@@ -14,8 +14,8 @@ use crate::run::settings::RunSettings;
 use flyball_core::time::{Clock, OsClock, Timestamp};
 use flyball_executor::Class;
 use flyball_policy::limit::Verdict;
-use flyball_policy::queue::{Outcome, Reason, Token};
-use std::collections::BTreeMap;
+use flyball_policy::queue::{Outcome, Reason, TaskId, Token};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) breakers: Breakers,
     pub(crate) figures: Figures,
+    /// Tasks of which the queue had news while they were out, the newest: one that is only now heard to be ours may be among them.
+    pub(crate) told: VecDeque<TaskId>,
     /// When those that still run are told to end.
     pub(crate) drain: Option<Timestamp>,
 }
@@ -73,6 +75,7 @@ impl Hub {
                 ledger,
                 breakers,
                 figures: Figures::default(),
+                told: VecDeque::new(),
                 drain: None,
             }),
             poke: Notify::new(),

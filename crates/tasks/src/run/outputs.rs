@@ -257,6 +257,11 @@ impl Outputs {
         gone.len()
     }
 
+    /// Removes the outputs of a task that does not run.
+    pub fn remove(&self, id: TaskId) {
+        self.forget(&mut self.lock(), id);
+    }
+
     /// Bytes kept of tasks that do not run.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -7,6 +7,7 @@ use crate::run::hub::Hub;
 use crate::run::settings::HealthCheck;
 use crate::task::{CommandSpec, HttpSpec};
 use flyball_executor::Class;
+use flyball_policy::queue::TaskId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +93,23 @@ impl Ways {
             return http.call(Arc::clone(live), call);
         }
         Box::pin(async { Ended::returned(None) })
+    }
+
+    /// Tasks after this one with outputs, the first few.
+    pub(crate) fn outputs_after(&self, after: TaskId, most: usize) -> Vec<TaskId> {
+        #[cfg(feature = "command")]
+        if let Some(commands) = &self.commands {
+            let ids = commands.outputs().tasks().into_iter();
+            return ids.filter(|id| *id > after).take(most).collect();
+        }
+        Vec::new()
+    }
+
+    pub(crate) fn forget_output(&self, id: TaskId) {
+        #[cfg(feature = "command")]
+        if let Some(commands) = &self.commands {
+            commands.outputs().remove(id);
+        }
     }
 
     /// Asks a dependency whether it is well.

@@ -7,13 +7,13 @@ use flyball_tasks::{
     Event, Kinds, Lease, LeaseRequest, NewTask, Outcome, Page, Query, Reason, Run, Scope,
     Selection, State, Stats, Task, TaskId, TaskQueue, Token, Usage, Waiting,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// Longer than anything may take on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Entry {
     pub(crate) task: NewTask,
@@ -31,6 +31,8 @@ pub(crate) struct Entry {
 #[derive(Default)]
 pub(crate) struct Inner {
     pub(crate) tasks: BTreeMap<u64, Entry>,
+    /// By state, so that ten thousand tasks are no trouble.
+    by_state: BTreeMap<State, BTreeSet<u64>>,
     events: Vec<Event>,
     tokens: u64,
     /// What the next operations that end something answer.
@@ -42,6 +44,8 @@ impl Inner {
     fn turn(&mut self, id: u64, to: State) {
         let entry = self.tasks.get_mut(&id).unwrap();
         let from = std::mem::replace(&mut entry.state, to);
+        self.by_state.entry(from).or_default().remove(&id);
+        self.by_state.entry(to).or_default().insert(id);
         entry.went.push(to);
         let event = Event {
             number: self.events.len() as u64 + 1,
@@ -69,10 +73,7 @@ impl Inner {
     }
 
     pub(crate) fn count(&self, state: State) -> usize {
-        self.tasks
-            .values()
-            .filter(|entry| entry.state == state)
-            .count()
+        self.by_state.get(&state).map_or(0, BTreeSet::len)
     }
 }
 
@@ -130,6 +131,8 @@ impl Fake {
                 went: Vec::new(),
             };
             inner.tasks.insert(id, entry);
+            let pending = inner.by_state.entry(State::Pending).or_default();
+            pending.insert(id);
             TaskId(id)
         })
     }
@@ -235,23 +238,14 @@ impl Fake {
         };
         self.change(|inner| {
             inner.leases_seen += 1;
-            let mut ids: Vec<u64> = inner
-                .tasks
-                .iter()
-                .filter(|(_, entry)| fits(entry))
-                .map(|(id, _)| *id)
-                .collect();
+            let pending = inner.by_state.get(&State::Pending).into_iter().flatten();
+            let fitting = pending.filter(|id| fits(&inner.tasks[id])).copied();
             // One at a time where somebody needs something, as what is free is not counted down here.
-            let max = if inner
-                .tasks
-                .values()
-                .any(|entry| !entry.task.head.needs.resources.is_empty())
-            {
-                1
-            } else {
-                request.max as usize
+            let max = match request.room.as_ref() {
+                Some(room) if !room.resources.is_empty() => 1,
+                _ => request.max as usize,
             };
-            ids.truncate(max);
+            let ids: Vec<u64> = fitting.take(max).collect();
             let mut leases = Vec::new();
             for id in ids {
                 inner.tokens += 1;

@@ -340,21 +340,22 @@ fn checkpoints_reach_the_next_attempt() {
 /// TASK-4: who lost a lease ends its run and reports nothing.
 fn a_lost_lease_ends_the_run_in_silence() {
     let stage = Stage::new(quiet());
-    let (ended, was_ended) = mpsc::channel();
+    let (says, said) = mpsc::channel();
     stage
         .handlers
         .register_blocking("long", move |context, (): ()| {
+            let _ = says.send("began");
             while !context.is_cancelled() {
                 std::thread::yield_now();
             }
-            let _ = ended.send(());
+            let _ = says.send("ended");
             Ok(())
         })
         .unwrap();
     let id = stage.queue.add(handled("long", "null"));
-    stage.queue.wait_state(id, State::Running);
+    assert_eq!(said.recv(), Ok("began"));
     stage.queue.expire(id);
-    was_ended.recv().unwrap();
+    assert_eq!(said.recv(), Ok("ended"));
     stage.wait_idle();
     assert!(stage.queue.inner().tasks[&id.0].ends.is_empty());
     assert_eq!(stage.runners.counts()["long"].lost, 1);

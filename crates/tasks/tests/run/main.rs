@@ -7,6 +7,7 @@
 mod breakers;
 mod commands;
 mod drain;
+mod durable;
 mod fake;
 mod handlers;
 mod helper;
@@ -26,6 +27,7 @@ fn main() {
     let tests: Vec<Test> = [
         handlers::TESTS,
         drain::TESTS,
+        durable::TESTS,
         breakers::TESTS,
         commands::TESTS,
         preempt::TESTS,

@@ -7,7 +7,8 @@ use flyball_policy::sched::Algorithm;
 use flyball_process::{Options, Slots, SpawnServer};
 use flyball_tasks::run::{Handlers, Parts, RunSettings, Runners};
 use flyball_tasks::{
-    CommandSpec, Head, HttpSpec, Needs, NewTask, OnParentFailure, RetryPolicy, Run, Via,
+    CommandSpec, Embedded, EmbeddedOptions, Head, HttpSpec, Needs, NewTask, OnParentFailure,
+    RetryPolicy, Run, SystemClocks, Via,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,6 +88,24 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The embedded queue of a folder, and runners over it with these handlers, nothing else.
+pub(crate) fn embedded(
+    folder: &std::path::Path,
+    handlers: &Arc<Handlers>,
+) -> (Runners, Arc<Embedded>, Arc<Executor>) {
+    let options = EmbeddedOptions::new(folder.join("store"));
+    let queue = Arc::new(Embedded::open(options, Arc::new(SystemClocks)).unwrap());
+    let executor = executor();
+    let classes = Arc::clone(&executor);
+    let mut parts = Parts::new(
+        Arc::new(move |name| classes.class(name).ok()),
+        Arc::clone(handlers),
+    );
+    parts.settings = quiet();
+    let its = Arc::clone(&queue);
+    (Runners::start(its, parts).unwrap(), queue, executor)
 }
 
 pub(crate) fn executor() -> Arc<Executor> {
