@@ -1,5 +1,6 @@
 //! Tests of the machine.
 
+mod model;
 mod sim;
 mod units;
 
