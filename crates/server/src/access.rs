@@ -155,6 +155,31 @@ impl Access {
         }
     }
 
+    /// Who asks for a change in a request without `Origin` and `Sec-Fetch-Site`, with these fields given once; none if that is not for sure somebody
+    /// who may.
+    pub(crate) fn admits(
+        &self,
+        peer: Peer,
+        host: &[u8],
+        authorization: Option<&[u8]>,
+    ) -> Option<Caller> {
+        let host = std::str::from_utf8(host).ok()?;
+        match peer {
+            Peer::Local { uid } => host
+                .bytes()
+                .all(|b| b.is_ascii_graphic())
+                .then_some(Caller::Local { uid }),
+            Peer::Tcp(address) => {
+                let known = |known: &String| known.eq_ignore_ascii_case(host);
+                let (scheme, token) = authorization?.split_at_checked(7)?;
+                let admitted = self.hosts.iter().any(known)
+                    && scheme.eq_ignore_ascii_case(b"bearer ")
+                    && self.token.matches(token.trim_ascii());
+                admitted.then_some(Caller::Admin(address))
+            }
+        }
+    }
+
     fn host<'a>(&self, peer: Peer, headers: &'a HeaderMap) -> Result<&'a str, Problem> {
         let host = single(headers, header::HOST)
             .map_err(|()| Problem::bad_request("Host is given more than once"))?

@@ -111,7 +111,9 @@ pub(crate) fn takers_of_queries(description: &mut OpenApi) -> HashSet<(Method, S
 /// Adds the answers that the server itself may give.
 pub(crate) fn complete(description: &mut OpenApi) {
     for (path, item) in &mut description.paths.paths {
-        let queue = path.starts_with("/v1/tasks") || path == "/v1/cpu/scheduler/task";
+        let queue = ["/v1/tasks", "/v1/cpu/scheduler/task", "/v1/limits/breakers"]
+            .iter()
+            .any(|start| path.starts_with(start));
         for (method, operation) in operations(item) {
             let changes = access::is_change(&method, path);
             for (status, answer) in &mut operation.responses.responses {

@@ -3,6 +3,7 @@
 use crate::access::Access;
 use crate::http::accept::{self, Shared};
 use crate::http::connections::Connections;
+use crate::http::express::Lane;
 use crate::http::gate::Gates;
 use crate::http::{body, head, wire};
 use crate::listen::{Listening, Socket};
@@ -87,9 +88,12 @@ impl Server {
         ));
         // Streams last, so they leave connections to those who only ask something.
         let streams = limits.event_streams.min((most / 2).max(1));
-        let app = App::new(engine, watched.clone(), limits, streams);
+        let state_dir = options.state_dir.clone();
+        let app = App::new(engine, watched.clone(), limits, streams, state_dir);
         let relay = app.relay.clone();
+        let lane = Lane::new(app.clone(), access.clone(), limits.body_bytes);
         let shared = Shared {
+            lane: Arc::new(lane),
             connections: Connections::new(most),
             gates: Gates {
                 router: routes::router(app, access.clone()),

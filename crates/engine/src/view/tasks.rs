@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `submit` | what a client submits, checked and made into tasks of the queue |
+//! | `breaker` | breakers of dependencies |
 //! | `command` | commands and calls of URLs in it; bytes that are no text |
 //! | `work` | leases, signs of life and ends, as outside workers send them |
 //! | `select` | filters and selections |
@@ -18,6 +19,7 @@
 //! Invariants: whatever is wrong with a body is said all at once, with pointers; nothing unchecked reaches the queue; every text that people
 //! choose is bounded and holds no control characters, so that it is inert in log, page and terminal.
 
+mod breaker;
 mod command;
 mod mask;
 mod select;
@@ -28,15 +30,16 @@ mod task;
 mod why;
 mod work;
 
+pub use breaker::{BreakerBody, BreakerConfigBody, BreakerConfigView, BreakerView, ForceName};
 pub use command::{CommandBody, EnvBody, HttpBody, OsText};
 pub use select::{
     FilterBody, PauseBody, PauseView, PausesView, SelectionBody, parse_id, parse_label, parse_state,
 };
 pub use stats::{ByState, TaskStatsView};
 pub use submit::{
-    AfterBody, ConflictName, CronBody, CronFields, Defaults, MissedName, NewTaskBody,
-    OnParentFailureName, Outcome, OverlapName, RetryBody, Submission, SubmitBody, TaskBatchBody,
-    UniqueBody,
+    AfterBody, AfterGroupBody, ConflictName, CronBody, CronFields, Defaults, MissedName,
+    NewTaskBody, OnParentFailureName, Outcome, OverlapName, RetryBody, Submission, SubmitBody,
+    TaskBatchBody, UniqueBody,
 };
 pub use task::{
     AcceptedView, AttemptUsage, CronView, ParentView, RetryView, TaskState, TaskView, UniqueView,

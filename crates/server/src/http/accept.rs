@@ -5,6 +5,7 @@
 //! listener until somebody left; the next ones wait in the system's queue.
 
 use super::connections::{Connections, Entry};
+use super::express::Lane;
 use super::gate::{Gate, Gates};
 use super::head;
 use super::wire::{Waits, Wire};
@@ -30,6 +31,7 @@ const BUFFER: usize = 64 * 1024;
 pub(crate) struct Shared {
     pub(crate) connections: Arc<Connections>,
     pub(crate) gates: Gates,
+    pub(crate) lane: Arc<Lane>,
     pub(crate) head: head::Bounds,
     pub(crate) waits: Waits,
     pub(crate) stage: watch::Receiver<Stage>,
@@ -122,7 +124,8 @@ where
         link: link.clone(),
         peer,
     };
-    let wire = Wire::new(stream, link.clone(), shared.head, shared.waits);
+    let lane = (shared.lane, peer);
+    let wire = Wire::new(stream, link.clone(), shared.head, shared.waits, lane);
     // Above what the wire lets through, so that refusals are the wire's.
     let connection = http1::Builder::new()
         .max_buf_size(BUFFER + shared.head.bytes)

@@ -111,6 +111,27 @@ impl Link {
         });
     }
 
+    /// Begins a request that is answered without the library, if the library has nothing to do; true if so.
+    pub(crate) fn begin(&self) -> bool {
+        let begun = self.change(|state| {
+            let idle = state.open == 0 && !state.closing;
+            if idle {
+                state.open = 1;
+                state.requests += 1;
+                state.partial = false;
+            }
+            idle
+        });
+        begun.unwrap_or(false)
+    }
+
+    /// Whether the library has nothing to do.
+    pub(crate) fn is_free(&self) -> bool {
+        let table = self.connections.table();
+        let row = table.rows.get(&self.number);
+        row.is_some_and(|row| row.state.open == 0 && !row.state.closing)
+    }
+
     /// The verdict on the next request that the library presents; `None` if it presents one that was never judged.
     pub(crate) fn verdict(&self) -> Option<Option<Refusal>> {
         self.change(|state| state.verdicts.pop_front()).flatten()

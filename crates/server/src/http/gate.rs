@@ -106,10 +106,26 @@ impl Gates {
     }
 }
 
+/// Whether a call is the daily traffic of the queue of tasks, which keeps a record of each task itself: who looks after a daemon does not want a line
+/// of the log for each.
+fn is_traffic(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix("/v1/tasks") else {
+        return path == "/v1/cpu/scheduler/task";
+    };
+    let call = rest.rsplit('/').next().unwrap_or_default();
+    matches!(
+        call,
+        "" | "lease" | "finish" | "heartbeat" | "complete" | "fail" | "release"
+    )
+}
+
 fn log_change(caller: Caller, method: &Method, path: &str, response: &Response) {
     let status = response.status();
+    let traffic = is_traffic(path);
     let path = problem::echo(path);
-    if status.is_success() {
+    if traffic {
+        tracing::debug!(by = %caller, %method, %path, status = status.as_u16(), "asked of the queue");
+    } else if status.is_success() {
         tracing::info!(by = %caller, %method, %path, status = status.as_u16(), "changed");
     } else {
         let detail = response
@@ -123,11 +139,15 @@ fn log_change(caller: Caller, method: &Method, path: &str, response: &Response) 
 
 /// The answer of a handler that panicked.
 fn failed() -> Response {
+    failure().into_response()
+}
+
+/// What somebody is told whose handler panicked.
+pub(super) fn failure() -> Problem {
     Problem::new(
         StatusCode::INTERNAL_SERVER_ERROR,
         "the server failed at this request; its log says more",
     )
-    .into_response()
 }
 
 /// Tells the library to close the connection after this answer.
@@ -138,34 +158,34 @@ fn closing(mut response: Response) -> Response {
     response
 }
 
-/// Field values that keep a browser from doing more with an answer than showing it.
-fn dress(mut response: Response) -> Response {
+/// Field values of all answers, that keep a browser from doing more with one than showing it.
+pub(super) const FIXED: [(&str, &str); 4] = [
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+];
+/// The same, for answers that have none of their own.
+pub(super) const DEFAULTS: [(&str, &str); 2] = [
+    ("cache-control", "no-store"),
+    (
+        "content-security-policy",
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+];
+
+/// Gives an answer the fields of all.
+pub(super) fn dress(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    let fixed = [
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (
-            HeaderName::from_static("cross-origin-resource-policy"),
-            "same-origin",
-        ),
-        (
-            HeaderName::from_static("cross-origin-opener-policy"),
-            "same-origin",
-        ),
-    ];
-    for (name, value) in fixed {
-        headers.insert(name, HeaderValue::from_static(value));
+    for (name, value) in FIXED {
+        headers.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
     }
-    let defaults = [
-        (header::CACHE_CONTROL, "no-store"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        ),
-    ];
-    for (name, value) in defaults {
+    for (name, value) in DEFAULTS {
         headers
-            .entry(name)
+            .entry(HeaderName::from_static(name))
             .or_insert(HeaderValue::from_static(value));
     }
     if response.status() == StatusCode::UNAUTHORIZED {
@@ -178,9 +198,9 @@ fn dress(mut response: Response) -> Response {
 }
 
 /// A handler's future whose panic becomes `None`.
-struct Guarded<F>(Pin<Box<F>>);
+pub(super) struct Guarded<F: ?Sized>(pub(super) Pin<Box<F>>);
 
-impl<F: Future> Future for Guarded<F> {
+impl<F: Future + ?Sized> Future for Guarded<F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -155,7 +155,7 @@ pub(crate) fn judge(head: &[u8], bounds: &Bounds) -> Result<Framing, Refusal> {
 }
 
 /// Digits only: no sign, no list, no white space inside (RFC 9110 §8.6).
-fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     let refused = || bad("Content-Length must be one decimal number");
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(refused());

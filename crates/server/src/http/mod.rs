@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! socket ─► wire (head judged, framed, timed) ─► hyper ─► gate (Host, Origin, who) ─► routes
+//!             ├── express (the calls of the task queue that come most, answered from here)
 //!             └── link ── connections (a bounded table: who goes when a new one comes)
 //! ```
 //!
@@ -12,6 +13,7 @@ pub(crate) mod accept;
 pub(crate) mod body;
 pub(crate) mod chunks;
 pub(crate) mod connections;
+pub(crate) mod express;
 pub(crate) mod gate;
 pub(crate) mod head;
 pub(crate) mod json;

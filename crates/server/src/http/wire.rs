@@ -8,6 +8,7 @@
 //! - The library never sees a byte of a head that was refused.
 //! - Every wait for the peer is timed: for a head since its first byte (since the connection, for the first), between requests,
 //!   and for a peer that does not read. (Bodies: [`super::body`].)
+//! - While a request is answered without the library (`express`), the library has nothing to read and nothing left to write.
 //! - Memory: a head's bound and one read more.
 //!
 //! Timers of the HTTP library are not used: its header timeout starts with the end of the last request, so it cannot tell an idle
@@ -15,10 +16,13 @@
 
 use super::chunks::Chunks;
 use super::connections::Link;
+use super::express::{Lane, Pending};
 use super::head::{self, Bounds, Framing, Refusal};
+use crate::access::Peer;
 use axum::http::StatusCode;
 use hyper::rt::ReadBufCursor;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -44,7 +48,13 @@ pub(crate) struct Waits {
     pub(crate) write: Duration,
 }
 
-#[derive(Debug)]
+/// A request that is answered from here.
+enum Express {
+    Asked(Pending),
+    /// The answer, and how much of it was written.
+    Answered(Vec<u8>, usize),
+}
+
 enum Reading {
     /// Before or in a head, searched up to here.
     Head {
@@ -53,6 +63,8 @@ enum Reading {
     /// In a body of so many more bytes.
     Length(u64),
     Chunked(Chunks),
+    /// A request is answered from here, without the library.
+    Express(Express),
     /// A head was refused: nothing more is read until the end.
     Refused,
     /// The peer will send nothing more.
@@ -80,10 +92,19 @@ pub(crate) struct Wire<S> {
     armed: Armed,
     write_timer: Option<Pin<Box<Sleep>>>,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
+    lane: (Arc<Lane>, Peer),
+    /// What the library wrote has not all gone to the socket.
+    unflushed: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(crate) fn new(stream: S, link: Arc<Link>, bounds: Bounds, waits: Waits) -> Self {
+    pub(crate) fn new(
+        stream: S,
+        link: Arc<Link>,
+        bounds: Bounds,
+        waits: Waits,
+        lane: (Arc<Lane>, Peer),
+    ) -> Self {
         Wire {
             stream,
             link,
@@ -96,13 +117,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             armed: Armed::Not,
             write_timer: None,
             linger: None,
+            lane,
+            unflushed: false,
         }
     }
 
     /// Reads once; returns how many bytes came, zero at the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut space = [0; READ];
-        let mut read = ReadBuf::new(&mut space);
+        let mut space = [MaybeUninit::uninit(); READ];
+        let mut read = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
         self.bytes.extend_from_slice(read.filled());
         Poll::Ready(Ok(read.filled().len()))
@@ -121,6 +144,62 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.cleared = self.bytes.len();
         self.reading = Reading::Refused;
         self.link.head(Some(refusal), false);
+    }
+
+    /// Takes the request that is there onto the short way, if it may go there.
+    fn take_express(&mut self) -> bool {
+        if self.unflushed || !self.link.is_free() {
+            return false;
+        }
+        let (lane, peer) = &self.lane;
+        let Some(taken) = lane.take(&self.bytes, &self.bounds, *peer) else {
+            return false;
+        };
+        if !self.link.begin() {
+            return false;
+        }
+        self.bytes.drain(..taken.bytes);
+        self.reading = Reading::Express(Express::Asked(taken.answer));
+        true
+    }
+
+    /// Goes on with the request on the short way until it is answered; an error where the peer went away or does not read.
+    fn poll_express(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Reading::Express(express) = &mut self.reading else {
+                return Poll::Ready(Ok(()));
+            };
+            match express {
+                Express::Asked(answer) => {
+                    if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                        *express = Express::Answered(answer, 0);
+                        continue;
+                    }
+                    // Who went away waits for nothing. What has come meanwhile is kept, up to a bound.
+                    if self.bytes.len() >= self.bounds.bytes {
+                        return Poll::Pending;
+                    }
+                    if ready!(self.poll_fill(cx))? == 0 {
+                        self.link.answered();
+                        self.reading = Reading::Ended;
+                    }
+                }
+                Express::Answered(answer, sent) => {
+                    let written = Pin::new(&mut self.stream).poll_write(cx, &answer[*sent..]);
+                    if let Poll::Ready(Ok(count)) = &written {
+                        *sent += count;
+                    }
+                    let all = *sent == answer.len();
+                    if ready!(self.poll_written(cx, written))? == 0 && !all {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    if all {
+                        self.link.answered();
+                        self.reading = Reading::Head { searched: 0 };
+                    }
+                }
+            }
+        }
     }
 
     /// Looks whether what is there makes a head; true if bytes were cleared.
@@ -205,6 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             match self.reading {
                 Reading::Refused => return Poll::Pending,
+                Reading::Express(_) => ready!(self.poll_express(cx))?,
                 Reading::Ended => return Poll::Ready(Ok(())),
                 Reading::Length(_) | Reading::Chunked(_) => {
                     if !self.bytes.is_empty() {
@@ -214,7 +294,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     }
                 }
                 Reading::Head { searched } => {
-                    if self.bytes.len() > searched && self.judge(searched) {
+                    if self.bytes.len() > searched
+                        && (searched == 0 && self.take_express() || self.judge(searched))
+                    {
                         self.armed = Armed::Not;
                         continue;
                     }
@@ -288,6 +370,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.unflushed = true;
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.poll_written(cx, written)
     }
@@ -302,6 +385,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.unflushed = true;
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.poll_written(cx, written)
     }
@@ -309,11 +393,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        // The library flushes after it has written all that it has.
+        this.unflushed &= !flushed.is_ready();
         this.poll_written(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // The library does not know of a request on the short way; it is answered first.
+        ready!(this.poll_express(cx))?;
         if this.linger.is_none() {
             let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
             ready!(this.poll_written(cx, shut))?;

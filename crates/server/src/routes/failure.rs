@@ -7,6 +7,7 @@ use flyball_engine::config::{Errors, Problem as Wrong};
 use flyball_engine::view::tasks::Faults;
 use flyball_executor::Error as ExecutorError;
 use flyball_tasks::Error as TaskError;
+use flyball_tasks::run::DependencyError;
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
@@ -32,6 +33,8 @@ impl From<Error> for Problem {
                 Problem::new(StatusCode::FORBIDDEN, why.clone()).at(pointer, why)
             }
             Error::Tasks(error) => tasks(error, text),
+            Error::Dependency(DependencyError::Unknown { .. }) => Problem::not_found(text),
+            Error::Dependency(_) => Problem::invalid(text),
             _ => failed(&text),
         }
     }

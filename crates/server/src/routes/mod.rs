@@ -15,19 +15,24 @@ use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use bytes::Bytes;
 use flyball_engine::Engine;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{Semaphore, watch};
 use utoipa_axum::router::OpenApiRouter;
 
 mod absent;
+mod backup;
+mod breakers;
 mod classes;
 mod config;
 mod control;
 mod cpu;
 mod docs;
 mod events;
+pub(crate) mod express;
 mod failure;
 mod meta;
+mod outputs;
 mod page;
 mod tasks;
 mod workers;
@@ -38,6 +43,10 @@ pub(crate) struct App {
     pub(crate) stage: watch::Receiver<Stage>,
     /// Wakes those who wait for the queue.
     pub(crate) relay: Arc<Relay>,
+    /// Copies of the queue that may still be taken: one.
+    pub(crate) backups: Arc<Semaphore>,
+    /// The state folder.
+    pub(crate) state_dir: PathBuf,
     /// Event streams that may still be opened.
     pub(crate) streams: Arc<Semaphore>,
     /// Most items of a page.
@@ -58,11 +67,14 @@ impl App {
         stage: watch::Receiver<Stage>,
         limits: &Limits,
         streams: usize,
+        state_dir: PathBuf,
     ) -> Shared {
         Arc::new(App {
             engine,
             stage,
             relay: Arc::default(),
+            backups: Arc::new(Semaphore::new(1)),
+            state_dir,
             streams: Arc::new(Semaphore::new(streams)),
             page: limits.page,
             json_depth: limits.json_depth,
@@ -85,12 +97,16 @@ pub(crate) fn router(app: Shared, access: Arc<Access>) -> Router {
         .merge(classes::figures())
         .merge(control::figures())
         .merge(tasks::figures())
+        .merge(breakers::figures())
         .merge(events::figures());
     let guarded = cpu::guarded()
         .merge(workers::guarded())
         .merge(classes::guarded())
         .merge(control::guarded())
         .merge(tasks::guarded())
+        .merge(outputs::guarded())
+        .merge(backup::guarded())
+        .merge(breakers::guarded())
         .merge(config::guarded());
     // What a part that is absent would be asked is not known here: it says that it is absent.
     let figures = query::strict(figures).merge(absent::figures());

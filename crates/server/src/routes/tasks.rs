@@ -17,7 +17,8 @@ use flyball_engine::Error;
 use flyball_engine::view::tasks::{
     self as view, AcceptedView, CompleteBody, FailBody, Faults, FilterBody, FinishBody,
     FinishedItem, FinishedView, HeartbeatBody, LeaseBody, LeaseView, LeasesView, PauseBody,
-    PausesView, ReleaseBody, SelectionBody, SubmitBody, TaskStatsView, TaskView, WhyView,
+    PausesView, ReleaseBody, SelectionBody, Submission, SubmitBody, TaskStatsView, TaskView,
+    WhyView,
 };
 use flyball_tasks::{
     Completion, Filter, Idempotency, LeaseRequest, Query as TaskQuery, Selection, TaskId,
@@ -88,22 +89,30 @@ fn idempotency(headers: &HeaderMap, body: &[u8]) -> Result<Option<Idempotency>, 
     let Some(key) = keys.next() else {
         return Ok(None);
     };
-    let key = key.to_str().unwrap_or_default();
-    if keys.next().is_some() || key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY {
-        return Err(Problem::bad_request(format!(
+    let made = match keys.next() {
+        None => idempotency_of(key.to_str().unwrap_or_default(), body),
+        Some(_) => None,
+    };
+    made.map(Some).ok_or_else(|| {
+        Problem::bad_request(format!(
             "Idempotency-Key must be given once, with 1 to {MAX_IDEMPOTENCY_KEY} visible characters"
-        )));
-    }
-    Ok(Some(Idempotency {
+        ))
+    })
+}
+
+/// A key with the fingerprint of its body; none if it is no key.
+pub(super) fn idempotency_of(key: &str, body: &[u8]) -> Option<Idempotency> {
+    let visible = key.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+    (visible && (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len())).then(|| Idempotency {
         key: key.into(),
         fingerprint: Sha256::digest(body).into(),
-    }))
+    })
 }
 
 /// Tasks that were taken: one, or a batch.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-enum Submitted {
+pub(super) enum Submitted {
     /// Answers a task.
     One(AcceptedView),
     /// Answers a batch, in its order.
@@ -113,13 +122,12 @@ enum Submitted {
     },
 }
 
-async fn submitted(
+/// Reads and checks what is submitted; whether it is a batch.
+pub(super) fn submission(
     app: &Shared,
     caller: Caller,
-    headers: &HeaderMap,
-    bytes: &Bytes,
-) -> Result<Response, Problem> {
-    let idempotency = idempotency(headers, bytes)?;
+    bytes: &[u8],
+) -> Result<(Submission, bool), Problem> {
     let local = caller.is_local();
     let batch = SubmitBody::is_batch(bytes);
     let submission = if batch {
@@ -127,21 +135,50 @@ async fn submitted(
     } else {
         app.engine.check_task(body(app, bytes)?, local)
     }?;
-    let asked = app.engine.submit(submission, idempotency);
-    let mut tasks = app
-        .relay
-        .through(pin!(asked))
-        .await
-        .map_err(|error| refused(error, batch))?;
-    let submitted = match tasks.pop() {
+    Ok((submission, batch))
+}
+
+/// Puts what was checked into the queue.
+pub(super) async fn submit_checked(
+    app: &Shared,
+    submission: Submission,
+    batch: bool,
+    idempotency: Option<Idempotency>,
+) -> Result<Submitted, Problem> {
+    let asked = pin!(app.engine.submit(submission, idempotency));
+    let asked = app.relay.through(asked);
+    let mut tasks = asked.await.map_err(|error| refused(error, batch))?;
+    Ok(match tasks.pop() {
         Some(task) if !batch => Submitted::One(task),
         Some(last) => {
             tasks.push(last);
             Submitted::Batch { tasks }
         }
         None => Submitted::Batch { tasks },
-    };
+    })
+}
+
+async fn submitted(
+    app: &Shared,
+    caller: Caller,
+    headers: &HeaderMap,
+    bytes: &Bytes,
+) -> Result<Response, Problem> {
+    let idempotency = idempotency(headers, bytes)?;
+    let (submission, batch) = submission(app, caller, bytes)?;
+    let submitted = submit_checked(app, submission, batch, idempotency).await?;
     Ok((StatusCode::CREATED, Json(submitted)).into_response())
+}
+
+/// An answer as JSON.
+pub(super) fn json_of<T: Serialize>(answer: &T) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(answer).map_err(|error| {
+        tracing::error!(%error, "a reply cannot be written as JSON");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the reply cannot be written",
+        )
+    })
 }
 
 /// Says of a task that the queue refused where it is in the body.
@@ -197,7 +234,7 @@ async fn submit_to_scheduler(
 }
 
 /// Hands tasks out, unless the server stops before there are any.
-async fn leased(app: &Shared, request: LeaseRequest) -> Result<LeasesView, Problem> {
+pub(super) async fn leased(app: &Shared, request: LeaseRequest) -> Result<LeasesView, Problem> {
     if request.wait.is_zero() {
         return answer(app, app.engine.lease(request)).await;
     }
@@ -217,9 +254,14 @@ async fn lease(
     State(app): State<Shared>,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Json<LeasesView>, Problem> {
-    let asked: LeaseBody = body(&app, &bytes)?;
-    let request = checked(asked.check(app.engine.handled_kinds()))?;
+    let request = lease_request(&app, &bytes)?;
     leased(&app, request).await.map(Json)
+}
+
+/// Reads and checks what a worker asks for.
+pub(super) fn lease_request(app: &Shared, bytes: &[u8]) -> Result<LeaseRequest, Problem> {
+    let asked: LeaseBody = body(app, bytes)?;
+    checked(asked.check(app.engine.handled_kinds()))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -280,9 +322,19 @@ async fn finish(
     State(app): State<Shared>,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Json<FinishedView>, Problem> {
-    let ends: FinishBody = body(&app, &bytes)?;
-    let ends = checked(ends.check())?;
-    let ended = answer(&app, app.engine.finish(ends)).await?;
+    let ends = ends(&app, &bytes)?;
+    finished(&app, ends).await.map(Json)
+}
+
+/// Reads and checks ends of attempts.
+pub(super) fn ends(app: &Shared, bytes: &[u8]) -> Result<Vec<Completion>, Problem> {
+    let ends: FinishBody = body(app, bytes)?;
+    checked(ends.check())
+}
+
+/// Ends attempts.
+pub(super) async fn finished(app: &Shared, ends: Vec<Completion>) -> Result<FinishedView, Problem> {
+    let ended = answer(app, app.engine.finish(ends)).await?;
     let tasks = ended
         .into_iter()
         .map(|ended| {
@@ -300,7 +352,7 @@ async fn finish(
             })
         })
         .collect();
-    Ok(Json(FinishedView { tasks }))
+    Ok(FinishedView { tasks })
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -45,11 +45,14 @@ pub(crate) struct Daemon {
 
 /// An engine that does nothing of itself.
 pub(crate) fn engine() -> Arc<Engine> {
-    let sources = Sources::new().with_text(
+    Arc::new(Engine::start(load(&sources()).unwrap()).unwrap())
+}
+
+fn sources() -> Sources {
+    Sources::new().with_text(
         "test.yaml",
         "worker_pool: { min_workers: 1, max_workers: 3 }",
-    );
-    Arc::new(Engine::start(load(&sources).unwrap()).unwrap())
+    )
 }
 
 pub(crate) fn options(folder: &Folder) -> Options {
@@ -64,10 +67,24 @@ impl Daemon {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Options)) -> Self {
+        Self::of(Folder::new(), engine(), change)
+    }
+
+    /// With a queue of tasks in its folder, and these settings beside.
+    pub(crate) fn with_queue(settings: &str) -> Self {
         let folder = Folder::new();
+        let sources = sources().with_text("queue.yaml", settings);
+        let options = flyball_engine::Options {
+            state_dir: Some(folder.0.clone()),
+            ..Default::default()
+        };
+        let engine = Engine::start_with(load(&sources).unwrap(), options).unwrap();
+        Self::of(folder, Arc::new(engine), |_| {})
+    }
+
+    fn of(folder: Folder, engine: Arc<Engine>, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = options(&folder);
         change(&mut options);
-        let engine = engine();
         let server = Server::start(options, engine.clone()).unwrap();
         let address = server.addresses()[0];
         let token = fs::read_to_string(folder.0.join(flyball_server::TOKEN_FILE)).unwrap();

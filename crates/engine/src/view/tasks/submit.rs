@@ -6,8 +6,8 @@ use crate::view::Time;
 use bytes::Bytes;
 use flyball_core::time::WallTime;
 use flyball_tasks::{
-    Cron, Dependency, Head, Missed, Needs, NewTask, OnParentFailure, Overlap, Parent, RetryPolicy,
-    Run, TaskId, Unique, UniqueConflict, Via, When,
+    Cron, Dependency, GroupEnd, Head, Missed, Needs, NewTask, OnParentFailure, Overlap, Parent,
+    RetryPolicy, Run, TaskId, Unique, UniqueConflict, Via, When,
 };
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -133,6 +133,9 @@ pub struct NewTaskBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub group: Option<Box<str>>,
+    /// It starts when a group has closed: one last task for all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_group: Option<AfterGroupBody>,
     /// The name by which others of the batch call it.
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "a"))]
@@ -218,6 +221,23 @@ impl<'de> Deserialize<'de> for AfterBody {
             },
         )
     }
+}
+
+/// The end of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AfterGroupBody {
+    /// The group; it must have had a task.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub group: Box<str>,
+    /// `success`: all of its tasks completed; `failure`: at least one did not; `any` (the default): however they ended.
+    #[serde(default = "any")]
+    pub on: Outcome,
+}
+
+fn any() -> Outcome {
+    Outcome::Any
 }
 
 /// A calendar of starts: an expression, or an object.
@@ -586,6 +606,14 @@ impl Checker<'_> {
         let needs = self.needs(at, body.cpu, body.memory_bytes, body.resources);
         let labels = self.labels(at.key("labels"), body.labels.unwrap_or_default());
         let cron = body.cron.map(|cron| self.cron(at.key("cron"), cron.0));
+        let after_group = body.after_group.map(|after| {
+            let place = at.key("after_group");
+            check_name(place.key("group"), &after.group, MAX_KEY, &mut self.faults);
+            Box::new(GroupEnd {
+                group: after.group,
+                when: after.on.into(),
+            })
+        });
         let unique = body.unique.map(|unique| {
             let place = at.key("unique");
             check_name(place.key("key"), &unique.key, MAX_KEY, &mut self.faults);
@@ -638,7 +666,7 @@ impl Checker<'_> {
                 key: body.key,
                 unique,
                 group: body.group,
-                after_group: None,
+                after_group,
             },
             after: parents,
             reference: body.reference,

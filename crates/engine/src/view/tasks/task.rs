@@ -2,7 +2,9 @@
 
 use super::command::{CommandBody, HttpBody};
 use super::mask;
-use super::submit::{AfterBody, ConflictName, MissedName, OnParentFailureName, OverlapName};
+use super::submit::{
+    AfterBody, AfterGroupBody, ConflictName, MissedName, OnParentFailureName, OverlapName,
+};
 use super::work::base64_of;
 use crate::view::Time;
 use flyball_core::time::WallTime;
@@ -224,6 +226,9 @@ pub struct TaskView {
     /// Its parents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<AfterBody>,
+    /// It starts when this group has closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_group: Option<AfterGroupBody>,
     /// What becomes of it when a parent ends otherwise: `skip` or `fail`.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub on_parent_failure: OnParentFailureName,
@@ -328,6 +333,10 @@ pub fn task_view(task: &Task, reveal: bool) -> TaskView {
                 on: dependency.when.into(),
             })
             .collect(),
+        after_group: head.after_group.as_deref().map(|end| AfterGroupBody {
+            group: end.group.clone(),
+            on: end.when.into(),
+        }),
         on_parent_failure: match head.on_parent_failure {
             OnParentFailure::Skip => OnParentFailureName::Skip,
             OnParentFailure::Fail => OnParentFailureName::Fail,

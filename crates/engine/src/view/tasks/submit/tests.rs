@@ -41,7 +41,7 @@ fn fields_arrive() {
         "retry": {"max_attempts": 5, "base_ms": 10, "cap_ms": 100}, "labels": {"b": "2", "a": ""},
         "key": "tenant-7", "cpu": 1.0001, "memory_bytes": 4096, "resources": {"gpu": 1, "a": 2},
         "affinity_key": "x", "cron": {"expression": "*/5 * * * *", "time_zone": "Europe/Berlin", "overlap": "queue", "missed": "all", "grace_ms": 1},
-        "unique": {"key": "u", "on_conflict": "extend"}, "group": "g", "ref": "r", "secrets": ["/a/0"]
+        "unique": {"key": "u", "on_conflict": "extend"}, "group": "g", "after_group": {"group": "h"}, "ref": "r", "secrets": ["/a/0"]
     }"#)
     .unwrap();
     let head = &task.head;
@@ -78,6 +78,8 @@ fn fields_arrive() {
         head.unique.as_deref().unwrap().on_conflict,
         UniqueConflict::Extend
     );
+    let after_group = head.after_group.as_deref().unwrap();
+    assert_eq!((&*after_group.group, after_group.when), ("h", When::Any));
     assert_eq!(task.payload.as_ref(), br#"{"a": [1, 2.50]}"#, "as it came");
     assert_eq!(
         task.labels,
