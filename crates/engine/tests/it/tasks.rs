@@ -592,7 +592,9 @@ fn closures_are_handlers() {
     let engine = start(&folder, "");
     let heard = Arc::new(AtomicBool::new(false));
     let told = heard.clone();
+    let (begins, begun) = std::sync::mpsc::channel();
     let compute = move |task: TaskContext, _: String| {
+        let _ = begins.send(());
         while !task.is_cancelled() {
             std::thread::yield_now();
         }
@@ -603,7 +605,8 @@ fn closures_are_handlers() {
         .register_blocking("compute", compute)
         .expect("registered");
     let id = submit(&engine, "compute");
-    task_in(&engine, id, State::Running);
+    // Leased is not begun: the closure waits for a worker of its class.
+    begun.recv_timeout(HANG).expect("it begins");
     let queue = engine.tasks().expect("a queue");
     let these = flyball_tasks::Selection::Ids(vec![id]);
     run(queue.cancel(these, "test".to_owned())).expect("cancelled");
