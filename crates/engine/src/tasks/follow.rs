@@ -49,13 +49,13 @@ pub(crate) struct Look {
     pub(crate) untaken: BTreeMap<Box<str>, (WallTime, u64)>,
 }
 
-/// Follows until it is told to end; then drains and closes.
-pub(crate) fn run(shared: &Arc<Shared>, open: &Open, orders: watch::Receiver<Orders>) {
+/// Follows what comes after the event `seen` until it is told to end; then drains and closes.
+pub(crate) fn run(shared: &Arc<Shared>, open: &Open, seen: u64, orders: watch::Receiver<Orders>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(Follow::new(shared, open).run(orders)),
+        Ok(runtime) => runtime.block_on(Follow::new(shared, open, seen).run(orders)),
         Err(error) => {
             tracing::error!(%error, "the queue of tasks is not followed");
             shared.tasks.set_look(Look {
@@ -83,8 +83,7 @@ struct Follow<'a> {
 }
 
 impl<'a> Follow<'a> {
-    fn new(shared: &'a Arc<Shared>, open: &'a Open) -> Self {
-        let seen = *open.queue.watch().borrow();
+    fn new(shared: &'a Arc<Shared>, open: &'a Open, seen: u64) -> Self {
         Follow {
             shared,
             open,
@@ -99,6 +98,8 @@ impl<'a> Follow<'a> {
 
     async fn run(mut self, mut orders: watch::Receiver<Orders>) {
         let mut news = self.open.queue.watch();
+        // There may be some already.
+        news.mark_changed();
         let mut changes = None;
         let end = loop {
             let order = *orders.borrow_and_update();

@@ -119,9 +119,11 @@ impl Part {
         let mut follower = self.follower();
         let (orders, orders_here) = watch::channel(Orders::default());
         let (owned, followed) = (shared.clone(), open.clone());
+        // Read here: what is submitted before the thread has begun is news to it.
+        let seen = *open.queue.watch().borrow();
         let thread = std::thread::Builder::new()
             .name("flyball-tasks".to_owned())
-            .spawn(move || follow::run(&owned, &followed, orders_here))
+            .spawn(move || follow::run(&owned, &followed, seen, orders_here))
             .map_err(|source| Error::Os {
                 what: "start the thread that follows the queue of tasks",
                 source,
