@@ -27,9 +27,12 @@
 //!
 //! Leaves out: what runs tasks, breakers, and how many run at once over all.
 
+mod admit;
+mod attempt;
 mod check;
 mod command;
 mod cron;
+mod effects;
 mod enqueue;
 mod entry;
 mod index;
@@ -39,6 +42,7 @@ mod line;
 mod names;
 mod parents;
 mod people;
+mod room;
 mod slab;
 mod store;
 mod task;
@@ -64,9 +68,12 @@ use names::Shared;
 use slab::Slab;
 
 pub use command::{
-    Ask, Body, Calendar, Cause, ClassRule, Closed, Command, Effects, Entering, Event, Figures,
-    Granted, Kinds, LeaseRecord, MetaChange, Opening, Pause, Placed, Record, Refused, Remembered,
-    Reply, RequestKey, Room, Scope, Settings, Taken, Waiting,
+    Ask, Calendar, ClassRule, Command, Entering, Granted, Kinds, Refused, Reply, RequestKey, Room,
+    Scope, Settings, Taken, Waiting,
+};
+pub use effects::{
+    Body, Cause, Closed, Effects, Event, Figures, LeaseRecord, MetaChange, Opening, Pause, Placed,
+    Record, Remembered,
 };
 pub use task::{
     Attempts, Cron, Dependency, GroupEnd, Head, InvalidTask, Missed, Needs, Now, OnParentFailure,

@@ -7,7 +7,7 @@
 use flyball_core::time::WallTime;
 
 use super::Queue;
-use super::command::{Cause, Effects};
+use super::effects::{Cause, Effects};
 use super::entry::CANCEL;
 use super::task::{Missed, Now, Overlap, Reason, State, TaskId};
 

@@ -111,7 +111,7 @@ pub(super) struct Entries {
     pub(super) cron: Cron,
     /// Ticks are done up to this time.
     pub(super) ticked: WallTime,
-    /// Runs that have not ended, at most [`RUNS_MAX`](super::cron::RUNS_MAX) and those that people had retried.
+    /// Runs that have not ended, at most `RUNS_MAX` and those that people had retried.
     pub(super) runs: Vec<TaskId>,
 }
 

@@ -2,7 +2,7 @@
 
 use flyball_core::time::{Timestamp, WallTime};
 
-use super::command::{Cause, Effects, Event};
+use super::effects::{Cause, Effects, Event};
 use super::entry::{LINED, NONE, ended_index, state_index};
 use super::task::{Now, Reason, State};
 use super::{EndedList, Queue, Told};

@@ -199,7 +199,7 @@ impl Lines {
     /// Finds or makes a line. Who gets it holds it until [`drop_line`](Self::drop_line).
     pub(super) fn hold_line(
         &mut self,
-        pauses: &BTreeMap<super::command::Scope, super::command::Pause>,
+        pauses: &BTreeMap<super::command::Scope, super::effects::Pause>,
         head: &super::task::Head,
         again: bool,
     ) -> u32 {

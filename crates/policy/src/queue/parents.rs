@@ -3,7 +3,7 @@
 //! Who ended tells its children one after the other, at most [`STEPS_MAX`] a command; who is left is told by the next ones. Nothing is lost with a
 //! crash in between: opening looks at the parents of each blocked task.
 
-use super::command::{Cause, Closed, Effects};
+use super::effects::{Cause, Closed, Effects};
 use super::entry::lets_go;
 use super::task::{Now, Reason, State, TaskId};
 use super::{Queue, STEPS_MAX, Told};

@@ -5,7 +5,8 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::command::{Cause, ClassRule, Effects, MetaChange, Pause, Refused, Reply, Scope};
+use super::command::{ClassRule, Refused, Reply, Scope};
+use super::effects::{Cause, Effects, MetaChange, Pause};
 use super::entry::{CANCEL, RETRIED, ended_index};
 use super::task::{Attempts, Now, State, TaskId};
 use super::{BATCH_MAX, Queue, valid};

@@ -7,7 +7,7 @@ use core::time::Duration;
 use flyball_core::time::{Timestamp, WallTime};
 
 use super::Queue;
-use super::command::{Cause, Effects, LeaseRecord, MetaChange, Opening, Record};
+use super::effects::{Cause, Effects, LeaseRecord, MetaChange, Opening, Record};
 use super::entry::{AGAIN, CANCEL, Entry, Extra, Group, NONE, RETRIED, Run, ended_index};
 use super::task::{Dependency, GroupEnd, Head, Now, Reason, State, TaskId, Unique};
 

@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 
 use flyball_core::time::WallTime;
 
-use super::command::{Cause, Effects, MetaChange};
+use super::effects::{Cause, Effects, MetaChange};
 use super::entry::{KEYED, NONE, ended_index};
 use super::task::Now;
 use super::{Queue, STEPS_MAX};
