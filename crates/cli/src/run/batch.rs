@@ -425,6 +425,7 @@ impl Batch {
             failed: self.summary.failed,
             running: self.running.len().min(self.plan.jobs as usize),
             total: self.total(),
+            held_by: self.bounds.held_by(),
         }
     }
 

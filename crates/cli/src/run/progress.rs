@@ -37,6 +37,8 @@ pub(crate) struct Figures {
     pub(crate) failed: u64,
     pub(crate) running: usize,
     pub(crate) total: Option<u64>,
+    /// What the next start waits for, where a bound holds it.
+    pub(crate) held_by: Option<&'static str>,
 }
 
 /// Draws and clears.
@@ -123,6 +125,9 @@ impl Progress {
             line += &format!(", {} failed", figures.failed);
         }
         line += &format!(", {} running, {rate:.1}/s", figures.running);
+        if let Some(bound) = figures.held_by {
+            line += &format!(", waiting for {bound}");
+        }
         if let Some(total) = figures.total
             && figures.done > 0
         {
@@ -162,9 +167,17 @@ mod tests {
             failed: 1,
             running: 2,
             total: Some(60),
+            held_by: None,
         };
         let line = progress.line(Timestamp::from_nanos(10_000_000_000), figures);
         assert_eq!(line, "20/60, 1 failed, 2 running, 2.0/s, 20s left");
+        let held = Figures {
+            done: 0,
+            held_by: Some("--load"),
+            ..figures
+        };
+        let line = progress.line(Timestamp::from_nanos(10_000_000_000), held);
+        assert_eq!(line, "0/60, 1 failed, 2 running, 0.0/s, waiting for --load");
         assert_eq!(bar(figures, 13), "[###-------] ");
         assert_eq!(bar(figures, 5), "");
     }

@@ -50,8 +50,12 @@ impl Machine {
         }
     }
 
-    /// Whether load and free memory allow a start; else when to ask again.
-    pub(super) fn allows(&mut self, now: Timestamp, running: usize) -> Result<(), Timestamp> {
+    /// Whether load and free memory allow a start; else when to ask again, and which of them does not.
+    pub(super) fn allows(
+        &mut self,
+        now: Timestamp,
+        running: usize,
+    ) -> Result<(), (Timestamp, &'static str)> {
         let again = now.saturating_add_nanos(HELD_NS);
         if let Some(gate) = &mut self.load {
             if older(self.load_read, now, LOAD_AGE_NS) {
@@ -69,14 +73,14 @@ impl Machine {
                 .max_by(f64::total_cmp);
             if !gate.allows(running) {
                 self.held_by_load = true;
-                return Err(again);
+                return Err((again, "--load"));
             }
         }
         if let Some(keep) = self.keep_free {
             self.read_memory(now);
             if self.available.is_some_and(|available| available < keep) {
                 self.held_by_memory = true;
-                return Err(again);
+                return Err((again, "--memfree"));
             }
         }
         Ok(())
@@ -196,7 +200,7 @@ mod tests {
         let fake = Fake::new("load");
         fake.load(6);
         let mut machine = Machine::new(&fake.root(), Some(4.0), None);
-        assert_eq!(machine.allows(at(0), 0), Err(at(20)));
+        assert_eq!(machine.allows(at(0), 0), Err((at(20), "--load")));
         fake.load(1);
         assert!((1..100).any(|tick| machine.allows(at(tick * 20), 0).is_ok()));
         // Its own starts count before they are seen.

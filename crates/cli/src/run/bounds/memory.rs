@@ -302,14 +302,17 @@ impl Memory {
                 Keeper::Scope(_) => {
                     "hard, kept by the kernel (scope of the user's service manager)".to_owned()
                 }
-                Keeper::Sampling(why) => {
-                    format!("soft, sampled every 50 ms, more may be used in between ({why})")
+                Keeper::Sampling(_) => {
+                    "soft, sampled every 50 ms, more may be used in between".to_owned()
                 }
                 Keeper::None => "not kept".to_owned(),
             };
             let mut line = format!("--mem {}: {who}", format_size(bound));
             if self.most() > 0 {
                 line += &format!("; most {} together", size(self.most()));
+            }
+            if let Keeper::Sampling(why) = &self.keeper {
+                line += &format!("; not by the kernel: {why}");
             }
             lines.push(line);
         }

@@ -43,6 +43,7 @@ pub(crate) struct Bounds {
     jobs: u32,
     /// When to look again although nothing has happened.
     look_again: Option<Timestamp>,
+    held_by: Option<&'static str>,
 }
 
 impl Bounds {
@@ -63,6 +64,7 @@ impl Bounds {
             share: Share::new(plan, cpus, events),
             jobs: plan.jobs,
             look_again: None,
+            held_by: None,
         }
     }
 
@@ -102,7 +104,7 @@ impl Bounds {
 
     /// Whether one more command may start while `running` are under way.
     pub(crate) fn may_start(&mut self, now: Timestamp, running: usize, alone: bool) -> bool {
-        self.look_again = None;
+        (self.look_again, self.held_by) = (None, None);
         let Some(machine) = &mut self.machine else {
             return true;
         };
@@ -111,14 +113,21 @@ impl Bounds {
             .and_then(|()| match &mut self.memory {
                 Some(memory) => {
                     let room = machine.room(now, self.share.outstanding());
-                    memory.allows(now, alone, room)
+                    memory
+                        .allows(now, alone, room)
+                        .map_err(|until| (until, "memory"))
                 }
                 None => Ok(()),
             });
-        if let Err(until) = answer {
-            self.look_again = Some(until);
+        if let Err((until, bound)) = answer {
+            (self.look_again, self.held_by) = (Some(until), Some(bound));
         }
         answer.is_ok()
+    }
+
+    /// What the next start waits for, in a word.
+    pub(crate) fn held_by(&self) -> Option<&'static str> {
+        self.held_by
     }
 
     /// A command was handed over to start.
