@@ -4,15 +4,22 @@ use super::faults::fault;
 use super::reader::{SqliteReader, scan_forward};
 use super::writer::{connect, sync_folder};
 use super::{FILE, schema};
-use crate::embedded::code::{body, head, record};
+use crate::embedded::code::meta::{Life, Meta};
+use crate::embedded::code::wire::Damage;
+use crate::embedded::code::{body, head, meta, record};
 use crate::embedded::rows::{Fault, Reads};
-use flyball_policy::queue::TaskId;
-use rusqlite::Connection;
+use flyball_policy::queue::{MetaChange, TaskId};
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OptionalExtension};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+/// What a restored store leaps over, in numbers of tasks and in epochs of tokens: the store that the copy was made of went on, and what
+/// it gave out after the copy (to clients, workers and logs) must not come to mean another task or lease. Many times what a queue
+/// takes between two copies, and few enough for two thousand restores.
+const LEAP: u32 = 1 << 20;
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -116,6 +123,7 @@ pub(crate) fn restore(from: &Path, folder: &Path) -> Result<Checked, Fault> {
                 ),
             });
         }
+        leap(&part)?;
         // The log belongs to the file that goes; with another one it would be mistaken for part of it.
         let log = beside(&target, "-wal");
         if target.exists() {
@@ -142,6 +150,70 @@ pub(crate) fn restore(from: &Path, folder: &Path) -> Result<Checked, Fault> {
         }
     }
     done
+}
+
+/// Has a copy go on with names and tokens that the store it was made of has not given.
+fn leap(path: &Path) -> Result<(), Fault> {
+    let mut connection = connect(path, false).map_err(|error| fault(&error))?;
+    let life = kept(&connection, &meta::life_key())?;
+    let epoch = match life {
+        Some(Meta::Life(life)) => life.epoch,
+        _ => 0,
+    };
+    let mut last = 0u64;
+    for sql in ["SELECT max(id) FROM tasks", "SELECT max(id) FROM bodies"] {
+        let max: Option<i64> = connection
+            .query_row(sql, (), |row| row.get(0))
+            .map_err(|error| fault(&error))?;
+        last = last.max(max.unwrap_or(0) as u64);
+    }
+    let named = meta::key(&MetaChange::LastId(TaskId(0)));
+    if let Some(Meta::Queue(MetaChange::LastId(id))) = kept(&connection, &named)? {
+        last = last.max(id.0);
+    }
+    let mut values = [Vec::new(), Vec::new()];
+    let moved = MetaChange::LastId(TaskId(last.saturating_add(LEAP.into())));
+    meta::encode(&mut values[0], &moved, &named);
+    let life = Life {
+        epoch: epoch.saturating_add(LEAP),
+        clean: false,
+    };
+    meta::encode_life(&mut values[1], life);
+    connection
+        .transaction()
+        .and_then(|transaction| {
+            for (key, value) in [named, meta::life_key()].iter().zip(&values) {
+                transaction.execute(
+                    "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
+                    (key, value),
+                )?;
+            }
+            transaction.commit()
+        })
+        .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())))
+        .map_err(|error| fault(&error))?;
+    drop(connection);
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| failed("sync", path, &error))
+}
+
+/// Reads what is kept under a key beside tasks.
+fn kept(connection: &Connection, key: &[u8]) -> Result<Option<Meta>, Fault> {
+    let value: Option<Vec<u8>> = connection
+        .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
+            row.get(0)
+        })
+        .optional()
+        .map_err(|error| fault(&error))?;
+    value
+        .map(|value| {
+            meta::decode(key, &value).map_err(|Damage(what)| Fault::Damaged {
+                id: None,
+                what: what.to_owned(),
+            })
+        })
+        .transpose()
 }
 
 /// Moves the log of a store that is put away into it, so that it is whole without; one too damaged for that is put away as it is.

@@ -290,6 +290,35 @@ fn a_copy_is_taken_in_use_and_put_back() {
     assert_eq!(seen.payload.len(), 1_000);
 }
 
+/// TASK-19, TASK-4: names and tokens that a store gave out after a copy of it was made are not given again by the restored one.
+#[test]
+fn a_restored_store_gives_new_names_and_tokens() {
+    let mut fixture = InFolder::new(|_| {});
+    put(&**fixture.embedded(), 2, 10).unwrap();
+    let copy = fixture.options.folder.join("copy");
+    fixture.embedded().back_up(&copy).unwrap();
+    let later = put(&**fixture.embedded(), 3, 10).unwrap();
+    let lease = |fixture: &InFolder| {
+        block_on(fixture.queue().lease(request(10)))
+            .unwrap()
+            .remove(0)
+    };
+    let before = lease(&fixture);
+    drop(fixture.take());
+    Embedded::restore(&copy, &fixture.options.folder).unwrap();
+    fixture.open();
+    let new = put(&**fixture.embedded(), 1, 10).unwrap();
+    assert!(new[0] > later[2], "{new:?} after {later:?}");
+    let after = lease(&fixture);
+    assert_eq!(before.id, after.id);
+    assert!(after.token > before.token, "{after:?}");
+    let stale = block_on(fixture.queue().finish(vec![done(before.id, before.token)])).unwrap();
+    assert!(
+        matches!(stale[0], Err(Error::StaleToken { .. })),
+        "{stale:?}"
+    );
+}
+
 /// TASK-19: a damaged copy is not put in the place of a store.
 #[test]
 fn a_damaged_copy_is_refused() {
