@@ -6,9 +6,8 @@
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 
 use flyball_core::time::{Clock, OsClock};
 
@@ -26,15 +25,15 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0)
 }
 
-/// This binary where every user can run it: a folder of the tests may be closed to others.
-fn open_binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let path = std::env::temp_dir().join(format!("flyball-open-{}", std::process::id()));
-        std::fs::copy(env!("CARGO_BIN_EXE_flyball"), &path).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        path
-    })
+/// This binary where every user can run it: a folder of the tests may be closed to others. Copied by a program of its own, because a
+/// file that this one has open for writing cannot be run, and children of other tests may have it open for a moment longer.
+fn open_binary(folder: &Folder) -> PathBuf {
+    let path = folder.path("flyball");
+    let mut copy = Command::new("cp");
+    copy.arg(env!("CARGO_BIN_EXE_flyball")).arg(&path);
+    assert!(copy.status().unwrap().success());
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
 }
 
 /// Commands that bound memory hard and by sampling: one of them, or both.
@@ -44,7 +43,7 @@ fn ways(folder: &Folder) -> Vec<(bool, Command)> {
     let mut ways = vec![(is_root() && groups_can_be_made(), own)];
     if ways[0].0 {
         const NOBODY: u32 = 65534;
-        let mut other = Command::new(open_binary());
+        let mut other = Command::new(open_binary(folder));
         other
             .stdin(Stdio::null())
             .env("SHELL", "/bin/sh")
