@@ -8,6 +8,7 @@
 
 use super::head::Refusal;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -166,18 +167,13 @@ impl Link {
         self.change(|state| state.closing = true);
     }
 
-    /// What it is doing; one that has left is closing.
-    pub(crate) fn phase(&self) -> Phase {
+    /// What it is doing, and whether nothing was asked on it yet; one that has left is closing.
+    pub(crate) fn phase(&self) -> (Phase, bool) {
         let table = self.connections.table();
         let row = table.rows.get(&self.number);
-        row.map_or(Phase::Closing, |row| row.place.0)
-    }
-
-    /// True if nothing was asked on this connection yet.
-    pub(crate) fn is_fresh(&self) -> bool {
-        let table = self.connections.table();
-        let row = table.rows.get(&self.number);
-        row.is_some_and(|row| row.state.requests == 0)
+        row.map_or((Phase::Closing, false), |row| {
+            (row.place.0, row.state.requests == 0)
+        })
     }
 }
 
@@ -197,9 +193,30 @@ impl Drop for Entry {
     }
 }
 
+/// Hashes the numbers of connections, which are given here and in turn: nobody can choose them so that they collide.
+#[derive(Debug, Default)]
+struct Numbers(u64);
+
+impl Hasher for Numbers {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The table looks at the upper bits, too. 2^64 divided by the golden ratio, odd (Knuth, The Art of Computer Programming 3, 6.4).
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
 #[derive(Debug, Default)]
 struct Table {
-    rows: HashMap<u64, Row>,
+    rows: HashMap<u64, Row, BuildHasherDefault<Numbers>>,
     /// Who leaves first: phase, turn, number.
     order: BTreeSet<(Phase, u64, u64)>,
     next: u64,
@@ -329,7 +346,7 @@ mod tests {
         young.0.head(None, true);
         assert_eq!(evicted(&connections, &[&busy, &idle, &young]), 1);
         drop(idle);
-        assert_eq!(young.0.phase(), Phase::Body);
+        assert_eq!(young.0.phase().0, Phase::Body);
         assert_eq!(evicted(&connections, &[&busy, &young]), 1);
         young.0.body_done();
         assert!(!connections.evict());
@@ -339,9 +356,9 @@ mod tests {
         young.0.unread(false);
         assert!(!connections.evict());
         busy.0.answered();
-        assert_eq!(busy.0.phase(), Phase::Idle);
+        assert_eq!(busy.0.phase().0, Phase::Idle);
         busy.0.partial();
-        assert_eq!(busy.0.phase(), Phase::Head);
+        assert_eq!(busy.0.phase().0, Phase::Head);
         drop((busy, young));
         assert_eq!(connections.len(), 0);
         assert!(connections.table().order.is_empty());
@@ -369,6 +386,6 @@ mod tests {
         let entry = connections.enter();
         entry.0.head(None, true);
         entry.0.answered();
-        assert_eq!(entry.0.phase(), Phase::Closing);
+        assert_eq!(entry.0.phase().0, Phase::Closing);
     }
 }

@@ -167,7 +167,8 @@ impl Lane {
             }
             Err(problem) => {
                 tracing::debug!(by = %caller, path = call.path(), status = problem.status, detail = problem.detail, "refused a change");
-                self.refuse(call, problem).await
+                // Rare: its room is not taken from every answer.
+                Box::pin(self.refuse(call, problem)).await
             }
         }
     }

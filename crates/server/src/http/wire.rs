@@ -15,7 +15,7 @@
 //! connection from a slow head.
 
 use super::chunks::Chunks;
-use super::connections::Link;
+use super::connections::{Link, Phase};
 use super::express::{Lane, Pending};
 use super::head::{self, Bounds, Framing, Refusal};
 use crate::access::Peer;
@@ -258,9 +258,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Arms the timer for what is waited for; true if the time is over.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> bool {
-        let wanted = if !self.bytes.is_empty() || self.link.is_fresh() {
+        let (phase, fresh) = self.link.phase();
+        let wanted = if !self.bytes.is_empty() || fresh {
             Armed::Head
-        } else if self.link.phase() == super::connections::Phase::Idle {
+        } else if phase == Phase::Idle {
             Armed::Idle
         } else {
             Armed::Not
