@@ -32,6 +32,7 @@ impl Engine {
         Defaults {
             retry: settings::retry_policy(&config),
             timeout: Some(config.cpu_scheduler.task_timeout),
+            command_timeout: Some(config.commands.timeout),
         }
     }
 

@@ -196,7 +196,7 @@ block! {
         enabled: bool = "true", Kind::Bool;
         /// How classes share the CPU.
         algorithm: Algorithm = "cfs", Kind::Choice(&ALGORITHMS);
-        /// How long a durable task may run that names no time itself; closures and futures of a program have no timeout unless they name one.
+        /// How long a durable task may run that names no time itself (commands: `commands.timeout`); closures and futures of a program have no timeout unless they name one.
         task_timeout: Duration = "30s", time(1, 30 * DAY);
         /// How often the control loop's fast tick runs while there is work.
         control_interval: Duration = "10ms", time(1, SECOND), restart();
@@ -591,9 +591,11 @@ block! {
 }
 
 block! {
-    /// What command tasks that come over the network may do.
+    /// Command tasks: their timeout, and what those that come over the network may do.
     Commands at "commands" {
-        /// Whether they are accepted at all.
+        /// How long a command may run that names no time itself.
+        timeout: Duration = "1d", time(1, 30 * DAY);
+        /// Whether they are accepted over the network.
         enabled: bool = "false", Kind::Bool;
         /// Programs that may be run, by absolute path without `.` and `..`.
         programs: Vec<PathBuf> = "[]", Kind::Paths;

@@ -20,6 +20,8 @@ pub struct Draft<'a> {
     engine: &'a Engine,
     task: NewTask,
     idempotency: Option<Idempotency>,
+    /// As it was set.
+    timeout: Option<Duration>,
     /// The first thing that is wrong with it.
     fault: Option<Error>,
 }
@@ -55,7 +57,7 @@ impl Engine {
                     deadline: None,
                     not_before: None,
                     cron: None,
-                    timeout: Some(config.cpu_scheduler.task_timeout),
+                    timeout: None,
                     retry: settings::retry_policy(&config),
                     after: Vec::new(),
                     on_parent_failure: flyball_tasks::OnParentFailure::default(),
@@ -74,6 +76,7 @@ impl Engine {
                 secrets: Vec::new(),
             },
             idempotency: None,
+            timeout: None,
             fault: None,
         }
     }
@@ -129,9 +132,9 @@ impl Draft<'_> {
         self.not_before(WallTime::now().saturating_add(delay))
     }
 
-    /// How long an attempt may run; `cpu_scheduler.task_timeout` unless set.
+    /// How long an attempt may run; `cpu_scheduler.task_timeout` unless set, of commands `commands.timeout`.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.task.head.timeout = Some(timeout);
+        self.timeout = Some(timeout);
         self
     }
 
@@ -243,11 +246,16 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// What is wrong with it, as far as that can be told without the queue.
-    pub fn build(self) -> Result<NewTask, Error> {
-        match self.fault {
-            Some(fault) => Err(fault),
-            None => Ok(self.task),
+    pub fn build(mut self) -> Result<NewTask, Error> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
         }
+        let defaults = self.engine.task_defaults();
+        self.task.head.timeout = self.timeout.or(match self.task.head.via {
+            Via::Command => defaults.command_timeout,
+            _ => defaults.timeout,
+        });
+        Ok(self.task)
     }
 
     /// Puts it into the queue. When this answers, it is on disk.

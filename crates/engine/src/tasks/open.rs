@@ -8,6 +8,7 @@ use crate::tasks::settings::{self, Machine};
 use flyball_core::time::Timestamp;
 use flyball_executor::Executor;
 use flyball_policy::sched::Algorithm;
+use flyball_process::bounds::cgroup::CgroupPool;
 use flyball_process::bounds::sharing;
 use flyball_process::{Jobserver, JobserverOptions, Slots, SpawnServer};
 use flyball_sense::{Readings, Root, Sample, Sensors};
@@ -196,7 +197,7 @@ impl Processes {
         cpus: usize,
     ) -> Result<Self, String> {
         let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-        let server = SpawnServer::start(options.clone()).map_err(|error| error.to_string())?;
+        let server = start_server(options)?;
         let slots = Slots::new(&server, config.scheduler.max_concurrency, Algorithm::Cfs);
         // Batches of this user then leave to these commands what their classes have a right to.
         if let Err(why) = slots.share(&sharing::user_folder(), cpus) {
@@ -225,6 +226,26 @@ impl Processes {
                 tracing::warn!(%error, class = name, "commands of the class run as before");
             }
         }
+    }
+}
+
+/// Starts the spawn server, each command in a control group of its own where there can be some: then the kernel knows what belongs to
+/// a command, whatever it does to get away.
+fn start_server(options: &flyball_process::Options) -> Result<SpawnServer, String> {
+    let mut grouped = options.clone();
+    if grouped.groups.is_none() && grouped.scope.is_none() {
+        match CgroupPool::make() {
+            Ok(groups) => grouped.groups = Some(groups),
+            Err(why) => tracing::info!("commands have no control groups of their own: {why}"),
+        }
+    }
+    let was_given = options.groups.is_some() || grouped.groups.is_none();
+    match SpawnServer::start(grouped) {
+        Err(error) if !was_given => {
+            tracing::info!("commands have no control groups of their own: {error}");
+            SpawnServer::start(options.clone()).map_err(|error| error.to_string())
+        }
+        started => started.map_err(|error| error.to_string()),
     }
 }
 

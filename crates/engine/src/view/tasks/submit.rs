@@ -46,6 +46,8 @@ pub struct Defaults {
     pub retry: RetryPolicy,
     /// How long an attempt may run.
     pub timeout: Option<Duration>,
+    /// How long an attempt of a command may run.
+    pub command_timeout: Option<Duration>,
 }
 
 /// A task to submit. How it runs is said by `command` or `http`; with neither it is for the registered handler of its kind, else for outside
@@ -598,6 +600,7 @@ impl Checker<'_> {
         let (after, parents) = self.parents(at.key("after"), body.after.unwrap_or_default());
         let retry = self.retry(at.key("retry"), body.retry.unwrap_or_default());
         let timeout = match body.timeout_ms {
+            None if body.command.is_some() => self.defaults.command_timeout,
             None => self.defaults.timeout,
             Some(ms) => self
                 .range(at.key("timeout_ms"), ms, 1, MAX_TIMEOUT_MS)

@@ -171,7 +171,7 @@ pub struct AttemptUsage {
 impl From<&Usage> for AttemptUsage {
     fn from(usage: &Usage) -> Self {
         AttemptUsage {
-            cpu_ms: usage.cpu.map(|time| time.as_secs_f64() * 1e3),
+            cpu_ms: usage.cpu.map(|time| time.as_micros() as f64 / 1e3),
             peak_memory_bytes: usage.peak_memory_bytes,
             read_bytes: usage.read_bytes,
             written_bytes: usage.written_bytes,

@@ -10,6 +10,7 @@ fn defaults() -> Defaults {
             cap: Duration::from_secs(300),
         },
         timeout: Some(Duration::from_secs(30)),
+        command_timeout: Some(Duration::from_secs(86_400)),
     }
 }
 
@@ -243,4 +244,19 @@ fn batches_are_told_from_tasks() {
     ] {
         assert_eq!(SubmitBody::is_batch(body.as_bytes()), is_batch, "{body}");
     }
+}
+
+/// TASK-9: every task has a timeout; commands, which people submit to run for hours, one of their own.
+#[test]
+fn timeouts_are_never_absent() {
+    let of = |body: &str| one(body).unwrap().head.timeout.unwrap().as_secs();
+    assert_eq!(of(r#"{"kind": "a"}"#), 30);
+    let command = r#"{"kind": "a", "command": {"argv": ["true"]}}"#;
+    assert_eq!(of(command), 86_400);
+    assert_eq!(
+        of(&command
+            .replace('}', "")
+            .replace("]", "]}, \"timeout_ms\": 5000}")),
+        5
+    );
 }
