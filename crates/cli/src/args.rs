@@ -2,12 +2,16 @@
 
 use clap::{Parser, ValueEnum};
 
+use crate::commands::backup::Backup;
 use crate::commands::classes::Classes;
 use crate::commands::config::Config;
 use crate::commands::decisions::Decisions;
 use crate::commands::knobs::Knobs;
 use crate::commands::limits::Limits;
+use crate::commands::restore::Restore;
 use crate::commands::status::Status;
+use crate::commands::submit::Submit;
+use crate::commands::tasks::Tasks;
 use crate::commands::workers::Workers;
 use crate::run::Run;
 use crate::serve::Serve;
@@ -31,13 +35,17 @@ pub(crate) enum Subcommand {
     Run(Box<Run>),
     /// Run the daemon: engine, API, local socket
     Serve(Serve),
+    /// Give the daemon a task: a command, a call of a URL, or work for others; prints its id
+    Submit(Box<Submit>),
+    /// Look at durable tasks; wait for them, cancel, retry, pause and resume them
+    Tasks(Tasks),
     /// Show how the daemon is, at a glance
     Status(Status),
     /// Look at workers; size, change, restart and drain them
     Workers(Workers),
     /// Look at scheduling classes; create, change, delete, pause and resume them
     Classes(Classes),
-    /// Show the bounds in force, and how near each is
+    /// Show the bounds in force and how near each is, and circuit breakers
     Limits(Limits),
     /// Show what was decided, on what evidence, and what came of it
     Decisions(Decisions),
@@ -45,6 +53,10 @@ pub(crate) enum Subcommand {
     Knobs(Knobs),
     /// Check, print, show and change the configuration
     Config(Config),
+    /// Copy the daemon's queue of tasks into a file, while it is in use
+    Backup(Backup),
+    /// Put a copy of the queue into a state folder that no daemon uses
+    Restore(Restore),
     /// Print a completion script for a shell
     Completions {
         /// Which shell

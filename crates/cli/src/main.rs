@@ -37,6 +37,10 @@ fn main() -> ExitCode {
     match cli.subcommand {
         Subcommand::Run(options) => run::run(*options),
         Subcommand::Serve(options) => serve::run(options),
+        Subcommand::Submit(options) => commands::submit::run(*options),
+        Subcommand::Tasks(options) => commands::tasks::run(options),
+        Subcommand::Backup(options) => commands::backup::run(&options),
+        Subcommand::Restore(options) => commands::restore::run(&options),
         Subcommand::Status(options) => commands::status::run(options),
         Subcommand::Workers(options) => commands::workers::run(options),
         Subcommand::Classes(options) => commands::classes::run(options),

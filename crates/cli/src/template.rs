@@ -536,7 +536,7 @@ fn part(text: &[u8]) -> Option<Part> {
 }
 
 /// The user's shell, if it reads quotes as POSIX says; else `sh`.
-fn usable_shell(shell: Option<OsString>) -> OsString {
+pub(crate) fn usable_shell(shell: Option<OsString>) -> OsString {
     const POSIX: [&str; 8] = ["sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "yash"];
     shell
         .filter(|shell| {

@@ -13,6 +13,10 @@ pub(crate) enum Failure {
     Unreachable(String),
     /// The daemon said no.
     Refused(String),
+    /// The daemon knows nothing of that name.
+    Missing(String),
+    /// The daemon ends, or has just begun, and said no for that reason.
+    Ending(String),
     /// The answer is none that this program understands.
     Broken(String),
 }
@@ -24,7 +28,7 @@ impl Failure {
             Failure::Broken(_) => 1,
             Failure::Usage(_) => 2,
             Failure::Unreachable(_) => 3,
-            Failure::Refused(_) => 4,
+            Failure::Refused(_) | Failure::Missing(_) | Failure::Ending(_) => 4,
         }
     }
 
@@ -33,6 +37,8 @@ impl Failure {
             Failure::Usage(text)
             | Failure::Unreachable(text)
             | Failure::Refused(text)
+            | Failure::Missing(text)
+            | Failure::Ending(text)
             | Failure::Broken(text) => text,
         }
     }
@@ -47,25 +53,39 @@ pub(crate) fn refusal(status: u16, retry_after: Option<&str>, body: &[u8]) -> Fa
         (_, Some(title)) if !title.is_empty() => title,
         _ => "the daemon refused, and did not say why".to_owned(),
     };
-    text.push_str(&format!(" ({status})"));
-    for error in problem
+    let errors: Vec<(String, String)> = problem
         .get("errors")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
+        .map(|error| {
+            let part = |key: &str| inert(error.get(key).and_then(Value::as_str).unwrap_or("?"));
+            (field(&part("pointer")), part("detail"))
+        })
+        .collect();
+    // The one thing that is wrong needs to be said once.
+    if let [(field, detail)] = &errors[..]
+        && text.ends_with(detail.as_str())
     {
-        let part = |key: &str| inert(error.get(key).and_then(Value::as_str).unwrap_or("?"));
-        let field = match field(&part("pointer")) {
-            // The whole of what was sent.
-            whole if whole.is_empty() => whole,
-            field => field + ": ",
+        text = match field.as_str() {
+            "" => format!("{detail} ({status})"),
+            field => format!("{field}: {detail} ({status})"),
         };
-        text.push_str(&format!("\n  {field}{}", part("detail")));
+    } else {
+        text.push_str(&format!(" ({status})"));
+        for (field, detail) in errors {
+            let colon = if field.is_empty() { "" } else { ": " };
+            text.push_str(&format!("\n  {field}{colon}{detail}"));
+        }
     }
     if let Some(seconds) = retry_after.and_then(|text| text.parse::<u32>().ok()) {
         text.push_str(&format!("\n  try again in {seconds} s"));
     }
-    Failure::Refused(text)
+    match status {
+        404 => Failure::Missing(text),
+        503 => Failure::Ending(text),
+        _ => Failure::Refused(text),
+    }
 }
 
 /// A JSON pointer as people write keys: `/worker_pool/min_workers` is `worker_pool.min_workers`.
@@ -96,6 +116,11 @@ mod tests {
                 "two settings are wrong (422)\n  worker_pool.min_workers: found -1, expected 0 to 128\n  ?limit: found 0\n  they exclude each other\n  try again in 5 s"
                     .to_owned()
             )
+        );
+        let once = br#"{"detail":"/class: there is no such class","errors":[{"pointer":"/class","detail":"there is no such class"}]}"#;
+        assert_eq!(
+            refusal(422, None, once).text(),
+            "class: there is no such class (422)"
         );
         let hostile = refusal(
             409,

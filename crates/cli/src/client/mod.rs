@@ -1,13 +1,15 @@
 //! The client of the daemon's API: blocking calls over the local socket or TCP.
 //!
 //! One connection a call, on a runtime of one thread that lives as long as the client. Bounds: 5 s to connect, 30 s to answer, 16 MiB
-//! an answer. TLS is absent: the local socket needs none, and a tunnel serves other machines.
+//! an answer, but for those that are passed on as they come (`stream`, `pour`). TLS is absent: the local socket needs none, and a tunnel serves other machines.
 
 mod failure;
+mod pour;
 mod stream;
 mod target;
 
 pub(crate) use failure::Failure;
+pub(crate) use stream::Events;
 pub(crate) use target::{Target, state_folders};
 
 use std::ffi::OsString;
@@ -42,6 +44,24 @@ const ANSWER: Duration = Duration::from_secs(30);
 const BODY_MAX: usize = 16 << 20;
 /// Bytes of a token file that are read: a token has 64 digits.
 const TOKEN_MAX: u64 = 4096;
+
+/// Makes a repeated request one.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// What is sent.
+struct Document {
+    bytes: Bytes,
+    idempotency_key: Option<header::HeaderValue>,
+}
+
+impl From<&Value> for Document {
+    fn from(value: &Value) -> Document {
+        Document {
+            bytes: value.to_string().into(),
+            idempotency_key: None,
+        }
+    }
+}
 
 /// How to reach the daemon: options of every command that talks to it.
 #[derive(Args, Clone, Debug, Default)]
@@ -159,7 +179,45 @@ impl Client {
 
     /// Asks for a change.
     pub(crate) fn send(&self, method: Method, path: &str, body: &Value) -> Result<Reply, Failure> {
-        self.call(method, path, Some(body))
+        self.call(method, path, Some(Document::from(body)))
+    }
+
+    /// Asks for a change by a document that is written already; the key makes a repeated request one.
+    pub(crate) fn send_bytes(
+        &self,
+        method: Method,
+        path: &str,
+        bytes: Vec<u8>,
+        idempotency_key: Option<&str>,
+    ) -> Result<Reply, Failure> {
+        let idempotency_key = match idempotency_key {
+            None => None,
+            Some(key) => Some(header::HeaderValue::from_str(key).map_err(|_| {
+                Failure::Usage(format!(
+                    "{:?} is no key: expected visible ASCII characters",
+                    key
+                ))
+            })?),
+        };
+        let document = Document {
+            bytes: bytes.into(),
+            idempotency_key,
+        };
+        self.call(method, path, Some(document))
+    }
+
+    /// Whether the daemon is asked over a socket of this machine, where it knows who asks.
+    pub(crate) fn is_local(&self) -> bool {
+        self.targets
+            .iter()
+            .all(|target| matches!(target, Target::Socket(_)))
+    }
+
+    /// Waits.
+    pub(crate) fn pause(&self, time: Duration) {
+        // Made inside, where there is a timer.
+        self.runtime
+            .block_on(async { tokio::time::sleep(time).await });
     }
 
     /// Asks for a change that needs no further words.
@@ -167,7 +225,7 @@ impl Client {
         self.call(method, path, None)
     }
 
-    fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Reply, Failure> {
+    fn call(&self, method: Method, path: &str, body: Option<Document>) -> Result<Reply, Failure> {
         self.runtime.block_on(async {
             let (target, stream) = self.connect().await?;
             let asked = async {
@@ -211,7 +269,7 @@ impl Client {
         stream: Stream,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<Document>,
         accept: &str,
     ) -> Result<Response<Incoming>, Failure> {
         let mut request = Request::builder()
@@ -229,7 +287,10 @@ impl Client {
         let body = match body {
             Some(body) => {
                 request = request.header(header::CONTENT_TYPE, "application/json");
-                Bytes::from(body.to_string())
+                if let Some(key) = body.idempotency_key {
+                    request = request.header(IDEMPOTENCY_KEY, key);
+                }
+                body.bytes
             }
             None => Bytes::new(),
         };

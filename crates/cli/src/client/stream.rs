@@ -63,27 +63,47 @@ impl Client {
 impl Events<'_> {
     /// Waits for the next event.
     pub(crate) fn next(&mut self) -> Result<Event, Failure> {
-        let lost = |why: &str| Failure::Unreachable(format!("the daemon ended the stream: {why}"));
-        loop {
-            if let Some(event) = self.parser.next() {
-                return Ok(event);
-            }
-            if self.parser.pending.len() > EVENT_MAX {
-                return Err(Failure::Broken(format!(
-                    "an event has more than {EVENT_MAX} bytes"
-                )));
-            }
-            let frame = async { timeout(SILENCE, self.body.frame()).await };
-            match self.client.runtime.block_on(frame) {
-                Ok(Some(Ok(frame))) => {
-                    if let Some(bytes) = frame.data_ref() {
-                        self.parser.pending.extend_from_slice(bytes);
-                    }
+        let Events {
+            client,
+            body,
+            parser,
+        } = self;
+        client.runtime.block_on(next(body, parser))
+    }
+
+    /// Waits for the next event, so long at most.
+    pub(crate) fn next_within(&mut self, time: Duration) -> Result<Option<Event>, Failure> {
+        let Events {
+            client,
+            body,
+            parser,
+        } = self;
+        // What has been read stays with the parser, whenever this is dropped.
+        let next = async { timeout(time, next(body, parser)).await };
+        client.runtime.block_on(next).ok().transpose()
+    }
+}
+
+async fn next(body: &mut Incoming, parser: &mut Parser) -> Result<Event, Failure> {
+    let lost = |why: &str| Failure::Unreachable(format!("the daemon ended the stream: {why}"));
+    loop {
+        if let Some(event) = parser.next() {
+            return Ok(event);
+        }
+        if parser.pending.len() > EVENT_MAX {
+            return Err(Failure::Broken(format!(
+                "an event has more than {EVENT_MAX} bytes"
+            )));
+        }
+        match timeout(SILENCE, body.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                if let Some(bytes) = frame.data_ref() {
+                    parser.pending.extend_from_slice(bytes);
                 }
-                Ok(Some(Err(error))) => return Err(lost(&error.to_string())),
-                Ok(None) => return Err(lost("it stops")),
-                Err(_) => return Err(lost("it is silent")),
             }
+            Ok(Some(Err(error))) => return Err(lost(&error.to_string())),
+            Ok(None) => return Err(lost("it stops")),
+            Err(_) => return Err(lost("it is silent")),
         }
     }
 }

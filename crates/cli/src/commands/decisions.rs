@@ -98,7 +98,7 @@ fn follow(session: &Session, options: &Decisions) -> Result<Vec<u8>, Failure> {
     loop {
         let event = events.next()?;
         if event.kind == "missed" {
-            put_text("… the daemon had more decisions than this could read; some are missing\n");
+            super::put("… the daemon had more decisions than this could read; some are missing\n");
             continue;
         }
         let decision = read(&event.data)?;
@@ -130,16 +130,8 @@ fn read(data: &str) -> Result<DecisionView, Failure> {
 /// Prints one; answers whether there is still a reader.
 fn put(session: &Session, decision: &DecisionView) -> bool {
     if !session.json {
-        return put_text(&line(session, decision));
+        return super::put(&line(session, decision));
     }
     // Plain data: writing it cannot fail.
-    put_text(&(serde_json::to_string(decision).unwrap_or_default() + "\n"))
-}
-
-fn put_text(text: &str) -> bool {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .is_ok()
+    super::put(&(serde_json::to_string(decision).unwrap_or_default() + "\n"))
 }

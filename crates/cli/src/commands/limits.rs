@@ -1,17 +1,22 @@
-//! `flyball limits`: the bounds in force, and how near each is.
+//! `flyball limits`: the bounds in force, and how near each is; the circuit breakers of what tasks call.
 
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Subcommand, ValueEnum};
 use flyball_engine::view::LimitView;
+use flyball_engine::view::tasks::BreakerView;
+use hyper::Method;
+use serde_json::json;
 
-use super::{Paging, STATUS, with_session};
-use crate::client::Reach;
-use crate::show::{Column, Ink, Screen, Table, UNKNOWN, count, quantity};
+use super::{Paging, STATUS, Session, note, with_session};
+use crate::client::{Failure, Reach, escape};
+use crate::show::{Column, Ink, Screen, Table, UNKNOWN, count, inert, percent, quantity};
 
 #[derive(Args, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{STATUS}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{STATUS}"), args_conflicts_with_subcommands = false)]
 pub(crate) struct Limits {
+    #[command(subcommand)]
+    action: Option<Action>,
     #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
@@ -22,14 +27,147 @@ const EXAMPLES: &str = "\
 Examples:
   flyball limits
   flyball limits --json | jq '.items[] | select(.refused > 0)'
+  flyball limits breakers
+  flyball limits force api.example.org:443 open
+  flyball limits force api.example.org:443 none
 
 SETTING is what changes the limit: `flyball config set`, `flyball classes
 change` or `flyball knobs pin`.";
 
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Show the circuit breakers of what tasks call (`flyball limits` shows them below the bounds)
+    #[command(after_help = "\
+Examples:
+  flyball limits breakers
+  flyball limits breakers --json | jq '.items[] | select(.state != \"closed\")'")]
+    Breakers(Paging),
+    /// Decide in place of a breaker: keep it open or closed, or leave it alone again
+    #[command(after_help = "\
+Examples:
+  flyball limits force api.example.org:443 open      no task calls it
+  flyball limits force api.example.org:443 none      as its calls go, again")]
+    Force {
+        /// The breaker, as `flyball limits` lists it
+        name: String,
+        /// What it is to be
+        to: Forced,
+    },
+    /// Close a breaker, and forget what it counted
+    #[command(after_help = "Example:\n  flyball limits reset api.example.org:443")]
+    Reset {
+        /// The breaker
+        name: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Forced {
+    /// No call goes through
+    Open,
+    /// All calls go through
+    Closed,
+    /// As its calls go
+    None,
+}
+
 pub(crate) fn run(options: Limits) -> ExitCode {
-    with_session(&options.reach, |session| {
-        session.list("/v1/limits", &options.paging, table)
+    with_session(&options.reach, |session| match &options.action {
+        None => {
+            let mut out = session.list("/v1/limits", &options.paging, table)?;
+            if !session.json {
+                out.extend(beside(session));
+            }
+            Ok(out)
+        }
+        Some(Action::Breakers(paging)) => session.list(
+            "/v1/limits/breakers",
+            paging,
+            |all: Vec<BreakerView>, screen| {
+                if all.is_empty() {
+                    "no task has called anything yet\n".to_owned()
+                } else {
+                    breakers(&all, screen)
+                }
+            },
+        ),
+        Some(Action::Force { name, to }) => {
+            let word = match to {
+                Forced::Open => "open",
+                Forced::Closed => "closed",
+                Forced::None => "none",
+            };
+            let path = format!("/v1/limits/breakers/{}", escape(name));
+            let body = json!({ "force": word });
+            session.show(&session.client.send(Method::PUT, &path, &body)?, one)
+        }
+        Some(Action::Reset { name }) => {
+            let path = format!("/v1/limits/breakers/{}/reset", escape(name));
+            session.show(&session.client.act(Method::POST, &path)?, one)
+        }
     })
+}
+
+/// The breakers there are; nothing where the queue of tasks is switched off. The bounds are shown whatever comes of it.
+fn beside(session: &Session) -> Vec<u8> {
+    let all: Vec<BreakerView> = match session.items("/v1/limits/breakers") {
+        Ok(all) => all,
+        Err(Failure::Refused(_) | Failure::Missing(_)) => return Vec::new(),
+        Err(failure) => {
+            note(&format!("breakers: {}", failure.text()));
+            return Vec::new();
+        }
+    };
+    if all.is_empty() {
+        return Vec::new();
+    }
+    format!("\n{}", breakers(&all, session.screen)).into_bytes()
+}
+
+fn one(breaker: BreakerView, screen: Screen) -> String {
+    breakers(&[breaker], screen)
+}
+
+fn breakers(all: &[BreakerView], screen: Screen) -> String {
+    let mut table = Table::new([
+        Column::left("BREAKER"),
+        Column::left("STATE"),
+        Column::right("CALLS"),
+        Column::right("FAILED"),
+        Column::right("SLOW"),
+        Column::right("OUT"),
+        Column::right("REFUSED"),
+        Column::right("OPENED"),
+        Column::left("UNTIL"),
+    ]);
+    for breaker in all {
+        let ink = match breaker.state.as_str() {
+            "closed" => Ink::Good,
+            "open" => Ink::Bad,
+            _ => Ink::Doubtful,
+        };
+        let state = match &breaker.forced {
+            Some(forced) => format!("{} (forced {forced})", breaker.state),
+            None => breaker.state.clone(),
+        };
+        let plain = |text| (text, Ink::Plain);
+        table.painted([
+            plain(breaker.name.clone()),
+            (inert(&state), ink),
+            plain(count(breaker.calls)),
+            plain(percent(breaker.failure_percent)),
+            plain(percent(breaker.slow_percent)),
+            plain(count(breaker.in_flight)),
+            plain(count(breaker.refused)),
+            plain(count(breaker.opened)),
+            plain(
+                breaker
+                    .until
+                    .map_or_else(|| UNKNOWN.to_owned(), |time| time.to_string()),
+            ),
+        ]);
+    }
+    table.print(screen)
 }
 
 fn table(limits: Vec<LimitView>, screen: Screen) -> String {

@@ -1,11 +1,15 @@
 //! Commands that ask a running daemon: each is one call of the API, or few, and a table of the answer.
 
+pub(crate) mod backup;
 pub(crate) mod classes;
 pub(crate) mod config;
 pub(crate) mod decisions;
 pub(crate) mod knobs;
 pub(crate) mod limits;
+pub(crate) mod restore;
 pub(crate) mod status;
+pub(crate) mod submit;
+pub(crate) mod tasks;
 pub(crate) mod workers;
 
 use std::process::ExitCode;
@@ -116,6 +120,29 @@ fn with_session(
     work: impl FnOnce(&Session) -> Result<Vec<u8>, Failure>,
 ) -> ExitCode {
     finish(Session::open(reach).and_then(|session| work(&session)))
+}
+
+/// The same for work that prints as it goes, and says itself how it ended.
+fn with_status(reach: &Reach, work: impl FnOnce(&Session) -> Result<u8, Failure>) -> ExitCode {
+    match Session::open(reach).and_then(|session| work(&session)) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => complain(failure.text(), failure.status()),
+    }
+}
+
+/// Prints text as it comes; answers whether there is still a reader.
+fn put(text: &str) -> bool {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .is_ok()
+}
+
+/// Says something beside what was asked for.
+fn note(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "flyball: {text}");
 }
 
 fn finish(result: Result<Vec<u8>, Failure>) -> ExitCode {

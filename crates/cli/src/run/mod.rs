@@ -26,7 +26,7 @@ use std::sync::mpsc::channel;
 use crate::input::{Next, Source};
 use crate::{cannot_write, complain};
 use batch::{Batch, Event};
-pub(crate) use options::Run;
+pub(crate) use options::{Run, parse_time};
 pub(crate) use output::nameless_file;
 use plan::Plan;
 

@@ -13,8 +13,8 @@ use clap::Args;
 pub(crate) use bounds::Bounds;
 use halt::parse_halt;
 pub(crate) use halt::{Halt, When};
-pub(crate) use values::{Jobs, KILL_AFTER, Load, Marker, MemoryEach};
-use values::{parse_block, parse_delimiter, parse_jobs, parse_marker, parse_time, parse_timeout};
+pub(crate) use values::{Jobs, KILL_AFTER, Load, Marker, MemoryEach, parse_time};
+use values::{parse_block, parse_delimiter, parse_jobs, parse_marker, parse_timeout};
 
 use crate::args::Color;
 use crate::input::Trim;

@@ -10,6 +10,7 @@ mod state;
 mod watchdog;
 
 pub(crate) use options::Serve;
+pub(crate) use state::{Refusal, State};
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,6 @@ use crate::complain;
 use crate::show::inert;
 use crate::signals::{self, Blocked};
 use notify::Notifier;
-use state::{Refusal, State};
 use watchdog::Watchdog;
 
 /// Time that requests have to end, once no more are taken.

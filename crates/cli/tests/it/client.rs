@@ -513,6 +513,8 @@ fn help_shows_commands_and_examples() {
         [
             "run",
             "serve",
+            "submit",
+            "tasks",
             "status",
             "workers",
             "classes",
@@ -520,6 +522,8 @@ fn help_shows_commands_and_examples() {
             "decisions",
             "knobs",
             "config",
+            "backup",
+            "restore",
             "completions",
             "man"
         ]
@@ -542,6 +546,14 @@ fn help_shows_commands_and_examples() {
             &["show", "create", "change", "delete", "pause", "resume"],
         ),
         ("knobs", &["pin", "unpin"]),
+        ("limits", &["breakers", "force", "reset"]),
+        (
+            "tasks",
+            &[
+                "list", "show", "why", "cancel", "retry", "output", "wait", "follow", "pause",
+                "resume", "stats",
+            ],
+        ),
         ("config", &["check", "schema", "show", "set"]),
     ] {
         for action in actions {

@@ -145,6 +145,15 @@ impl Daemon {
         panic!("the log never says {words:?}:\n{}", lines.join("\n"));
     }
 
+    /// Asks it to end and waits; answers exit status and its folder, for another one to go on with.
+    pub(crate) fn stop(mut self) -> (Option<i32>, Folder) {
+        self.signal("TERM");
+        self.log.by_ref().map_while(Result::ok).for_each(drop);
+        let status = self.child.wait().expect("it ends");
+        let folder = std::mem::replace(&mut self.folder, Folder(PathBuf::new()));
+        (status.code(), folder)
+    }
+
     /// Waits for its end; answers exit status and the rest of the log.
     pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>) {
         let log = self.log.by_ref().map_while(Result::ok).collect();

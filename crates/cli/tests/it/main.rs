@@ -17,6 +17,7 @@ mod parallel_output;
 mod parallel_pipe;
 mod serve;
 mod stopping;
+mod tasks;
 
 use std::ffi::OsStr;
 use std::io::Write;

@@ -68,7 +68,12 @@ impl Engine {
         let open = self.shared.tasks.open_or_why()?;
         let mut waits = open.queue.why(id).await?;
         let task = open.queue.task(id).await?;
-        waits.extend(open.runners.why(&task));
+        // What the queue knows already need not be said twice.
+        for more in open.runners.why(&task) {
+            if !waits.contains(&more) {
+                waits.push(more);
+            }
+        }
         self.explain(&open, &task, &mut waits);
         Ok(waits)
     }

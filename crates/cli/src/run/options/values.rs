@@ -79,7 +79,7 @@ pub(super) fn parse_jobs(text: &str) -> Result<Jobs, String> {
 }
 
 /// A duration; a number alone is in seconds.
-pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let seconds = text
         .parse::<f64>()
         .ok()

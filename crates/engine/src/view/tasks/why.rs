@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WaitingView {
-    /// `until`, `backoff`, `parent`, `paused`, `class_limit`, `key_limit`, `unique`, `slots`, `resource`, `breaker`, `nobody_takes`, `turn`,
+    /// `until`, `backoff`, `retry_budget`, `parent`, `group`, `paused`, `class_limit`, `key_limit`, `unique`, `slots`, `resource`, `breaker`, `nobody_takes`, `turn`,
     /// `running`, `ended` or `other`.
     #[serde(rename = "for")]
     pub waits_for: String,
@@ -220,7 +220,21 @@ impl From<&Waiting> for WaitingView {
             },
             Waiting::Ended(state) => WaitingView {
                 state: Some((*state).into()),
-                ..of("ended", format!("it has ended: it is {}", state.name()))
+                ..of("ended", format!("nothing: it has ended ({})", state.name()))
+            },
+            Waiting::RetryBudget => of(
+                "retry_budget",
+                "it may be tried again when retries of its kind are fewer beside its calls (scheduler.retry_budget_percent)"
+                    .to_owned(),
+            ),
+            Waiting::Group { name, open } => WaitingView {
+                name: Some(name.to_string()),
+                ..of(
+                    "group",
+                    format!(
+                        "it starts when all tasks of the group {name:?} have ended; {open} have not"
+                    ),
+                )
             },
             other => of("other", format!("{other:?}")),
         }
