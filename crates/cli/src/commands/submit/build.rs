@@ -24,9 +24,6 @@ use crate::run::parse_time;
 use crate::show::inert;
 use crate::template::usable_shell;
 
-/// How long a command may run unless it is said: what is submitted here may well be a build or a backup, which the daemon's default for
-/// tasks of a service would end.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// A missed start counts as missed when it is later than this.
 const GRACE_MS: u64 = 60_000;
 /// Longest name of a kind, bytes: the API's bound.
@@ -171,10 +168,6 @@ pub(super) fn task(options: &Submit, local: bool) -> Result<NewTaskBody, Failure
         .url
         .as_ref()
         .map(|url| call(options, url, payload.as_ref()));
-    let timeout = match (options.timeout, &command) {
-        (None, Some(_)) => Some(COMMAND_TIMEOUT),
-        (timeout, _) => timeout,
-    };
     let retry = RetryBody {
         max_attempts: options.retries,
         base_ms: options.retry_delay.map(millis),
@@ -242,7 +235,7 @@ pub(super) fn task(options: &Submit, local: bool) -> Result<NewTaskBody, Failure
                 grace_ms: GRACE_MS,
             })
         }),
-        timeout_ms: timeout.map(millis),
+        timeout_ms: options.timeout.map(millis),
         retry: (retry != RetryBody::default()).then_some(retry),
         labels: (!options.label.is_empty()).then(|| pairs(&options.label)),
         key: boxed(&options.key),

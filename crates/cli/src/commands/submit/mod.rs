@@ -152,7 +152,7 @@ pub(crate) struct Submit {
     #[arg(long, value_name = "WHAT", requires = "cron", help_heading = WHEN)]
     missed: Option<Missed>,
 
-    /// End an attempt that runs longer [default: a day for commands, else the daemon's cpu_scheduler.task_timeout]
+    /// End an attempt that runs longer [default: the daemon's commands.timeout, a day, for commands; else its cpu_scheduler.task_timeout]
     #[arg(long, value_name = "DURATION", help_heading = RETRY, value_parser = build::parse_timeout)]
     timeout: Option<Duration>,
     /// Attempts in all, also when the command fails [default: the daemon's scheduler.retry_attempts, which a failing command does not use]
