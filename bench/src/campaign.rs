@@ -96,7 +96,7 @@ fn sample_once(case: &Case, subject: Subject, per_us: f64) -> Result<Sample> {
 }
 
 fn headline(sample: &Sample) -> String {
-    const SHOWN: [&str; 20] = [
+    const SHOWN: &[&str] = &[
         "ns_per_task",
         "ratio_to_single",
         "ns_per_round_trip",
@@ -117,6 +117,15 @@ fn headline(sample: &Sample) -> String {
         "threads",
         "ready_ms",
         "end_ms",
+        "enqueues_per_s",
+        "cycles_per_s",
+        "generator_cores",
+        "server_cores",
+        "grown_ratio",
+        "grown_cpu_ratio",
+        "memory_bytes_per_task",
+        "disk_bytes_per_task",
+        "ready_after_kill_ms",
     ];
     let values = SHOWN
         .iter()

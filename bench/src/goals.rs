@@ -173,7 +173,22 @@ const GOALS: &[Goal] = &[
     at_most("idle/", "idle_ticks", 0.0, None),
     Goal {
         area: "run",
-        ..at_least("run/", "commands_per_s vs xargs", 0.9, None)
+        ..at_least("run/", "commands_per_s vs xargs", 0.9, Some(1.2))
+    },
+    Goal {
+        area: "run",
+        lacks: &["bounded"],
+        ..at_least("run/", "commands_per_s vs parallel", 5.0, None)
+    },
+    Goal {
+        area: "run",
+        contains: &["bounded"],
+        ..at_least("run/", "commands_per_s vs parallel", 20.0, Some(80.0))
+    },
+    // No slower: a twentieth is what rounds differ by.
+    Goal {
+        area: "run",
+        ..at_least("run/", "commands_per_s vs flyball-without", 0.95, None)
     },
     // The kernel's part of a sample cannot be had cheaper; the rest must stay small beside it. After a pause everything is
     // dearer, and most of all what walks through much memory.
@@ -214,6 +229,85 @@ const GOALS: &[Goal] = &[
     Goal {
         area: "sense",
         ..at_most("api/", "p99_us", 10_000.0, None)
+    },
+    // Accepted means on disk, over HTTP as over leaner protocols: what one client waits for is the disk, what many get is what is
+    // shared of a sync. A floor a count of clients.
+    Goal {
+        area: "tasks",
+        ..at_least(
+            "enqueue/1-clients/",
+            "enqueues_per_s vs beanstalkd",
+            0.5,
+            Some(0.7),
+        )
+    },
+    Goal {
+        area: "tasks",
+        ..at_least(
+            "enqueue/16-clients/",
+            "enqueues_per_s vs beanstalkd",
+            4.0,
+            Some(5.0),
+        )
+    },
+    Goal {
+        area: "tasks",
+        lacks: &["batches-of-10"],
+        ..at_least(
+            "enqueue/256-clients/batches-of-1",
+            "enqueues_per_s vs beanstalkd",
+            8.0,
+            Some(10.0),
+        )
+    },
+    Goal {
+        area: "tasks",
+        lacks: &["batches-of-10"],
+        ..aim_at_least(
+            "enqueue/256-clients/batches-of-1",
+            "enqueues_per_s vs redis",
+            0.8,
+        )
+    },
+    Goal {
+        area: "tasks",
+        ..at_least(
+            "enqueue/256-clients/batches-of-10",
+            "enqueues_per_s vs redis",
+            2.0,
+            Some(3.0),
+        )
+    },
+    Goal {
+        area: "tasks",
+        ..at_least(
+            "cycle/256-clients/batches-of-10",
+            "cycles_per_s vs postgresql",
+            1.0,
+            Some(2.0),
+        )
+    },
+    Goal {
+        area: "tasks",
+        ..at_least(
+            "cycle/256-clients/batches-of-10",
+            "cycles_per_s vs nats",
+            15.0,
+            None,
+        )
+    },
+    // No path walks through the queue, and a restart reads what it needs first.
+    Goal {
+        area: "tasks",
+        ..at_most("long-queue/", "grown_ratio", 1.2, None)
+    },
+    Goal {
+        area: "tasks",
+        ..at_most("pending/", "ready_ms", 1000.0, None)
+    },
+    Goal {
+        area: "tasks",
+        ..at_most("pending/", "ready_after_kill_ms", 1000.0, None)
     },
     Goal {
         area: "sim",

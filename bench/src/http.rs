@@ -1,4 +1,4 @@
-//! As much of an HTTP/1.1 client as measuring needs: requests without a body, answers of a stated length.
+//! As much of an HTTP/1.1 client as measuring needs: requests, and answers of a stated length.
 
 use anyhow::{Context, Result, ensure};
 
@@ -10,13 +10,22 @@ pub fn get(host: &str, path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: application/json\r\n\r\n").into_bytes()
 }
 
+/// A request with a JSON body on a connection that stays open; with a token, as its bearer.
+pub fn post(host: &str, path: &str, token: Option<&str>, json: &str) -> Vec<u8> {
+    let bearer = token.map_or_else(String::new, |token| {
+        format!("authorization: Bearer {token}\r\n")
+    });
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\n{bearer}content-type: application/json\r\ncontent-length: {}\r\n\r\n{json}",
+        json.len()
+    )
+    .into_bytes()
+}
+
 /// Status and length in bytes, head included, of the answer at the beginning of `bytes`; None while it is not complete.
 pub fn answer(bytes: &[u8]) -> Result<Option<(u16, usize)>> {
     const BLANK_LINE: &[u8] = b"\r\n\r\n";
-    let end = bytes
-        .windows(BLANK_LINE.len())
-        .position(|window| window == BLANK_LINE);
-    let Some(end) = end else {
+    let Some(end) = memchr::memmem::find(bytes, BLANK_LINE) else {
         ensure!(bytes.len() <= MAX_ANSWER, "an answer without an end");
         return Ok(None);
     };

@@ -15,6 +15,7 @@ mod machine;
 mod plan;
 mod process;
 mod programs;
+mod queues;
 mod report;
 mod stats;
 mod subjects;
@@ -41,7 +42,7 @@ struct Cli {
 enum Command {
     /// Tasks, waking, latency, shares, memory: the executor and other pools
     Executor(Campaign),
-    /// `flyball run` of 2,000 commands beside xargs
+    /// `flyball run` of 5,000 commands beside xargs and GNU parallel
     Run {
         #[command(flatten)]
         campaign: Campaign,
@@ -64,6 +65,14 @@ enum Command {
         /// The flyball program; without it, the daemon's cases are left out
         #[arg(long)]
         program: Option<PathBuf>,
+    },
+    /// Durable tasks: enqueues and lease cycles beside other queues, a long queue, a start over a million tasks
+    Tasks {
+        #[command(flatten)]
+        campaign: Campaign,
+        /// The flyball program
+        #[arg(long)]
+        program: PathBuf,
     },
     /// Prints a JSON report as the section of a Markdown page
     Markdown { file: PathBuf },
@@ -105,7 +114,7 @@ struct Campaign {
     /// Where the report goes as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Rounds over all cases [default: 3, of `run` and `sense` 9; quick: 2 or 3]
+    /// Rounds over all cases [default: 3, of `tasks` 5, of `run` and `sense` 9; quick: 2 or 3]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// Only cases whose name contains this
@@ -161,6 +170,11 @@ fn run(command: Command) -> Result<()> {
             let options = campaign.options((3, 9));
             let entries = plan::sense(options.quick, options.rounds, program.as_deref());
             campaign.publish(&campaign::run("sense", &entries, &options)?)
+        }
+        Command::Tasks { campaign, program } => {
+            let options = campaign.options((3, 5));
+            let entries = plan::tasks(options.quick, options.rounds, &program);
+            campaign.publish(&campaign::run("tasks", &entries, &options)?)
         }
         Command::Markdown { file } => {
             print!("{}", read(&file)?.markdown());

@@ -1,6 +1,7 @@
 //! Which cases a campaign holds, on whom, how often.
 
 use crate::cases::{ApiLoad, Arrivals, Case, Facts, Load, Look, Origin, PoolLoad, ShareLoad, What};
+use crate::queues::{self, Op, QueueLoad};
 use crate::subjects::Subject;
 use std::path::Path;
 
@@ -304,6 +305,63 @@ pub fn sense(quick: bool, rounds: usize, program: Option<&Path>) -> Vec<Entry> {
     plan.entries
 }
 
+/// All cases of area `tasks`; queues that are not installed are left out, which is said.
+pub fn tasks(quick: bool, rounds: usize, program: &Path) -> Vec<Entry> {
+    let mut queues = vec![
+        Subject::Flyball,
+        Subject::FlyballSocket,
+        Subject::Beanstalkd,
+        Subject::Redis,
+        Subject::Postgresql,
+        Subject::Nats,
+    ];
+    queues.retain(|&queue| match queues::missing(queue) {
+        Some(how) => {
+            eprintln!("{} is not here and left out: {how}", queue.name());
+            false
+        }
+        None => true,
+    });
+    let mut entries = Vec::new();
+    // Queues are programs, flyball's, too: what this build contains does not matter.
+    let mut add = |case, subjects: &[Subject], rounds| {
+        let subjects = subjects.to_vec();
+        entries.push(Entry {
+            case,
+            subjects,
+            rounds,
+        });
+    };
+    for (op, clients) in [
+        (Op::Enqueue { batch: 1 }, 1),
+        (Op::Enqueue { batch: 1 }, 16),
+        (Op::Enqueue { batch: 1 }, 256),
+        (Op::Enqueue { batch: 10 }, 256),
+        (Op::Cycle { batch: 10 }, 256),
+    ] {
+        let load = QueueLoad {
+            program: program.to_owned(),
+            op,
+            clients,
+            warm_up_s: 0.3,
+            seconds: if quick { 1.5 } else { 3.0 },
+        };
+        add(Case::Queue(load), &queues, rounds);
+    }
+    let grown = Case::QueueGrown {
+        program: program.to_owned(),
+        queued: 100_000,
+        turns: if quick { 9 } else { 21 },
+    };
+    add(grown, FLYBALL, if quick { 1 } else { rounds });
+    let pending = Case::QueuePending {
+        program: program.to_owned(),
+        tasks: 1_000_000,
+    };
+    add(pending, FLYBALL, if quick { 1 } else { rounds.min(3) });
+    entries
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,9 +369,10 @@ mod tests {
 
     #[test]
     fn every_case_has_a_name_of_its_own() {
-        for (quick, area) in [(false, 0), (true, 0), (false, 1), (true, 1)] {
+        for (quick, area) in [(false, 0), (true, 0), (false, 1), (true, 1), (true, 2)] {
             let entries = match area {
                 0 => executor(quick, 3),
+                2 => tasks(quick, 3, Path::new("flyball")),
                 _ => sense(quick, 3, Some(Path::new("flyball"))),
             };
             let names: BTreeSet<String> = entries.iter().map(|entry| entry.case.name()).collect();
@@ -333,7 +392,8 @@ mod tests {
     #[test]
     fn cases_survive_the_way_to_the_child() {
         let program = Some(Path::new("flyball"));
-        for entry in [executor(false, 3), sense(false, 3, program)].concat() {
+        let tasks = tasks(false, 3, Path::new("flyball"));
+        for entry in [executor(false, 3), sense(false, 3, program), tasks].concat() {
             let text = serde_json::to_string(&entry.case).unwrap();
             assert_eq!(serde_json::from_str::<Case>(&text).unwrap(), entry.case);
         }

@@ -6,6 +6,7 @@ use crate::sys;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
@@ -106,6 +107,45 @@ impl Use {
         }
         used
     }
+}
+
+/// CPU time of a process and of the processes that it has started and that still live, in clock ticks of 10 ms.
+pub fn tree_ticks(root: u32) -> Result<u64> {
+    let mut ticks = 0;
+    for entry in fs::read_dir("/proc")? {
+        let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
+        // One that has ended since it was listed has no file.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            continue;
+        };
+        if pid == root || parent_in(&stat) == Some(root) {
+            ticks += ticks_in(&stat)?;
+        }
+    }
+    Ok(ticks)
+}
+
+/// The parent, field 4 of stat(5).
+fn parent_in(stat: &str) -> Option<u32> {
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    after_name.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Bytes that the files of a folder and of the folders in it take on disk.
+pub fn disk_bytes(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        bytes += if about.is_dir() {
+            disk_bytes(&entry.path())?
+        } else {
+            about.blocks() * 512
+        };
+    }
+    Ok(bytes)
 }
 
 /// Memory of a process, bytes.
@@ -219,6 +259,7 @@ mod tests {
     fn counters_are_read_after_a_hostile_name() {
         let stat = "7 (a) b) (c) S 1 7 7 0 -1 4194304 1 2 3 4 500 60 7 8 20 0 9 0 1";
         assert_eq!(ticks_in(stat).unwrap(), 560);
+        assert_eq!(parent_in(stat), Some(1));
         assert!(ticks_in("7 (a) S 1").is_err());
         let status = "Name:\tx\nvoluntary_ctxt_switches:\t5\nnonvoluntary_ctxt_switches:\t2\n";
         assert_eq!(switches_in(status).unwrap(), 7);

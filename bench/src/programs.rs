@@ -1,8 +1,9 @@
-//! The areas whose subject is a program: `flyball run` beside xargs, and the simulator.
+//! The areas whose subject is a program: `flyball run` beside xargs and GNU parallel, and the simulator.
 
 use crate::campaign::Options;
 use crate::cases::Sample;
 use crate::machine::{Machine, wait_for_quiet};
+use crate::queues::find_program;
 use crate::report::{Report, Rounds, rows_of};
 use crate::sys;
 use anyhow::{Context, Result, ensure};
@@ -39,45 +40,163 @@ fn report(area: &str, case: &str, rounds: &Rounds, options: &Options) -> Report 
     }
 }
 
-/// Commands a second of `flyball run` and of xargs over the same 2,000 inputs, two at a time.
-pub fn run(program: &Path, options: &Options) -> Result<Report> {
-    const COMMANDS: usize = 2_000;
-    let input: Vec<u8> = (1..=COMMANDS)
-        .flat_map(|number| format!("{number}\n").into_bytes())
-        .collect();
-    let mut rounds = Rounds::new();
-    for round in 0..options.rounds {
-        let mut subjects = ["flyball", "xargs"];
-        subjects.rotate_left(round % 2);
-        for subject in subjects {
-            wait_for_quiet(if options.quick {
-                1_000_000_000
-            } else {
-                20_000_000_000
-            });
-            let mut command = match subject {
-                "flyball" => Command::new(program),
-                _ => Command::new("xargs"),
-            };
-            match subject {
-                "flyball" => command.args(["run", "--jobs", "2", "--", "true"]),
-                _ => command.args(["-P2", "-n1", "true"]),
-            };
-            let seconds = seconds_of(&mut command, &input)?;
-            let rate = COMMANDS as f64 / seconds;
-            eprintln!(
-                "[round {}/{}] {subject}: {rate:.0} commands a second",
-                round + 1,
-                options.rounds
-            );
-            let sample = Sample::default().with("commands_per_s", rate);
-            rounds
-                .entry(subject.to_owned())
-                .or_default()
-                .push(Some(sample));
+/// Inputs of `run`, a command each.
+const COMMANDS: usize = 5_000;
+/// Of these GNU parallel gets, where it is bounded and needs a while for each.
+const FEW_COMMANDS: usize = 200;
+/// What a flyball that holds its inputs holds in them.
+const HELD_BYTES: usize = 512 << 20;
+
+/// How commands are run.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// Two at a time.
+    Plain,
+    /// Also only while memory and load allow, which they always do here: what is measured is looking.
+    Bounded,
+    /// Two at a time, by a process that holds 512 MiB.
+    Held,
+}
+
+impl Way {
+    fn case(self) -> &'static str {
+        match self {
+            Way::Plain => "run/5000-true",
+            Way::Bounded => "run/5000-true/bounded",
+            Way::Held => "run/5000-true/512-MiB-held",
         }
     }
-    Ok(report("run", "run/2000-true", &rounds, options))
+
+    fn subjects(self) -> Vec<&'static str> {
+        let mut subjects = match self {
+            Way::Plain => vec!["flyball", "xargs", "parallel"],
+            Way::Bounded => vec!["flyball", "parallel"],
+            Way::Held => vec!["flyball", "flyball-without"],
+        };
+        if find_program("parallel").is_none() {
+            subjects.retain(|&subject| subject != "parallel");
+        }
+        subjects
+    }
+}
+
+fn numbers(count: usize) -> Vec<u8> {
+    (1..=count)
+        .flat_map(|number| format!("{number}\n").into_bytes())
+        .collect()
+}
+
+/// Commands a second of a subject.
+fn rate_of(way: Way, subject: &str, flyball: &Path, held: &[u8]) -> Result<f64> {
+    let bounds: &[&str] = match (way, subject) {
+        (Way::Bounded, "flyball") => &["--mem", "4G", "--load", "64"],
+        (Way::Bounded, _) => &["--memfree", "100M", "--load", "64"],
+        _ => &[],
+    };
+    let mut command = match subject {
+        "xargs" => {
+            let mut command = Command::new("xargs");
+            command.args(["-P2", "-n1", "true"]);
+            command
+        }
+        "parallel" => {
+            let mut command = Command::new("parallel");
+            // Without its plea for citations, which waits for a terminal or writes a file.
+            command
+                .args(["--will-cite", "-j2"])
+                .args(bounds)
+                .arg("true");
+            command
+        }
+        _ => {
+            let mut command = Command::new(flyball);
+            command.args(["run", "--jobs", "2"]).args(bounds);
+            command
+        }
+    };
+    if way == Way::Held {
+        // Inputs in random order are all held until the last command has begun. What reading them takes is no matter of commands, and is taken off: the
+        // time of a run that only prints what it would do.
+        let input = if subject == "flyball" {
+            held
+        } else {
+            &numbers(COMMANDS)
+        };
+        let mut reading = Command::new(flyball);
+        reading.args([
+            "run",
+            "--dry-run",
+            "--shuf",
+            "--jobs",
+            "2",
+            "--",
+            "true",
+            "{#}",
+        ]);
+        let reading = seconds_of(&mut reading, input)?;
+        command.args(["--shuf", "--", "true", "{#}"]);
+        return Ok(COMMANDS as f64 / (seconds_of(&mut command, input)? - reading));
+    }
+    if subject == "flyball" {
+        command.args(["--", "true"]);
+    }
+    let count = match (way, subject) {
+        (Way::Bounded, "parallel") => FEW_COMMANDS,
+        _ => COMMANDS,
+    };
+    Ok(count as f64 / seconds_of(&mut command, &numbers(count))?)
+}
+
+/// Commands a second of `flyball run`, of xargs and of GNU parallel over the same inputs, two at a time.
+pub fn run(program: &Path, options: &Options) -> Result<Report> {
+    if find_program("parallel").is_none() {
+        eprintln!("GNU parallel is not here and left out: apt install parallel");
+    }
+    let line = [vec![b'x'; HELD_BYTES / COMMANDS], vec![b'\n']].concat();
+    let held = line.repeat(COMMANDS);
+    let ways = [Way::Plain, Way::Bounded, Way::Held];
+    let wanted = |way: &Way| {
+        let part = options.filter.as_ref();
+        part.is_none_or(|part| way.case().contains(part))
+    };
+    let ways: Vec<Way> = ways.into_iter().filter(wanted).collect();
+    ensure!(!ways.is_empty(), "no case matches the filter");
+    let mut gathered = vec![Rounds::new(); ways.len()];
+    for round in 0..options.rounds {
+        for (&way, rounds) in ways.iter().zip(&mut gathered) {
+            let mut subjects = way.subjects();
+            let turn = round % subjects.len();
+            subjects.rotate_left(turn);
+            for subject in subjects {
+                wait_for_quiet(if options.quick {
+                    1_000_000_000
+                } else {
+                    20_000_000_000
+                });
+                let rate = rate_of(way, subject, program, &held)?;
+                eprintln!(
+                    "[round {}/{}] {} · {subject}: {rate:.0} commands a second",
+                    round + 1,
+                    options.rounds,
+                    way.case()
+                );
+                let sample = Sample::default().with("commands_per_s", rate);
+                rounds
+                    .entry(subject.to_owned())
+                    .or_default()
+                    .push(Some(sample));
+            }
+        }
+    }
+    let rows = ways
+        .iter()
+        .zip(&gathered)
+        .flat_map(|(way, rounds)| rows_of(way.case(), rounds));
+    Ok(Report {
+        area: "run".to_owned(),
+        machine: Machine::look(options.quick, options.rounds),
+        rows: rows.collect(),
+    })
 }
 
 /// Tasks a second of the simulator on 1,000 workers; also checks that the same seed prints the same bytes.

@@ -46,6 +46,8 @@ const METRICS: &[(&str, &str, bool)] = &[
     ("backlog_of_left", "share", false),
     ("bytes_beyond_captures", "bytes", true),
     ("commands_per_s", "1/s", false),
+    ("enqueues_per_s", "1/s", false),
+    ("cycles_per_s", "1/s", false),
     ("us_per_sample", "us", true),
 ];
 
@@ -78,6 +80,16 @@ const OTHERS: &[(&str, &str)] = &[
     ("end_ms", "ms"),
     ("end_max_ms", "ms"),
     ("unanswered", "requests"),
+    ("generator_cores", "cores"),
+    ("server_cores", "cores"),
+    ("grown_ratio", "ratio"),
+    ("grown_cpu_ratio", "ratio"),
+    ("us_per_add_empty", "us"),
+    ("us_per_add_queued", "us"),
+    ("memory_bytes_per_task", "bytes"),
+    ("memory_bytes_per_task_reopened", "bytes"),
+    ("disk_bytes_per_task", "bytes"),
+    ("ready_after_kill_ms", "ms"),
 ];
 
 /// Of these the JSON has rows, the tables do not.

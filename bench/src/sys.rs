@@ -3,9 +3,12 @@
 //! The benchmark does not use flyball's own clocks, so that a fault in them cannot hide in the figures. All `unsafe`
 //! of this crate but the counting allocator's stands here.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 
 fn clock_ns(clock: libc::clockid_t) -> u64 {
@@ -153,6 +156,88 @@ pub fn wait_readable(files: &[BorrowedFd<'_>], timeout_ns: u64) -> io::Result<Ve
         }
     }
     Ok(polled.iter().map(|file| file.revents != 0).collect())
+}
+
+/// Watches many files for something to read, level-triggered.
+pub struct Epoll(OwnedFd);
+
+impl Epoll {
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: a plain system call without pointers.
+        match unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) } {
+            // SAFETY: the call has just made this descriptor, and nobody else has it.
+            file if file >= 0 => Ok(Epoll(unsafe { OwnedFd::from_raw_fd(file) })),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Watches a file, which must stay open as long as it is watched; `number` is told when it can be read.
+    pub fn add(&self, file: BorrowedFd<'_>, number: usize) -> io::Result<()> {
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: number as u64,
+        };
+        // SAFETY: both descriptors are open, and `event` outlives the call.
+        let added = unsafe {
+            libc::epoll_ctl(
+                self.0.as_raw_fd(),
+                libc::EPOLL_CTL_ADD,
+                file.as_raw_fd(),
+                &mut event,
+            )
+        };
+        match added {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Waits at most so long and puts the numbers of the files that can be read into `ready`.
+    pub fn wait(&self, ready: &mut Vec<usize>, timeout_ms: i32) -> io::Result<()> {
+        const MOST: usize = 256;
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; MOST];
+        ready.clear();
+        // SAFETY: the array is writable and has as many elements as it is said to have.
+        let count = unsafe {
+            libc::epoll_wait(
+                self.0.as_raw_fd(),
+                events.as_mut_ptr(),
+                MOST as i32,
+                timeout_ms,
+            )
+        };
+        if count < 0 {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::Interrupted => Ok(()),
+                _ => Err(error),
+            };
+        }
+        ready.extend(events.iter().take(count as usize).map(|event| {
+            let number = event.u64;
+            number as usize
+        }));
+        Ok(())
+    }
+}
+
+/// Whether the folder is in memory, where a sync costs nothing.
+pub fn is_in_memory(folder: &Path) -> io::Result<bool> {
+    let path = CString::new(folder.as_os_str().as_bytes())?;
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the path ends with NUL, and `found` is writable for the length of the call.
+    if unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all zeros are a valid statfs, and the call has filled it.
+    let kind = unsafe { found.assume_init() }.f_type;
+    Ok(kind == libc::TMPFS_MAGIC)
+}
+
+/// Whether this process is root's.
+pub fn is_root() -> bool {
+    // SAFETY: a plain system call without pointers.
+    unsafe { libc::geteuid() == 0 }
 }
 
 /// Ends the process at once, without waiting for threads that are still working.

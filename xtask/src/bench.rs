@@ -12,12 +12,14 @@ use std::process::Command;
 pub(crate) enum Area {
     /// Tasks, waking, latency, shares, memory: the executor and other pools
     Executor,
-    /// `flyball run` beside xargs
+    /// `flyball run` beside xargs and GNU parallel
     Run,
     /// The simulator
     Sim,
     /// One look at the machine: flyball, sysinfo, procfs; the idle daemon; its API under load
     Sense,
+    /// Durable tasks: enqueues and lease cycles beside other queues, a long queue, a start over a million tasks
+    Tasks,
 }
 
 impl Area {
@@ -27,6 +29,7 @@ impl Area {
             Area::Run => "run",
             Area::Sim => "sim",
             Area::Sense => "sense",
+            Area::Tasks => "tasks",
         }
     }
 }
@@ -79,7 +82,7 @@ pub(crate) fn run(request: &Request) -> Result<()> {
     command.arg(area);
     let subject = match request.area {
         Area::Executor => None,
-        Area::Run | Area::Sense => Some(build_program(&["--package", "flyball-cli"], "flyball")?),
+        Area::Run | Area::Sense | Area::Tasks => Some(build_program(&["--package", "flyball-cli"], "flyball")?),
         Area::Sim => Some(build_program(&["--package", "flyball-sim"], "flyball-sim")?),
     };
     if let Some(program) = subject {

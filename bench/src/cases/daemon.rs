@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -27,9 +27,11 @@ const END_LIMIT_NS: u64 = 20_000_000_000;
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A daemon that runs, with what it writes and keeps.
-struct Daemon {
-    program: Program,
-    folder: Folder,
+pub struct Daemon {
+    pub program: Program,
+    pub folder: Folder,
+    /// Where it listens, as its users say it.
+    pub address: String,
     started_ns: u64,
 }
 
@@ -51,12 +53,22 @@ fn status_of(socket: &Path, path: &str) -> Result<u16> {
 }
 
 impl Daemon {
+    /// On any free port.
     fn start(program: &Path, number: usize) -> Result<Self> {
-        let folder = Folder::new(number)?;
+        Daemon::start_in(program, Folder::new(number)?, "127.0.0.1:0", &[])
+    }
+
+    /// Over the state that the folder holds; `settings` are variables of its environment.
+    pub fn start_in(
+        program: &Path,
+        folder: Folder,
+        address: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let log = File::create(folder.path().join("log"))?;
         let mut command = Command::new(program);
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--state-dir"])
+            .args(["serve", "--listen", address, "--state-dir"])
             .arg(folder.path().join("state"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -67,18 +79,32 @@ impl Daemon {
                 command.env_remove(name);
             }
         }
+        command.envs(settings.iter().copied());
         let started_ns = sys::now_ns();
         let program = Program::start(&mut command)?;
         Ok(Daemon {
             program,
             folder,
+            address: address.to_owned(),
             started_ns,
         })
     }
 
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("state/flyball.sock")
+    }
+
+    /// What allows changes over TCP.
+    pub fn token(&self) -> Result<String> {
+        let file = self.folder.path().join("state/admin.token");
+        let token = std::fs::read_to_string(&file)
+            .with_context(|| format!("reading {}", file.display()))?;
+        Ok(token.trim().to_owned())
+    }
+
     /// Waits until it is ready; nanoseconds since it was started.
-    fn wait_ready(&mut self) -> Result<u64> {
-        let socket = self.folder.path().join("state/flyball.sock");
+    pub fn wait_ready(&mut self) -> Result<u64> {
+        let socket = self.socket();
         loop {
             let outcome = status_of(&socket, "/readyz");
             let passed = sys::now_ns() - self.started_ns;
@@ -101,7 +127,7 @@ impl Daemon {
     }
 
     /// Asks it to end; nanoseconds until it had.
-    fn end(&mut self) -> Result<u64> {
+    pub fn end(&mut self) -> Result<u64> {
         let begun = sys::now_ns();
         let status = self.program.end(END_LIMIT_NS).with_context(|| self.log())?;
         ensure!(

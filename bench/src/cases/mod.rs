@@ -10,6 +10,7 @@ pub mod shares;
 pub mod tasks;
 pub mod waking;
 
+use crate::queues::{self, Op, QueueLoad};
 use crate::stats::Random;
 use crate::subjects::Subject;
 use crate::work::Work;
@@ -193,6 +194,19 @@ pub enum Case {
         starts: usize,
     },
     Api(ApiLoad),
+    /// Clients of a durable queue.
+    Queue(QueueLoad),
+    /// Adding to a long queue against adding to an empty one, so many turns of each.
+    QueueGrown {
+        program: PathBuf,
+        queued: u64,
+        turns: usize,
+    },
+    /// Memory, disk and restarts of a queue with so many pending tasks.
+    QueuePending {
+        program: PathBuf,
+        tasks: u64,
+    },
 }
 
 fn duration(us: f64) -> String {
@@ -269,6 +283,15 @@ impl Case {
             },
             Case::DaemonIdle { .. } => "daemon/idle".to_owned(),
             Case::DaemonReady { .. } => "daemon/ready".to_owned(),
+            Case::Queue(load) => {
+                let (what, batch) = match load.op {
+                    Op::Enqueue { batch } => ("enqueue", batch),
+                    Op::Cycle { batch } => ("cycle", batch),
+                };
+                format!("{what}/{}-clients/batches-of-{batch}", load.clients)
+            }
+            Case::QueueGrown { queued, .. } => format!("long-queue/{queued}-tasks"),
+            Case::QueuePending { tasks, .. } => format!("pending/{tasks}-tasks"),
             Case::Api(load) => format!(
                 "api/{}-requests-a-second/{}",
                 load.requests_per_s,
@@ -296,6 +319,9 @@ impl Case {
                 warm_up, seconds, ..
             } => 10.0 + warm_up + seconds,
             Case::DaemonReady { starts, .. } => 10.0 + *starts as f64,
+            Case::Queue(load) => 30.0 + load.warm_up_s + load.seconds,
+            Case::QueueGrown { turns, .. } => 20.0 + *turns as f64,
+            Case::QueuePending { tasks, .. } => 20.0 + *tasks as f64 / 10_000.0,
             Case::Api(load) => 10.0 + load.seconds,
             _ => 15.0,
         }
@@ -330,6 +356,13 @@ impl Case {
             } => daemon::idle(program, *warm_up, *seconds),
             Case::DaemonReady { program, starts } => daemon::ready(program, *starts),
             Case::Api(load) => api::run(load, work),
+            Case::Queue(load) => queues::run(subject, load),
+            Case::QueueGrown {
+                program,
+                queued,
+                turns,
+            } => queues::grown(program, *queued, *turns),
+            Case::QueuePending { program, tasks } => queues::pending(program, *tasks),
         }
     }
 }

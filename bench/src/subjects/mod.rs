@@ -69,7 +69,12 @@ pub enum Subject {
     Crossbeam,
     /// Bare threads without a queue: what the instrument reads when a pool costs nothing.
     Threads,
-    Xargs,
+    /// flyball asked over its Unix socket.
+    FlyballSocket,
+    Beanstalkd,
+    Redis,
+    Postgresql,
+    Nats,
     Sysinfo,
     Procfs,
     /// The system calls that a look at the machine needs, without reading their answers.
@@ -98,7 +103,13 @@ impl Subject {
             Subject::Crossbeam => cfg!(feature = "crossbeam"),
             Subject::Sysinfo => cfg!(feature = "sysinfo"),
             Subject::Procfs => cfg!(feature = "procfs"),
-            Subject::Threads | Subject::Xargs | Subject::Preads => true,
+            Subject::Threads
+            | Subject::Preads
+            | Subject::FlyballSocket
+            | Subject::Beanstalkd
+            | Subject::Redis
+            | Subject::Postgresql
+            | Subject::Nats => true,
         }
     }
 }
