@@ -82,7 +82,9 @@ pub(crate) fn run(request: &Request) -> Result<()> {
     command.arg(area);
     let subject = match request.area {
         Area::Executor => None,
-        Area::Run | Area::Sense | Area::Tasks => Some(build_program(&["--package", "flyball-cli"], "flyball")?),
+        Area::Run | Area::Sense | Area::Tasks => {
+            Some(build_program(&["--package", "flyball-cli"], "flyball")?)
+        }
         Area::Sim => Some(build_program(&["--package", "flyball-sim"], "flyball-sim")?),
     };
     if let Some(program) = subject {

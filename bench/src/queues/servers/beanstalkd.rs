@@ -138,3 +138,28 @@ impl Session for Talk {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{heard, heard_on};
+    use super::*;
+
+    #[test]
+    fn answers_may_come_in_pieces() {
+        let mut talk = Talk::new(Op::Cycle { batch: 2 });
+        let first = b"RESERVED 7 3\r\nabc\r\nRESERVED 8 2\r\n\r\n\r\n".to_vec();
+        let (done, sent) = heard(&mut talk, &first);
+        assert_eq!(
+            (done, sent.as_slice()),
+            (None, b"delete 7\r\ndelete 8\r\n".as_slice())
+        );
+        assert_eq!(heard_on(&mut talk, b"DELETED\r\nDELETED\r\n").0, Some(2));
+        assert_eq!(
+            heard(&mut Talk::new(Op::Cycle { batch: 1 }), b"TIMED_OUT\r\n").0,
+            Some(0)
+        );
+        let mut talk = Talk::new(Op::Enqueue { batch: 2 });
+        assert_eq!(heard(&mut talk, b"INSERTED 1\r\nINSERTED 2\r\n").0, Some(2));
+        assert!(talk.take(b"OUT_OF_MEMORY\r\n", &mut Vec::new()).is_err());
+    }
+}

@@ -181,3 +181,42 @@ impl Session for Talk {
         Ok(Taken { bytes, done })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{heard, heard_on};
+    use super::*;
+
+    #[test]
+    fn answers_may_come_in_pieces() {
+        let talk = |op| Talk::new(op, 0, "h".to_owned(), None);
+        let answer = |json: &str| {
+            format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{json}",
+                json.len()
+            )
+        };
+        let leased = answer(
+            r#"{"tasks":[{"id":"1","kind":"a","token":"1-1"},{"id":"2","kind":"a","token":"1-2"}]}"#,
+        );
+        let mut cycle = talk(Op::Cycle { batch: 2 });
+        let (done, sent) = heard(&mut cycle, leased.as_bytes());
+        assert_eq!(done, None);
+        let body = br#"{"tasks":[{"id":"1","token":"1-1"},{"id":"2","token":"1-2"}]}"#;
+        assert!(sent.ends_with(body));
+        assert_eq!(
+            heard_on(&mut cycle, answer(r#"{"tasks":[]}"#).as_bytes()).0,
+            Some(2)
+        );
+        assert_eq!(
+            heard(&mut cycle, answer(r#"{"tasks":[]}"#).as_bytes()).0,
+            Some(0)
+        );
+        assert_eq!(
+            heard(&mut talk(Op::Enqueue { batch: 1 }), answer("{}").as_bytes()).0,
+            Some(1)
+        );
+        let refused = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n";
+        assert!(cycle.take(refused, &mut Vec::new()).is_err());
+    }
+}

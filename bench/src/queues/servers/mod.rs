@@ -135,3 +135,32 @@ pub fn start(subject: Subject, program: &Path) -> Result<Box<dyn Server>> {
     }
     Ok(server)
 }
+
+#[cfg(test)]
+pub mod tests {
+    use super::super::load::Session;
+
+    /// What a session makes of an answer that comes byte by byte after a request: how it ended, and what is sent.
+    pub fn heard(talk: &mut dyn Session, answer: &[u8]) -> (Option<u64>, Vec<u8>) {
+        talk.next(&mut Vec::new());
+        heard_on(talk, answer)
+    }
+
+    /// The same of a further answer to the same request.
+    pub fn heard_on(talk: &mut dyn Session, answer: &[u8]) -> (Option<u64>, Vec<u8>) {
+        let (mut waiting, mut sent, mut ended) = (Vec::new(), Vec::new(), None);
+        for &byte in answer {
+            waiting.push(byte);
+            loop {
+                let taken = talk.take(&waiting, &mut sent).unwrap();
+                waiting.drain(..taken.bytes);
+                ended = taken.done.or(ended);
+                if taken.bytes == 0 || waiting.is_empty() {
+                    break;
+                }
+            }
+        }
+        assert!(waiting.is_empty());
+        (ended, sent)
+    }
+}

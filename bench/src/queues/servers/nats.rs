@@ -234,3 +234,27 @@ impl Session for Talk {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{heard, heard_on};
+    use super::*;
+
+    #[test]
+    fn answers_may_come_in_pieces() {
+        let mut talk = Talk::new(Op::Cycle { batch: 2 }, 5);
+        let first = b"MSG t 1 $JS.ACK.a 3\r\nabc\r\nPING\r\nHMSG i.5 1 10 12\r\n1234567890ab\r\n";
+        let (done, sent) = heard(&mut talk, first);
+        assert_eq!(
+            (done, sent.as_slice()),
+            (None, b"PONG\r\nPUB $JS.ACK.a i.5 4\r\n+ACK\r\n".as_slice())
+        );
+        assert_eq!(heard_on(&mut talk, b"MSG i.5 1 0\r\n\r\n").0, Some(1));
+        let mut talk = Talk::new(Op::Enqueue { batch: 1 }, 5);
+        assert_eq!(
+            heard(&mut talk, b"MSG i.5 1 9\r\n{\"seq\":1}\r\n").0,
+            Some(1)
+        );
+        assert!(talk.take(b"-ERR 'x'\r\n", &mut Vec::new()).is_err());
+    }
+}

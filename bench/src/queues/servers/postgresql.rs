@@ -319,3 +319,33 @@ impl Session for Talk {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{heard, heard_on};
+    use super::*;
+
+    #[test]
+    fn answers_may_come_in_pieces() {
+        let mut answer = Vec::new();
+        message(&mut answer, b'2', |_| {});
+        for id in ["12", "345"] {
+            message(&mut answer, b'D', |body| {
+                body.extend_from_slice(&[0, 1]);
+                body.extend_from_slice(&(id.len() as u32).to_be_bytes());
+                body.extend_from_slice(id.as_bytes());
+            });
+        }
+        message(&mut answer, b'Z', |body| body.push(b'I'));
+        let mut talk = Talk::new(Op::Cycle { batch: 2 });
+        let (done, sent) = heard(&mut talk, &answer);
+        assert_eq!(done, None);
+        assert!(memchr::memmem::find(&sent, b"{12,345}").is_some());
+        assert_eq!(heard_on(&mut talk, b"Z\0\0\0\x05I").0, Some(2));
+        assert_eq!(
+            heard(&mut Talk::new(Op::Cycle { batch: 2 }), b"Z\0\0\0\x05I").0,
+            Some(0)
+        );
+        assert!(talk.take(b"E\0\0\0\x05x", &mut Vec::new()).is_err());
+    }
+}

@@ -216,3 +216,26 @@ impl Session for Talk {
         Ok(Taken { bytes, done })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{heard, heard_on};
+    use super::*;
+
+    #[test]
+    fn answers_may_come_in_pieces() {
+        let mut talk = Talk::new(Op::Cycle { batch: 2 }, 0, false);
+        let entries = b"*1\r\n*2\r\n$1\r\ns\r\n*2\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\np\r\n$2\r\n\r\n\r\n*2\r\n$3\r\n2-0\r\n*2\r\n$1\r\np\r\n$1\r\nx\r\n";
+        let (done, sent) = heard(&mut talk, entries);
+        let expected = b"*5\r\n$4\r\nXACK\r\n$1\r\ns\r\n$1\r\ng\r\n$3\r\n1-0\r\n$3\r\n2-0\r\n*4\r\n$4\r\nXDEL\r\n$1\r\ns\r\n$3\r\n1-0\r\n$3\r\n2-0\r\n";
+        assert_eq!((done, sent.as_slice()), (None, expected.as_slice()));
+        assert_eq!(heard_on(&mut talk, b":2\r\n:2\r\n").0, Some(2));
+        assert_eq!(
+            heard(&mut Talk::new(Op::Cycle { batch: 2 }, 0, false), b"*-1\r\n").0,
+            Some(0)
+        );
+        let mut talk = Talk::new(Op::Enqueue { batch: 3 }, 0, false);
+        assert_eq!(heard(&mut talk, b":3\r\n").0, Some(3));
+        assert!(talk.take(b"-MISCONF no\r\n", &mut Vec::new()).is_err());
+    }
+}
