@@ -429,8 +429,24 @@ fn take(value: &OsStr, part: Part) -> Vec<u8> {
         Part::BaseNoExtension => bytes[base_at..stem(bytes, base_at)].to_vec(),
         Part::Folder => match base_at {
             0 => b".".to_vec(),
-            1 => b"/".to_vec(),
-            _ => bytes[..base_at - 1].to_vec(),
+            _ => folder(bytes),
+        },
+    }
+}
+
+/// The folder of a path with a slash, as `dirname` tells it: slashes at its end are no part of it.
+fn folder(path: &[u8]) -> Vec<u8> {
+    let without_slashes = |path: &[u8]| {
+        let end = path.iter().rposition(|byte| *byte != b'/');
+        end.map_or(0, |last| last + 1)
+    };
+    let entry = &path[..without_slashes(path)];
+    match entry.iter().rposition(|byte| *byte == b'/') {
+        None if entry.is_empty() => b"/".to_vec(),
+        None => b".".to_vec(),
+        Some(slash) => match without_slashes(&entry[..slash]) {
+            0 => b"/".to_vec(),
+            end => entry[..end].to_vec(),
         },
     }
 }
@@ -593,7 +609,20 @@ mod tests {
             fill(&["p", "{.}", "{/.}", "{//}"], &["/.bashrc"]),
             ["p", "/.bashrc", ".bashrc", "/"]
         );
-        assert_eq!(fill(&["p", "{//}"], &["plain"]), ["p", "."]);
+        for (path, folder) in [
+            ("plain", "."),
+            ("", "."),
+            ("/", "/"),
+            ("//", "/"),
+            ("/a", "/"),
+            ("//a", "/"),
+            ("a/", "."),
+            ("a/b//", "a"),
+            ("a//b", "a"),
+            ("/a/b", "/a"),
+        ] {
+            assert_eq!(fill(&["p", "{//}"], &[path]), ["p", folder], "{path:?}");
+        }
         assert_eq!(fill(&["p", "{2}-{1/}"], &["a/b", "c"]), ["p", "c-b"]);
         assert_eq!(fill(&["p", "{-1}{-2}{%}"], &["a", "b"]), ["p", "ba2"]);
         assert_eq!(
