@@ -59,7 +59,7 @@ const PIPE: &str = "Standard input in blocks";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES, override_usage = "flyball run [OPTIONS] [--] COMMAND [{}]… [::: INPUT…]…")]
 pub(crate) struct Run {
-    /// Commands at once: a number, a percentage of the CPUs, +N or -N of them, or `auto` (one for each CPU)
+    /// Commands at once: a number, a percentage of the CPUs, +N or -N beside them, or `auto` (one for each CPU)
     #[arg(short, long, short_alias = 'P', alias = "max-procs", value_name = "N|N%|+N|-N|auto", default_value = "auto", allow_negative_numbers = true, value_parser = parse_jobs)]
     pub(crate) jobs: Jobs,
     /// Scheduling class: critical, interactive, normal, batch (nice 10) or idle (only when nobody else wants the CPU)
@@ -132,7 +132,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "TEXT", help_heading = OUTPUT)]
     pub(crate) tagstring: Option<OsString>,
     /// Print each line of output when it is whole
-    #[arg(long, alias = "lb", conflicts_with = "keep_order", help_heading = OUTPUT)]
+    #[arg(long, aliases = ["lb", "linebuffer", "line-buffered"], conflicts_with = "keep_order", help_heading = OUTPUT)]
     pub(crate) line_buffer: bool,
     /// Let commands write straight to the output of the run
     #[arg(short = 'u', long, conflicts_with_all = ["keep_order", "tag", "tagstring", "line_buffer", "results"], help_heading = OUTPUT)]
@@ -202,7 +202,7 @@ pub(crate) struct Run {
     pub(crate) bounds: Bounds,
 
     /// What other tools need to be told and this one does anyway
-    #[arg(short = 'r', long = "no-run-if-empty", aliases = ["group", "will-cite"], hide = true, action = clap::ArgAction::Count)]
+    #[arg(short = 'r', long = "no-run-if-empty", aliases = ["group", "will-cite", "no-notice"], hide = true, action = clap::ArgAction::Count)]
     pub(crate) as_usual: u8,
     /// The command, and inputs after `:::`
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]

@@ -50,7 +50,7 @@ impl std::fmt::Display for Jobs {
 
 pub(super) fn parse_jobs(text: &str) -> Result<Jobs, String> {
     let expected = format!(
-        "expected a number from 1 to {JOBS_MAX}, a percentage of the CPUs from 1% to 10000%, +N or -N of them, or auto"
+        "expected a number from 1 to {JOBS_MAX}, a percentage of the CPUs from 1% to 10000%, +N or -N beside them, or auto"
     );
     if text == "auto" {
         return Ok(Jobs::Auto);
@@ -59,7 +59,7 @@ pub(super) fn parse_jobs(text: &str) -> Result<Jobs, String> {
         return text
             .parse()
             .ok()
-            .filter(|more: &i32| *more != 0 && more.unsigned_abs() < JOBS_MAX)
+            .filter(|more: &i32| more.unsigned_abs() < JOBS_MAX)
             .map(Jobs::Relative)
             .ok_or(expected);
     }
@@ -228,7 +228,9 @@ mod tests {
         assert_eq!(parse_jobs("+2").unwrap().on(4), 6);
         assert_eq!(parse_jobs("-1").unwrap().on(4), 3);
         assert_eq!(parse_jobs("-9").unwrap().on(4), 1);
-        for wrong in ["0", "-0", "x", "%", "0%", "100000"] {
+        assert_eq!(parse_jobs("+0").unwrap().on(4), 4);
+        assert_eq!(parse_jobs("-0").unwrap().on(4), 4);
+        for wrong in ["0", "+", "x", "%", "0%", "100000"] {
             assert!(parse_jobs(wrong).is_err(), "{wrong}");
         }
     }
