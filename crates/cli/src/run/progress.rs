@@ -85,11 +85,8 @@ impl Progress {
                 self.due = now.saturating_add_nanos(REDRAW_NS);
                 let line = self.line(now, figures);
                 let width = signals::terminal_width().unwrap_or(80);
-                let cut: String = bar(figures, width.saturating_sub(line.chars().count() + 1))
-                    .chars()
-                    .chain(line.chars())
-                    .take(width.saturating_sub(1))
-                    .collect();
+                let bar = bar(figures, width.saturating_sub(line.chars().count() + 1));
+                let cut = bar + whole_parts(&line, width.saturating_sub(1));
                 let (on, off) = match (color, figures.failed) {
                     (false, _) => ("", ""),
                     (true, 0) => ("\x1b[36m", "\x1b[0m"),
@@ -140,6 +137,16 @@ impl Progress {
     }
 }
 
+/// As many parts of a line as fit so many columns: a figure that is cut would be another figure.
+fn whole_parts(line: &str, columns: usize) -> &str {
+    if line.chars().count() <= columns {
+        return line;
+    }
+    let ends = line.match_indices(", ").map(|(at, _)| at);
+    let fits = |at: &usize| line[..*at].chars().count() <= columns;
+    &line[..ends.take_while(fits).last().unwrap_or(0)]
+}
+
 /// A bar of `room` columns, where there is room and an end in sight.
 fn bar(figures: Figures, room: usize) -> String {
     const WIDEST: usize = 30;
@@ -180,5 +187,12 @@ mod tests {
         assert_eq!(line, "0/60, 1 failed, 2 running, 0.0/s, waiting for --load");
         assert_eq!(bar(figures, 13), "[###-------] ");
         assert_eq!(bar(figures, 5), "");
+        assert_eq!(
+            whole_parts("20/60, 12.0/s, 5s left", 22),
+            "20/60, 12.0/s, 5s left"
+        );
+        assert_eq!(whole_parts("20/60, 12.0/s, 5s left", 21), "20/60, 12.0/s");
+        assert_eq!(whole_parts("20/60, 12.0/s, 5s left", 12), "20/60");
+        assert_eq!(whole_parts("20/60, 12.0/s, 5s left", 3), "");
     }
 }
