@@ -7,7 +7,7 @@
 //! Values become names: `/` is written `\_`, `\` is `\\`, control characters are `\xHH`, a dot at the start is `\.`, nothing is `\0`.
 //! What is longer than a name may be is cut and ends with a hash. A value that came before in the run gets `\=SEQ`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -28,6 +28,9 @@ const PARTS: [(&str, &str); 4] = [
     ("exit", ".exit"),
 ];
 
+/// Start of the names of folders that are not whole yet; the id of the run's process and a number follow.
+const BEGUN: &str = ".flyball-";
+
 enum Naming {
     /// Folders by number or name of the input, and by value.
     Inputs { names: Vec<OsString> },
@@ -43,6 +46,8 @@ pub(crate) struct Results {
     used: HashMap<u64, u64>,
     /// Whether results of an earlier run under another number stay as they are.
     keeps: bool,
+    /// Hashes of the folders where nothing is left any more of what a run that was killed had begun.
+    swept: HashSet<u64>,
 }
 
 /// The result of a command that runs.
@@ -94,6 +99,7 @@ impl Results {
             naming,
             used: HashMap::new(),
             keeps,
+            swept: HashSet::new(),
         })
     }
 
@@ -157,11 +163,10 @@ impl Results {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        let place = parent.join(format!(
-            ".flyball-{}-{}",
-            std::process::id(),
-            filling.number
-        ));
+        if self.keeps && self.swept.insert(hash(&parent)) {
+            sweep(&parent);
+        }
+        let place = parent.join(format!("{BEGUN}{}-{}", std::process::id(), filling.number));
         match fs::create_dir(&place) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(&parent)?;
@@ -179,6 +184,24 @@ impl Results {
             place,
             target,
         })
+    }
+}
+
+/// Takes away what runs that were killed had begun in a folder. What cannot be taken away stays: no reader looks at it.
+fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let process = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(BEGUN)?.split_once('-'))
+            .filter(|(_, number)| number.parse::<u64>().is_ok())
+            .and_then(|(process, _)| process.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

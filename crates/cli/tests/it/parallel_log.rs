@@ -290,6 +290,26 @@ fn a_killed_run_is_resumed_without_loss() {
     assert_eq!(ran.lines().count(), 20 + 40 - logged);
 }
 
+/// TASK-12: what a killed run had begun of results is taken away when it is resumed; what is another's stays.
+#[test]
+fn a_resumed_run_takes_away_halves_of_results() {
+    let folder = Folder::new("halves");
+    // No process has such an id; this one is there.
+    let gone = folder.path("out/1/.flyball-4194999-1");
+    let others = folder.path(format!("out/1/.flyball-{}-1", std::process::id()));
+    let strange = folder.path("out/1/.flyball-4194999-x");
+    for path in [&gone, &others, &strange] {
+        std::fs::create_dir_all(path).unwrap();
+        std::fs::write(path.join("stdout"), "half").unwrap();
+    }
+    let words = ["-q", "--joblog", "log", "--results", "out", "--resume"];
+    let ran = run_in(&folder, words.into_iter().chain(["echo", ":::", "a"]));
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(!gone.exists());
+    assert!(others.exists() && strange.exists());
+    assert!(folder.path("out/1/a/stdout").exists());
+}
+
 /// TASK-12: what Ctrl-C ended is not in the log, so that it runs when the run is resumed.
 #[test]
 fn what_was_interrupted_runs_again() {
