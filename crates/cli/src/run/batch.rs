@@ -411,12 +411,18 @@ impl Batch {
 
     /// Commands of the run, those left out not counted, where that is known.
     fn total(&self) -> Option<u64> {
-        let total = match self.source.total(self.plan.each) {
-            // How many inputs fit a command is known when they have been taken.
-            Some(total) if self.plan.bytes == usize::MAX => Some(total),
-            _ => self.exhausted.then_some(self.taken),
-        };
+        let total = self
+            .inputs_total()
+            .or_else(|| self.exhausted.then_some(self.taken));
         total.map(|total| total.saturating_sub(self.summary.skipped))
+    }
+
+    /// Commands that the inputs make, where that is known before they are taken.
+    fn inputs_total(&self) -> Option<u64> {
+        // How many inputs fit a command is known when they have been taken.
+        let counted = self.plan.bytes == usize::MAX;
+        let total = self.source.total(self.plan.each);
+        total.filter(|_| counted)
     }
 
     fn figures(&self) -> Figures {

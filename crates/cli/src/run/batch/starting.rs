@@ -63,11 +63,19 @@ impl Batch {
         !self.exhausted && self.retries.len() < RETRIES_WAITING_MAX && self.has_room()
     }
 
+    /// Commands that have not ended, where their number is known.
+    fn left(&self) -> Option<usize> {
+        let begun = self.running.len() + self.retries.len() + self.again.len();
+        if self.exhausted {
+            return Some(begun);
+        }
+        let to_come = self.inputs_total()?.saturating_sub(self.taken);
+        Some(begun.saturating_add(usize::try_from(to_come).unwrap_or(usize::MAX)))
+    }
+
     pub(super) fn submit(&mut self) {
         // Slots that this run cannot use are the others'.
-        let left = self
-            .exhausted
-            .then(|| self.running.len() + self.retries.len() + self.again.len());
+        let left = self.left();
         self.bounds.left(left);
         let mut no_input = self.exhausted;
         while self.has_room() {

@@ -14,7 +14,7 @@ pub(super) struct Share {
     /// Why there is none, where one was wanted.
     why_not: Option<String>,
     want: Option<Want>,
-    /// The least that it had beside others.
+    /// The least that it had beside others when it could have used more, and how many others there were.
     least: Option<(u32, usize)>,
 }
 
@@ -52,11 +52,16 @@ impl Share {
         ))
     }
 
-    /// Slots for this run.
+    /// Slots for this run. More than it has commands where nobody wants them: a make among its commands may.
     pub(super) fn slots(&self, jobs: u32) -> u32 {
-        self.sharing
-            .as_ref()
-            .map_or(jobs, |sharing| sharing.part().slots.max(1))
+        let fixed = self.want.is_some_and(|want| want.fixed);
+        match &self.sharing {
+            Some(sharing) if !fixed => {
+                let part = sharing.part();
+                part.slots.max(1).saturating_add(part.spare)
+            }
+            _ => jobs,
+        }
     }
 
     /// Bytes that other runs have reserved and do not use yet.
@@ -72,9 +77,12 @@ impl Share {
         self.change(|want| want.slots = slots);
         if let Some(part) = self.sharing.as_ref().map(Sharing::part)
             && part.others > 0
-            && self.least.is_none_or(|(least, _)| part.slots < least)
         {
-            self.least = Some((part.slots, part.others));
+            // The part may be that of an earlier wish, so it may be less than a slot, or more than is wanted now.
+            let has = part.slots.max(1);
+            if has < slots && self.least.is_none_or(|(least, _)| has < least) {
+                self.least = Some((has, part.others));
+            }
         }
     }
 

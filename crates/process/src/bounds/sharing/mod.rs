@@ -68,6 +68,8 @@ impl Want {
 pub struct Part {
     /// Slots; at least one if it wants any.
     pub slots: u32,
+    /// Its even part of the slots that no program wants: for what its commands start by themselves.
+    pub spare: u32,
     /// Other programs that share the machine.
     pub others: usize,
     /// Memory that the others have reserved and do not use yet, bytes.
@@ -143,6 +145,7 @@ impl Sharing {
                 want,
                 part: Part {
                     slots: want.slots,
+                    spare: 0,
                     others: 0,
                     outstanding: 0,
                 },
@@ -252,13 +255,19 @@ impl Shared {
                 slots: want.slots,
             },
         );
+        let parts = divide(self.machine, &wishes);
         let slots = if want.fixed || others == 0 {
             want.slots
         } else {
-            divide(self.machine, &wishes)[mine]
+            parts[mine]
         };
+        let taken = parts
+            .iter()
+            .fold(0_u32, |sum, part| sum.saturating_add(*part));
+        let programs = u32::try_from(parts.len()).unwrap_or(u32::MAX).max(1);
         state.part = Part {
             slots,
+            spare: self.machine.saturating_sub(taken) / programs,
             others,
             outstanding,
         };
@@ -274,6 +283,7 @@ impl Shared {
         // What `set` finds changed is told, too: its own writing wakes this thread.
         let mut told = Part {
             slots: self.lock().want.slots,
+            spare: 0,
             others: 0,
             outstanding: 0,
         };
