@@ -200,14 +200,24 @@ fn hand_over(
         let Some(block) = cutter.next()? else {
             return Ok(());
         };
-        let mut file = nameless_file()?;
-        file.write_all(&block)?;
-        file.rewind()?;
+        let file = kept(&block).map_err(|error| {
+            let folder = std::env::temp_dir();
+            let why = format!("a block cannot be kept in {}: {error}", folder.display());
+            io::Error::new(error.kind(), why)
+        })?;
         if !found(Read::Block(Arc::new(file))) {
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// A file that holds a block, at its start.
+fn kept(block: &[u8]) -> io::Result<File> {
+    let mut file = nameless_file()?;
+    file.write_all(block)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl Summary {
         self.succeeded + self.failed
     }
 
-    /// Counts output that was dropped at the bound.
+    /// Counts output that was dropped, at the bound or because there was no room for it.
     pub(crate) fn dropped(&mut self, bytes: u64) {
         self.dropped_bytes += bytes;
     }
@@ -229,9 +229,13 @@ impl Summary {
             writeln!(out, "  and {more} more")?;
         }
         if self.retried > 0 {
+            let (attempts, were) = match self.retried {
+                1 => ("attempt", "was"),
+                _ => ("attempts", "were"),
+            };
             writeln!(
                 out,
-                "  {} attempts failed and were followed by another",
+                "  {} {attempts} failed and {were} followed by another",
                 self.retried
             )?;
         }
@@ -241,14 +245,18 @@ impl Summary {
         if self.dropped_bytes > 0 {
             writeln!(
                 out,
-                "  {} of output beyond the bound of a command were dropped",
+                "  {} of output were dropped: beyond what is kept of a command, or not to be kept",
                 format_rounded(self.dropped_bytes)
             )?;
         }
         if self.leftovers > 0 {
+            let (processes, were) = match self.leftovers {
+                1 => ("process", "its command and was"),
+                _ => ("processes", "their command and were"),
+            };
             writeln!(
                 out,
-                "  {} processes outlived their command and were ended",
+                "  {} {processes} outlived {were} ended",
                 self.leftovers
             )?;
         }

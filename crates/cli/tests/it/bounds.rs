@@ -132,6 +132,14 @@ fn commands_share_a_jobserver() {
     assert_eq!(run(["-j1", show, ":::", "a"]).text(), "a\n");
 }
 
+/// TASK-22: slots without a command are tokens, also when no input is left.
+#[test]
+fn the_last_command_has_all_tokens() {
+    let take = "auth=${MAKEFLAGS##*=}; case $auth in fifo:*) auth=${auth#fifo:} ;; *) auth=/dev/fd/${auth%,*} ;; esac; head -c 2 $auth | wc -c; :";
+    let ran = run(["-j3", "--timeout", "10s", take, ":::", "a"]);
+    assert_eq!((ran.text().trim(), ran.code), ("2", 0), "{}", ran.err);
+}
+
 /// TASK-12: no more at once than asked, and as many: two that wait for each other.
 #[test]
 fn jobs_bound_what_runs_at_once() {
@@ -182,7 +190,7 @@ fn leftovers_are_ended_and_said() {
     let ran = run(["-j2", "setsid sleep 600 & echo {}", ":::", "a"]);
     assert_eq!((ran.text(), ran.code), ("a\n", 0));
     assert!(
-        ran.err.contains("1 processes outlived their command"),
+        ran.err.contains("1 process outlived its command"),
         "{}",
         ran.err
     );
