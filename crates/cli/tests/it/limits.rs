@@ -127,6 +127,31 @@ fn a_command_above_the_bound_by_itself_fails_with_that_reason() {
     }
 }
 
+/// TASK-20: a success of a command of which the kernel killed a part is none: half of a pipeline's work is missing.
+#[test]
+fn a_success_with_a_part_killed_is_a_failure() {
+    let folder = Folder::new("part");
+    let (hard, mut command) = ways(&folder).remove(0);
+    if !hard {
+        return;
+    }
+    let hog = "python3 -c 'print(len(bytes(300_000_000).replace(b\"\\0\", b\"x\")))' | cat; true";
+    let ran = finish(
+        command
+            .args(["--mem", "100MB", "--joblog", "log"])
+            .args([hog, ":::", "a"]),
+    );
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(
+        ran.err.contains("it needs more than --mem 100MB by itself"),
+        "{}",
+        ran.err
+    );
+    let log = std::fs::read_to_string(folder.path("log")).unwrap();
+    let ends: Vec<&str> = log.lines().nth(1).unwrap().split('\t').collect();
+    assert_eq!(ends[6..8], ["0", "9"], "{log}");
+}
+
 /// TASK-12: reservations are kept: no two at once where only one fits; more where more fit.
 #[test]
 fn reservations_decide_what_runs_at_once() {
@@ -371,6 +396,41 @@ fn runs_share_the_machine() {
     second.child.kill().unwrap();
     second.child.wait().unwrap();
     wait_for(&folder, "first", cpus);
+    interrupt(&first.child);
+    let mut rest = String::new();
+    first.out.read_to_string(&mut rest).unwrap();
+    assert_eq!(first.child.wait().unwrap().code(), Some(130));
+}
+
+/// TASK-21: the summary speaks of others only where they took slots that the run could have used.
+#[test]
+fn a_share_is_said_where_it_was_less() {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    if cpus < 2 {
+        return;
+    }
+    let folder = Folder::new("said");
+    std::fs::create_dir(folder.path("runtime")).unwrap();
+    let mut first = Run::start(&folder, "first", &[]);
+    wait_for(&folder, "first", cpus);
+    let beside = |inputs: &[&str]| {
+        finish(
+            flyball()
+                .env("XDG_RUNTIME_DIR", folder.path("runtime"))
+                .args(["run", "true", ":::"])
+                .args(inputs),
+        )
+    };
+    let one = beside(&["a"]);
+    assert!(!one.err.contains("shared with"), "{}", one.err);
+    let many: Vec<String> = (0..3 * cpus).map(|number| number.to_string()).collect();
+    let many = beside(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    let half = match cpus / 2 {
+        1 => "1 command at once".to_owned(),
+        more => format!("{more} commands at once"),
+    };
+    let said = format!("shared with 1 other run: {half}");
+    assert!(many.err.contains(&said), "{}", many.err);
     interrupt(&first.child);
     let mut rest = String::new();
     first.out.read_to_string(&mut rest).unwrap();

@@ -84,7 +84,10 @@ impl Batch {
             return;
         }
         let reason = match after {
-            After::Failed(reason) => Some(reason),
+            After::Failed(reason) => {
+                count_as_killed(&mut result);
+                Some(reason)
+            }
             After::Counts | After::Again => None,
         };
         if reason.is_none() && self.tries_again(&result, attempt) {
@@ -255,6 +258,18 @@ impl Batch {
             number,
             attempt: attempt + 1,
         }));
+    }
+}
+
+/// Lets a success of a command whose processes were killed in part be told as that kill everywhere, so that it runs again.
+fn count_as_killed(result: &mut Result<Exit, Error>) {
+    if let Ok(exit) = result
+        && exit.success()
+    {
+        exit.ended = Ended::Signalled {
+            signal: libc::SIGKILL,
+            core: false,
+        };
     }
 }
 

@@ -177,7 +177,8 @@ impl Memory {
         let Ok(exit) = result else {
             return After::Counts;
         };
-        if exit.success() {
+        // One that says that it succeeded though the kernel killed a part of it (the head of a pipeline, say) has not done all of it.
+        if exit.success() && !exit.out_of_memory {
             // It was quicker than its end.
             self.peaks.add(job.peak.max(exit.peak_memory));
             return After::Counts;
