@@ -9,13 +9,15 @@ use core::time::Duration;
 
 use super::Queue;
 use super::command::{Entering, Refused};
-use super::task::UniqueConflict;
-use super::valid::fault;
+use super::task::{Head, UniqueConflict};
+use super::valid::{PARENTS_MAX, fault};
 
 /// When who was refused may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Requirements that differ, at once: who asks for tasks has each looked at.
 const NEEDS_MAX: usize = 4_096;
+/// Combinations of class, kind, way of running and requirement, at once: who asks for tasks has each of its class looked at.
+const LANES_MAX: usize = 16_384;
 /// Classes that differ, at once.
 const CLASSES_MAX: usize = 1_024;
 
@@ -65,6 +67,16 @@ impl Queue {
                     format!("names task {id}, an entry of the calendar, which does not end"),
                 ));
             }
+        }
+        if head.after.len() + task.parents.len() > PARENTS_MAX {
+            return Err(fault(
+                place,
+                "after",
+                format!(
+                    "must name at most {PARENTS_MAX} parents, but names {}",
+                    head.after.len() + task.parents.len()
+                ),
+            ));
         }
         let mut seen = BTreeSet::new();
         for (parent, _) in task.parents {
@@ -167,9 +179,9 @@ impl Queue {
         Ok(())
     }
 
-    pub(super) fn check_room(
+    pub(super) fn check_room<'a>(
         &self,
-        tasks: &[Entering<'_>],
+        tasks: &[Entering<'a>],
         goes: &[Goes],
         keyed: bool,
     ) -> Result<(), Refused> {
@@ -192,33 +204,58 @@ impl Queue {
                 self.requests.len()
             ));
         }
+        // New ones, and those that take the place of others: they may bring another class, kind or requirement along.
+        let comes = |(place, task): (usize, &Entering<'a>)| {
+            let head = task.head;
+            let replaces = head
+                .unique
+                .as_ref()
+                .is_some_and(|unique| unique.on_conflict != UniqueConflict::Keep);
+            let there = match goes[place] {
+                Goes::New => return Some((head, true)),
+                _ if !replaces => return None,
+                Goes::Meets(slot) => {
+                    let class = self.lines.class_of(self.tasks[slot].line);
+                    *self.lines.classes.key(class) == head.class
+                }
+                Goes::MeetsNew(before) => tasks[before].head.class == head.class,
+            };
+            Some((head, !there))
+        };
+        let coming: Vec<(&Head, bool)> = tasks.iter().enumerate().filter_map(comes).collect();
         let mut by_class: Vec<(&str, u64)> = Vec::with_capacity(1);
-        let mut needs = self.lines.needs.len();
-        for (task, _) in tasks
-            .iter()
-            .zip(goes)
-            .filter(|(_, goes)| **goes == Goes::New)
-        {
-            match by_class
-                .iter_mut()
-                .find(|(name, _)| **name == *task.head.class)
-            {
-                Some((_, count)) => *count += 1,
-                None => by_class.push((&task.head.class, 1)),
+        for (head, more) in &coming {
+            let count = u64::from(*more);
+            match by_class.iter_mut().find(|(name, _)| **name == *head.class) {
+                Some((_, known)) => *known += count,
+                None => by_class.push((&head.class, count)),
             }
-            needs += usize::from(!task.head.needs.is_none());
         }
-        if needs > NEEDS_MAX {
+        let named = |(head, _): &&(&Head, bool)| !head.needs.is_none();
+        if self.lines.needs.len() + coming.iter().filter(named).count() > NEEDS_MAX {
             // Most of them are known: counted exactly only here.
-            let others: BTreeSet<_> = tasks
+            let others: BTreeSet<_> = coming
                 .iter()
-                .map(|task| &task.head.needs)
+                .map(|(head, _)| &head.needs)
                 .filter(|needs| self.lines.needs.find(*needs).is_none())
                 .collect();
             if !others.is_empty() && self.lines.needs.len() + others.len() > NEEDS_MAX {
                 return full(format!(
                     "tasks with {} different requirements are kept, and at most {NEEDS_MAX} may be",
                     self.lines.needs.len()
+                ));
+            }
+        }
+        if self.lines.lanes.len() + coming.len() > LANES_MAX {
+            let others: BTreeSet<_> = coming
+                .iter()
+                .filter(|(head, _)| !self.lines.has_lane(head))
+                .map(|(head, _)| (&head.class, &head.kind, head.via, &head.needs))
+                .collect();
+            if !others.is_empty() && self.lines.lanes.len() + others.len() > LANES_MAX {
+                return full(format!(
+                    "tasks of {} different kinds, classes and requirements are kept, and at most {LANES_MAX} may be",
+                    self.lines.lanes.len()
                 ));
             }
         }
@@ -234,7 +271,7 @@ impl Queue {
                     (0, self.lines.normal.queue_limit)
                 }
             };
-            if waiting + count > limit as u64 {
+            if count > 0 && waiting + count > limit as u64 {
                 return full(format!(
                     "{waiting} tasks wait in class {name:?}, and at most {limit} may"
                 ));

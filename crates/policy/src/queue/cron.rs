@@ -4,6 +4,9 @@
 //! starts twice, though the process die in between or the wall clock go back. (After a clock that was ahead has been put right, an entry is
 //! silent until it has caught up.)
 
+use alloc::vec::Vec;
+use core::time::Duration;
+
 use flyball_core::time::WallTime;
 
 use super::Queue;
@@ -13,6 +16,8 @@ use super::task::{Missed, Now, Overlap, Reason, State, TaskId};
 
 /// Runs that are made of missed ticks at most, runs that may wait for the last one, and ticks done by one command.
 pub(super) const RUNS_MAX: usize = 100;
+/// The least grace: a tick is always done a little late, and with none at all each would count as missed.
+const GRACE_MIN: Duration = Duration::from_secs(1);
 
 impl Queue {
     /// Has an entry wait for its next tick; ends it if there is none.
@@ -46,7 +51,7 @@ impl Queue {
             return false;
         };
         let policy = cron.cron.missed;
-        let limit = now.wall.saturating_sub(cron.cron.grace);
+        let limit = now.wall.saturating_sub(cron.cron.grace.max(GRACE_MIN));
         let mut tick = WallTime::from_unix_nanos(self.tasks[slot].moment);
         self.detach(slot);
         let mut made_up = 0;
@@ -98,11 +103,12 @@ impl Queue {
         let Some(cron) = self.entries(slot) else {
             return;
         };
-        let (overlap, mut runs) = (cron.cron.overlap, cron.runs.clone());
-        if !runs.is_empty() && (overlap == Overlap::Skip || runs.len() >= RUNS_MAX) {
+        let overlap = cron.cron.overlap;
+        if !cron.runs.is_empty() && (overlap == Overlap::Skip || cron.runs.len() >= RUNS_MAX) {
             self.note(slot, Cause::TickOverlapped(tick), effects);
             return;
         }
+        let mut runs: Vec<TaskId> = cron.runs.iter().copied().collect();
         if overlap == Overlap::Replace {
             for run in &runs {
                 self.take_back(*run, now, effects);
@@ -117,7 +123,7 @@ impl Queue {
         if self.state(id).is_some_and(|state| !state.is_terminal())
             && let Some(cron) = self.entries(slot)
         {
-            cron.runs.push(id);
+            cron.runs.insert(id);
         }
     }
 

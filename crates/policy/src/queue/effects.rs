@@ -308,6 +308,11 @@ pub enum Opening {
         /// As for `Clean`.
         epoch: u32,
     },
+    /// It lives, and reads its rows again: leases that are out are honoured, and tokens go on.
+    Again {
+        /// No lease has had this token or a greater one: [`Queue::next_token`](super::Queue::next_token) of the machine before.
+        token: Token,
+    },
 }
 
 /// Figures of a queue.

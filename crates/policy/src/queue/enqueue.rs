@@ -10,7 +10,9 @@ use flyball_core::time::WallTime;
 use super::admit::{Goes, check_cycles};
 use super::command::{Entering, Refused, Reply, RequestKey, Taken};
 use super::effects::{Body, Effects, Event, MetaChange, Placed, Remembered};
-use super::entry::{Entries, Entry, Extra, Group, KEYED, LINED, NONE, Parent, Spec, UniqueKey};
+use super::entry::{
+    Entries, Entry, Extra, Group, KEYED, LINED, NONE, Parent, RETRIED, Spec, UniqueKey,
+};
 use super::task::{Attempts, Dependency, Head, Now, State, TaskId, UniqueConflict};
 use super::valid::{self, fault};
 use super::{BATCH_MAX, Cause, Queue, Request};
@@ -166,12 +168,11 @@ impl Queue {
     fn bring_in(&mut self, slot: u32, parents: &[Dependency], now: Now, effects: &mut Effects) {
         if !parents.is_empty() {
             let after = &mut self.extra(slot).after;
+            // The same task may be there by its name and by its place, and by more than one place.
+            let mut known: BTreeSet<TaskId> =
+                after.iter().map(|link| link.dependency.parent).collect();
             for dependency in parents {
-                // The same task may be there by its name and by its place.
-                if !after
-                    .iter()
-                    .any(|known| known.dependency.parent == dependency.parent)
-                {
+                if known.insert(dependency.parent) {
                     after.push(Parent {
                         dependency: *dependency,
                         waits: false,
@@ -316,7 +317,7 @@ impl Queue {
             Box::new(Entries {
                 cron: (**cron).clone(),
                 ticked,
-                runs: Vec::new(),
+                runs: BTreeSet::new(),
             })
         });
         Some(Box::new(extra))
@@ -349,6 +350,8 @@ impl Queue {
         let entry = &mut self.tasks[slot];
         let (old_line, old_spec) = (entry.line, entry.spec);
         (entry.line, entry.spec) = (line, spec);
+        // The newer one's deadline holds, though people had the older one retried.
+        entry.set(RETRIED, false);
         let extra = entry.extra_mut();
         extra.deadline = head.deadline;
         if extend {

@@ -1,6 +1,7 @@
 //! A task in memory. What most tasks do not have stands apart ([`Extra`]), so that a plain one that waits takes little.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -85,7 +86,8 @@ pub(super) struct Extra {
     pub(super) after: Vec<Parent>,
     /// Parents that are waited for.
     pub(super) open: u32,
-    pub(super) children: Vec<TaskId>,
+    /// In the order of their names: who came first is told first.
+    pub(super) children: BTreeSet<TaskId>,
     /// How many children there may be before those that wait no longer are taken out.
     pub(super) prune_at: usize,
     pub(super) group: Option<u32>,
@@ -112,7 +114,7 @@ pub(super) struct Entries {
     /// Ticks are done up to this time.
     pub(super) ticked: WallTime,
     /// Runs that have not ended, at most `RUNS_MAX` and those that people had retried.
-    pub(super) runs: Vec<TaskId>,
+    pub(super) runs: BTreeSet<TaskId>,
 }
 
 /// What tasks have in common beside their line.
@@ -169,8 +171,8 @@ pub(super) struct Run {
     pub(super) ran: Duration,
     /// Since when it runs; none while it is held.
     pub(super) since: Option<Timestamp>,
-    /// What its class was charged in advance, nanoseconds.
-    pub(super) charged: u64,
+    /// What its class was charged in advance, in virtual time.
+    pub(super) charged: u128,
     /// Whether its needs count as held.
     pub(super) counted: bool,
 }
@@ -201,7 +203,7 @@ pub(super) struct Group {
     pub(super) ended: [u64; 5],
     pub(super) forgotten: [u64; 5],
     /// Last tasks that wait for it.
-    pub(super) waiters: Vec<TaskId>,
+    pub(super) waiters: BTreeSet<TaskId>,
 }
 
 impl Group {

@@ -13,8 +13,13 @@ use super::entry::Run;
 use super::line::{LaneKey, NO_NEEDS, Rank, lacks};
 use super::room::{competes, take_room};
 use super::task::{Now, State, Token, Via};
-use super::{ASKED_WITHIN, ASKERS_MAX, Asker, BATCH_MAX, PATIENCE, PRECEDENCE_MAX, Queue, valid};
+use super::{
+    ASKED_WITHIN, ASKERS_MAX, Asker, BATCH_MAX, PATIENCE, PRECEDENCE_MAX, Queue, STEPS_MAX, valid,
+};
 use crate::limit::{RetryBudget, RetryBudgetConfig};
+
+/// Kinds that one ask names: they are remembered, to say who takes what.
+const KINDS_MAX: usize = 1_000;
 
 /// Kinds by number.
 enum Numbers {
@@ -41,6 +46,8 @@ struct Wanted {
     commands: Numbers,
     http: Numbers,
     room: Option<Room>,
+    /// Tasks whose deadlines turned out to have passed.
+    late: usize,
 }
 
 impl Wanted {
@@ -80,6 +87,14 @@ impl Queue {
             return request("max", "1 to 1,000");
         }
         check_length(ask.lease)?;
+        for kinds in [ask.handlers, ask.commands, ask.http] {
+            if let Kinds::Only(names) | Kinds::Except(names) = kinds
+                && (names.len() > KINDS_MAX
+                    || names.iter().any(|name| name.len() > valid::KIND_MAX))
+            {
+                return request("kinds", "at most 1,000 names of 1 to 128 bytes");
+            }
+        }
         self.tick(now, effects);
         self.asked(now, ask);
         let mut wanted = Wanted {
@@ -87,6 +102,7 @@ impl Queue {
             commands: self.numbers(ask.commands),
             http: self.numbers(ask.http),
             room: ask.room.cloned(),
+            late: 0,
         };
         if let Some(room) = ask.room {
             self.see(room);
@@ -180,6 +196,9 @@ impl Queue {
                 over: false,
             })
             .collect();
+        for candidate in &candidates {
+            self.lines.catch_up(candidate.class);
+        }
         while granted.len() < ask.max as usize {
             let classes = &self.lines.classes;
             let Some(place) = (0..candidates.len())
@@ -254,25 +273,32 @@ impl Queue {
         if now.mono.duration_since(since) > PRECEDENCE_MAX {
             self.lines.lanes[lane].short_since = None;
             self.first = None;
+            // All the while there was not room enough: what there was at most once is no longer to be hoped for.
+            self.see_anew();
+            return;
+        }
+        let key = *self.lines.lanes.key(lane);
+        let class = &self.lines.classes[key.class];
+        let limited = class
+            .rule
+            .concurrency
+            .is_some_and(|limit| class.running() >= u64::from(limit));
+        if class.paused || self.lines.kinds[key.kind].paused || limited {
+            // It could not start if there were room: none is kept for it.
+            self.lines.lanes[lane].short_since = None;
+            self.first = None;
             return;
         }
         let Some(room) = &wanted.room else {
             return;
         };
-        let key = *self.lines.lanes.key(lane);
-        let class = &self.lines.classes[key.class];
-        let may = !class.paused
-            && class
-                .rule
-                .concurrency
-                .is_none_or(|limit| class.running() < u64::from(limit))
-            && ask.above.is_none_or(|above| class.rule.priority > above)
+        let may = ask.above.is_none_or(|above| class.rule.priority > above)
             && self.lane_open(now, &key, wanted)
             && lacks(self.lines.needs.key(key.needs), room).is_none();
         if !may {
             return;
         }
-        let Some(rank) = self.lines.peek(&self.tasks, lane) else {
+        let Some(rank) = self.lines.peek(lane) else {
             return;
         };
         let slot = self.lines.lines[rank.3].head;
@@ -313,7 +339,7 @@ impl Queue {
             if !self.lane_open(now, &key, wanted) {
                 continue;
             }
-            let Some(rank) = self.lines.peek(&self.tasks, lane) else {
+            let Some(rank) = self.lines.peek(lane) else {
                 continue;
             };
             if self.fits(now, lane, &key, wanted) {
@@ -358,17 +384,22 @@ impl Queue {
         &mut self,
         now: Now,
         candidate: &mut Candidate,
-        wanted: &Wanted,
+        wanted: &mut Wanted,
         effects: &mut Effects,
     ) -> Option<(u32, Rank)> {
         let lanes = candidate.lanes.as_mut()?;
         loop {
+            if wanted.late >= STEPS_MAX {
+                // The clock may have jumped past the deadlines of a million: the rest is for ticks, and who asks may ask again.
+                effects.ready = true;
+                return None;
+            }
             let Reverse((rank, lane)) = lanes.pop()?;
             if self.lines.lanes.get(lane).is_none() {
                 continue;
             }
             // Turns have changed, keys may have filled, and tasks may have left since the lane was looked at.
-            let Some(current) = self.lines.peek(&self.tasks, lane) else {
+            let Some(current) = self.lines.peek(lane) else {
                 continue;
             };
             if current != rank {
@@ -382,6 +413,7 @@ impl Queue {
             }
             let slot = self.lines.lines[rank.3].head;
             if self.too_late(slot, now, effects) {
+                wanted.late += 1;
                 if self.lines.lanes.get(lane).is_some() {
                     lanes.push(Reverse((rank, lane)));
                 }

@@ -81,7 +81,7 @@ impl Queue {
             }
             if let Some(not_before) = extra.not_before
                 && not_before > now.wall
-                && entry.attempts.started == 0
+                && (entry.attempts.started == 0 || cause == Cause::Swapped)
             {
                 self.wait_until(slot, not_before);
                 self.turn(slot, State::Scheduled, cause, effects);
@@ -149,7 +149,7 @@ impl Queue {
             self.hold(line, false);
         }
         let ran = run.ran(now);
-        if self.lines.stopped(&self.tasks, line, run.charged, ran) {
+        if self.lines.stopped(line, run.charged, ran) {
             effects.ready = true;
         }
         let class = &self.lines.classes[self.lines.class_of(line)];
@@ -188,7 +188,7 @@ impl Queue {
             if core::mem::take(&mut extra.waits_group)
                 && let Some((after, _)) = extra.after_group
             {
-                self.groups[after].waiters.retain(|waiter| *waiter != id);
+                self.groups[after].waiters.remove(&id);
             }
         }
         self.link_ended(slot);
@@ -208,7 +208,7 @@ impl Queue {
             && let Some(extra) = &mut self.tasks[entry].extra
             && let Some(cron) = &mut extra.cron
         {
-            cron.runs.retain(|run| *run != id);
+            cron.runs.remove(&id);
         }
         if state == State::Completed {
             self.figures.completed += 1;

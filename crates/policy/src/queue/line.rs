@@ -3,7 +3,8 @@
 //! Tasks that may start stand in *lines*: those of one class, kind, way of running, requirement, priority and fairness key, first come
 //! first served. Lines that differ only in priority and key are a *lane*: whoever asks for tasks takes all of a lane or nothing, and what
 //! does not fit or is paused is passed over as a whole, however many tasks stand there. In a lane the highest priority goes first, then the
-//! key whose turn it is, then who came first. A key that may not have more tasks running leaves its lanes until one has ended.
+//! key whose turn it is, then who came first. The lines of a key in a lane are a *seat*: a key that may not have more tasks running leaves its
+//! lanes with its seats until one has ended.
 //!
 //! Turns: a key is given the next number of its class when it gets tasks to start and each time one of them starts; the lowest
 //! number goes first. So a key waits for at most one task of each other key (J. Nagle, RFC 970, 1985, with tasks for packets). Numbers in
@@ -11,7 +12,8 @@
 //!
 //! Classes share by weight: each has a virtual time that grows by the time its tasks run over its shares, and the one that is behind goes
 //! first (C. A. Waldspurger and W. E. Weihl, "Stride Scheduling", 1995). A start is charged the mean run time of the class, and put right at its
-//! end, up to [`CHARGE_MAX`]. A class that had nothing to start does not save its time up. Equal classes go by priority.
+//! end, up to [`CHARGE_MAX`]. A class that had nothing to start does not save its time up, and one that could not start any saves at most
+//! [`CHARGE_MAX`] of it. Equal classes go by priority.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -85,8 +87,19 @@ pub(super) struct Key {
     turn: u64,
     /// Tasks in lines.
     ready: u64,
-    /// Lines that left their lanes as too many run.
+    /// Seats that left their lanes as too many run.
     parked: Vec<u32>,
+}
+
+/// What a key has in a lane: its lines there, which differ in priority. Only the best of them stands in the lane, so that a key comes and goes
+/// as a whole, however many priorities its tasks have.
+#[derive(Debug, Default)]
+pub(super) struct Seat {
+    /// Lines with somebody in them: priority (negated), order of the first, line.
+    lines: BTreeSet<(i64, u64, u32)>,
+    /// Its place in the lane, while it has one.
+    rank: Option<Rank>,
+    parked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,9 +130,9 @@ pub(super) struct Line {
     pub(super) head: u32,
     tail: u32,
     pub(super) len: u32,
-    /// Its place in the lane, while it has one.
-    rank: Option<Rank>,
-    parked: bool,
+    seat: u32,
+    /// The order of its first task, while it has one.
+    first: Option<u64>,
 }
 
 /// All that decides about the next start.
@@ -131,6 +144,8 @@ pub(super) struct Lines {
     pub(super) keys: Shared<(u32, u32), Key>,
     pub(super) needs: Shared<Needs, ()>,
     pub(super) lanes: Shared<LaneKey, Lane>,
+    /// By lane and key.
+    pub(super) seats: Shared<(u32, u32), Seat>,
     pub(super) lines: Shared<LineKey, Line>,
     /// The rule of classes that have none.
     pub(super) normal: ClassRule,
@@ -156,6 +171,7 @@ impl Lines {
             keys: Shared::new(),
             needs,
             lanes: Shared::new(),
+            seats: Shared::new(),
             lines: Shared::new(),
             normal: ClassRule {
                 name: "normal".into(),
@@ -297,25 +313,24 @@ impl Lines {
             key,
             priority,
         };
-        let mut new = false;
-        let line = self.lines.hold(&line_key, || {
-            new = true;
-            (
-                line_key,
-                Line {
-                    head: NONE,
-                    tail: NONE,
-                    len: 0,
-                    rank: None,
-                    parked: false,
-                },
-            )
-        });
-        if !new {
+        if let Some(line) = self.lines.find(&line_key) {
+            self.lines.again(line);
             self.lanes.drop(lane);
             self.keys.drop(key);
+            return line;
         }
-        line
+        // A line holds its lane, key and seat; a seat goes before the two by which it is found.
+        let seat = self
+            .seats
+            .hold(&(lane, key), || ((lane, key), Seat::default()));
+        let line = Line {
+            head: NONE,
+            tail: NONE,
+            len: 0,
+            seat,
+            first: None,
+        };
+        self.lines.hold(&line_key, || (line_key, line))
     }
 
     /// Another task of a line.
@@ -327,14 +342,18 @@ impl Lines {
         let key = *self.lines.key(line);
         if let Some(gone) = self.lines.drop(line) {
             debug_assert_eq!(gone.len, 0, "nobody stands in a line that goes");
+            if let Some(seat) = self.seats.drop(gone.seat)
+                && seat.parked
+            {
+                self.keys[key.key]
+                    .parked
+                    .retain(|parked| *parked != gone.seat);
+            }
             let lane = *self.lanes.key(key.lane);
             if self.lanes.drop(key.lane).is_some() {
                 self.kinds.drop(lane.kind);
                 self.needs.drop(lane.needs);
                 self.classes.drop(lane.class);
-            }
-            if gone.parked {
-                self.keys[key.key].parked.retain(|parked| *parked != line);
             }
             if let Some(key) = self.keys.drop(key.key) {
                 if key.name != NONE {
@@ -343,6 +362,21 @@ impl Lines {
                 self.classes.drop(key.class);
             }
         }
+    }
+
+    /// Whether there is a lane for tasks like this one.
+    pub(super) fn has_lane(&self, head: &super::task::Head) -> bool {
+        let find = || {
+            let key = LaneKey {
+                class: self.classes.find(&*head.class)?,
+                kind: self.kinds.find(&*head.kind)?,
+                needs: self.needs.find(&head.needs)?,
+                via: head.via,
+                again: false,
+            };
+            self.lanes.find(&key)
+        };
+        find().is_some()
     }
 
     pub(super) fn lane_of(&self, line: u32) -> &LaneKey {
@@ -446,24 +480,38 @@ impl Lines {
         }
     }
 
-    /// Puts a line where it belongs in its lane, after its first task or its turn has changed.
-    pub(super) fn stand(&mut self, tasks: &Slab<Entry>, number: u32) {
-        let line_key = *self.lines.key(number);
-        let key_turn = self.keys[line_key.key].turn;
+    /// Puts a line where it belongs in its seat, after its first task has changed, and the seat in its lane.
+    fn stand(&mut self, tasks: &Slab<Entry>, number: u32) {
+        let priority = -i64::from(self.lines.key(number).priority);
         let line = &mut self.lines[number];
-        let rank = (line.head != NONE && !line.parked).then(|| {
-            (
-                -i64::from(line_key.priority),
-                key_turn,
-                tasks[line.head].moment,
-                number,
-            )
-        });
-        if line.rank == rank {
+        let first = (line.head != NONE).then(|| tasks[line.head].moment);
+        if line.first == first {
             return;
         }
-        let before = core::mem::replace(&mut line.rank, rank);
-        let lane = &mut self.lanes[line_key.lane];
+        let before = core::mem::replace(&mut line.first, first);
+        let seat = line.seat;
+        let lines = &mut self.seats[seat].lines;
+        if let Some(before) = before {
+            lines.remove(&(priority, before, number));
+        }
+        if let Some(first) = first {
+            lines.insert((priority, first, number));
+        }
+        self.sit(seat);
+    }
+
+    /// Puts a seat where it belongs in its lane, after its best line or its turn has changed.
+    fn sit(&mut self, number: u32) {
+        let (lane_number, key) = *self.seats.key(number);
+        let turn = self.keys[key].turn;
+        let seat = &mut self.seats[number];
+        let best = seat.lines.first().filter(|_| !seat.parked);
+        let rank = best.map(|&(priority, order, line)| (priority, turn, order, line));
+        if seat.rank == rank {
+            return;
+        }
+        let before = core::mem::replace(&mut seat.rank, rank);
+        let lane = &mut self.lanes[lane_number];
         if let Some(before) = before {
             lane.ranks.remove(&before);
         }
@@ -475,31 +523,29 @@ impl Lines {
             lane.short_since = None;
         }
         if empty || before.is_none() {
-            let class = self.lanes.key(line_key.lane).class;
+            let class = self.lanes.key(lane_number).class;
             let lanes = &mut self.classes[class].lanes;
             if empty {
-                lanes.remove(&line_key.lane);
+                lanes.remove(&lane_number);
             } else {
-                lanes.insert(line_key.lane);
+                lanes.insert(lane_number);
             }
         }
     }
 
-    /// The best rank of a lane whose key may start one; lines whose key may not are taken out.
-    pub(super) fn peek(&mut self, tasks: &Slab<Entry>, lane: u32) -> Option<Rank> {
+    /// The best rank of a lane whose key may start one; seats whose key may not are taken out.
+    pub(super) fn peek(&mut self, lane: u32) -> Option<Rank> {
         loop {
             let rank = *self.lanes[lane].ranks.first()?;
-            let number = rank.3;
-            let key = self.lines.key(number).key;
+            let seat = self.lines[rank.3].seat;
+            let key = self.lines.key(rank.3).key;
             if self.key_full(key) {
-                self.lines[number].parked = true;
-                self.keys[key].parked.push(number);
-                self.stand(tasks, number);
+                self.seats[seat].parked = true;
+                self.keys[key].parked.push(seat);
             } else if self.keys[key].turn == rank.1 {
                 return Some(rank);
-            } else {
-                self.stand(tasks, number);
             }
+            self.sit(seat);
         }
     }
 
@@ -512,20 +558,28 @@ impl Lines {
                 .is_some_and(|limit| key.running >= limit)
     }
 
-    /// Brings lines back whose key may start tasks again.
-    pub(super) fn unpark(&mut self, tasks: &Slab<Entry>, key: u32) -> bool {
+    /// Brings seats back whose key may start tasks again.
+    pub(super) fn unpark(&mut self, key: u32) -> bool {
         if self.keys[key].parked.is_empty() || self.key_full(key) {
             return false;
         }
-        for line in core::mem::take(&mut self.keys[key].parked) {
-            self.lines[line].parked = false;
-            self.stand(tasks, line);
+        for seat in core::mem::take(&mut self.keys[key].parked) {
+            self.seats[seat].parked = false;
+            self.sit(seat);
         }
         true
     }
 
+    /// Has a class save no more than [`CHARGE_MAX`] of its time: one that was paused, at its limit, or taken by nobody for an hour shall not
+    /// shut the others out for as long.
+    pub(super) fn catch_up(&mut self, class: u32) {
+        let class = &mut self.classes[class];
+        let saved = cost(nanos(CHARGE_MAX), class.rule.shares);
+        class.pass = class.pass.max(self.pass.saturating_sub(saved));
+    }
+
     /// Counts a start: of its key, and for the turn of the key and the class. Answers what the class was charged.
-    pub(super) fn started(&mut self, line: u32) -> u64 {
+    pub(super) fn started(&mut self, line: u32) -> u128 {
         let LineKey { lane, key, .. } = *self.lines.key(line);
         let number = self.lanes.key(lane).class;
         self.lanes[lane].short_since = None;
@@ -534,9 +588,9 @@ impl Lines {
         let key = &mut self.keys[key];
         key.running += 1;
         key.turn = class.turns;
-        let charge = class.mean.max(1);
+        let charge = cost(class.mean.max(1), class.rule.shares);
         self.pass = self.pass.max(class.pass);
-        class.pass += cost(charge, class.rule.shares);
+        class.pass += charge;
         charge
     }
 
@@ -547,24 +601,18 @@ impl Lines {
     }
 
     /// Counts the end of an attempt that ran so long. Answers whether others of its key may start now.
-    pub(super) fn stopped(
-        &mut self,
-        tasks: &Slab<Entry>,
-        line: u32,
-        charged: u64,
-        ran: Duration,
-    ) -> bool {
+    pub(super) fn stopped(&mut self, line: u32, charged: u128, ran: Duration) -> bool {
         let LineKey { lane, key, .. } = *self.lines.key(line);
         let class = self.lanes.key(lane).class;
         let class = &mut self.classes[class];
         let ran = nanos(ran.min(CHARGE_MAX)).max(1);
         if charged > 0 {
             class.mean = class.mean - class.mean / 8 + ran / 8;
-            let paid = cost(charged, class.rule.shares);
-            class.pass = class.pass.saturating_sub(paid) + cost(ran, class.rule.shares);
+            // What was paid, whatever its shares are now.
+            class.pass = class.pass.saturating_sub(charged) + cost(ran, class.rule.shares);
         }
         self.keys[key].running -= 1;
-        self.unpark(tasks, key)
+        self.unpark(key)
     }
 
     /// Bytes it takes, about.
@@ -575,8 +623,9 @@ impl Lines {
             + self.keys.bytes()
             + self.needs.bytes()
             + self.lanes.bytes()
+            + self.seats.bytes()
             + self.lines.bytes()
-            + self.lines.len() * 64
+            + self.lines.len() * 96
     }
 }
 

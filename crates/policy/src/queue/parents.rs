@@ -5,7 +5,7 @@
 
 use super::effects::{Cause, Closed, Effects};
 use super::entry::lets_go;
-use super::task::{Now, Reason, State, TaskId};
+use super::task::{Now, Reason, State, TaskId, When};
 use super::{Queue, STEPS_MAX, Told};
 
 /// Children a parent may have before those that no longer wait are looked for.
@@ -23,16 +23,16 @@ impl Queue {
         if extra.after.is_empty() && extra.after_group.is_none() {
             return false;
         }
-        let ended_wrong = extra
-            .after
-            .iter()
-            .filter(|link| link.waits || new)
-            .any(|link| {
-                let state = self.state(link.dependency.parent);
-                state.is_some_and(|state| {
-                    state.is_terminal() && !lets_go(state, link.dependency.when)
-                })
-            });
+        let ended_wrong =
+            extra
+                .after
+                .iter()
+                .filter(|link| link.waits || new)
+                .any(|link| match self.state(link.dependency.parent) {
+                    Some(state) => state.is_terminal() && !lets_go(state, link.dependency.when),
+                    // Who has ended is forgotten only once its children were told: its row is damaged, and how it ends will not be known.
+                    None => link.dependency.when != When::Any,
+                });
         let group = extra.after_group.filter(|_| extra.waits_group || new);
         let closed_wrong = group.is_some_and(|(number, when)| {
             let group = &self.groups[number];
@@ -46,7 +46,7 @@ impl Queue {
         if let Some((number, _)) = group
             && self.groups[number].live > 0
         {
-            self.groups[number].waiters.push(id);
+            self.groups[number].waiters.insert(id);
             waits = true;
         }
         self.extra(slot).waits_group = waits;
@@ -88,7 +88,7 @@ impl Queue {
             return false;
         }
         let extra = self.extra(slot);
-        extra.children.push(child);
+        extra.children.insert(child);
         if extra.children.len() > extra.prune_at.max(PRUNE_MIN) {
             let mut children = core::mem::take(&mut extra.children);
             // The newest is about to wait.
@@ -127,7 +127,7 @@ impl Queue {
                         if !state.is_terminal() {
                             return None;
                         }
-                        let child = entry.extra.as_mut()?.children.pop()?;
+                        let child = entry.extra.as_mut()?.children.pop_first()?;
                         Some((child, state))
                     });
                     match next {
@@ -142,7 +142,7 @@ impl Queue {
                     let group = &mut self.groups[number];
                     if group.live > 0 {
                         self.backlog.pop_front();
-                    } else if let Some(waiter) = group.waiters.pop() {
+                    } else if let Some(waiter) = group.waiters.pop_first() {
                         self.group_closed(waiter, number, now, effects);
                     } else {
                         let ended = group.ended;

@@ -1,7 +1,7 @@
 //! What people do: cancel, retry, pause, and say what classes mean.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -94,9 +94,11 @@ impl Queue {
                 Some(slot) => {
                     let entry = &self.tasks[slot];
                     let unique = entry.extra.as_ref().and_then(|extra| extra.unique);
-                    let taken = unique.is_some_and(|(unique, _)| {
-                        self.uniques[unique].waiting.is_some() || !uniques.insert(unique)
-                    });
+                    let mut taken = || {
+                        unique.is_some_and(|(unique, _)| {
+                            self.uniques[unique].waiting.is_some() || !uniques.insert(unique)
+                        })
+                    };
                     let wrong = |expected| Refused::WrongState {
                         id,
                         state: entry.state,
@@ -104,7 +106,7 @@ impl Queue {
                     };
                     match entry.state {
                         State::Failed | State::Cancelled | State::Skipped | State::Dead => {
-                            if !taken {
+                            if !taken() {
                                 slots.push(slot);
                                 continue;
                             }
@@ -125,14 +127,43 @@ impl Queue {
                 retry_after: core::time::Duration::from_secs(1),
             });
         }
-        // Parents first, so that children that are retried with them wait for them.
-        slots.sort_unstable_by_key(|slot| self.tasks[*slot].id);
+        self.parents_first(&mut slots);
         let mut changed = Vec::with_capacity(slots.len());
         for slot in slots {
             self.revive(slot, now, effects);
             changed.push(self.tasks[slot].id);
         }
         Ok(Reply::Changed(changed))
+    }
+
+    /// Orders tasks by their names, but parents first, so that children that are retried with them wait for them: a batch may have named
+    /// a child before its parent.
+    fn parents_first(&self, slots: &mut Vec<u32>) {
+        let mut left: BTreeMap<TaskId, u32> = slots
+            .iter()
+            .map(|slot| (self.tasks[*slot].id, *slot))
+            .collect();
+        slots.clear();
+        while let Some((_, first)) = left.pop_first() {
+            // Who is on the way, and which of its parents is looked at next.
+            let mut path = alloc::vec![(first, 0)];
+            while let Some((slot, place)) = path.last_mut() {
+                let after = self.tasks[*slot].extra.as_ref().map(|extra| &extra.after);
+                let parent = after.and_then(|after| after.get(*place));
+                *place += 1;
+                match parent {
+                    Some(parent) => {
+                        if let Some(parent) = left.remove(&parent.dependency.parent) {
+                            path.push((parent, 0));
+                        }
+                    }
+                    None => {
+                        slots.push(*slot);
+                        path.pop();
+                    }
+                }
+            }
+        }
     }
 
     fn revive(&mut self, slot: u32, now: Now, effects: &mut Effects) {
@@ -171,7 +202,7 @@ impl Queue {
             .and_then(|of| self.index.get(of))
             .and_then(|of| self.entries(of))
         {
-            cron.runs.push(id);
+            cron.runs.insert(id);
         }
         if parents {
             self.wait_for_parents(slot, true);
@@ -291,7 +322,7 @@ impl Queue {
         }
         let keys: Vec<u32> = self.lines.keys.iter().map(|(key, _, _)| key).collect();
         for key in keys {
-            self.lines.unpark(&self.tasks, key);
+            self.lines.unpark(key);
         }
     }
 }

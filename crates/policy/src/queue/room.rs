@@ -37,6 +37,12 @@ impl Queue {
         }
     }
 
+    /// Forgets what there once was: what is free and held now counts.
+    pub(super) fn see_anew(&mut self) {
+        let room = core::mem::take(&mut self.seen).free;
+        self.see(&room);
+    }
+
     /// Whether there was room for it once.
     pub(super) fn ever_fits(&self, needs: &Needs) -> bool {
         let seen = &self.seen;

@@ -1,6 +1,7 @@
 //! What is written of a task, and how a queue comes back from what was written.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -9,7 +10,7 @@ use flyball_core::time::{Timestamp, WallTime};
 use super::Queue;
 use super::effects::{Cause, Effects, LeaseRecord, MetaChange, Opening, Record};
 use super::entry::{AGAIN, CANCEL, Entry, Extra, Group, NONE, RETRIED, Run, ended_index};
-use super::task::{Dependency, GroupEnd, Head, Now, Reason, State, TaskId, Unique};
+use super::task::{Dependency, GroupEnd, Head, Now, Reason, State, TaskId, Token, Unique};
 
 /// An instant on disk; 0 is none.
 fn instant(nanos: u64) -> Option<WallTime> {
@@ -104,6 +105,15 @@ impl Queue {
         })
     }
 
+    /// The token that the next lease gets.
+    #[must_use]
+    pub fn next_token(&self) -> Token {
+        Token {
+            epoch: self.epoch,
+            number: self.next_token,
+        }
+    }
+
     /// Parents of a task, those in its batch included.
     #[must_use]
     pub fn parents(&self, id: TaskId) -> Vec<Dependency> {
@@ -131,8 +141,9 @@ impl Queue {
         }
         if let Some(extra) = &mut extra {
             extra.waits_group = record.waits_for_group;
+            let waits_for: BTreeSet<TaskId> = record.waits_for.iter().copied().collect();
             for link in &mut extra.after {
-                link.waits = record.waits_for.contains(&link.dependency.parent);
+                link.waits = waits_for.contains(&link.dependency.parent);
             }
         }
         self.extras += usize::from(extra.is_some());
@@ -250,12 +261,14 @@ impl Queue {
     /// Ends restoring. After a crash, tasks that were running have lost an attempt; after a clean end their leases go on, each for its
     /// whole length from now.
     pub fn opened(&mut self, now: Now, opening: Opening, effects: &mut Effects) {
-        let (epoch, crashed) = match opening {
-            Opening::Clean { epoch } => (epoch, false),
-            Opening::Crashed { epoch } => (epoch, true),
+        let first = |epoch| Token { epoch, number: 1 };
+        let (token, crashed) = match opening {
+            Opening::Clean { epoch } => (first(epoch), false),
+            Opening::Crashed { epoch } => (first(epoch), true),
+            Opening::Again { token } => (token, false),
         };
-        self.epoch = epoch;
-        self.next_token = 1;
+        self.epoch = token.epoch;
+        self.next_token = token.number;
         if self.restored_groups > 0 {
             self.let_groups_go(effects);
         }
@@ -359,7 +372,7 @@ impl Queue {
         if let Some(of) = self.index.get(of)
             && let Some(cron) = self.entries(of)
         {
-            cron.runs.push(id);
+            cron.runs.insert(id);
         }
     }
 

@@ -306,7 +306,7 @@ pub struct Cron {
     pub overlap: Overlap,
     /// What happens to ticks at which nobody was there to start anything.
     pub missed: Missed,
-    /// A tick counts as missed when it is later than this.
+    /// A tick counts as missed when it is later than this, and than a second.
     pub grace: Duration,
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the machine.
 
+mod hostile;
+mod life;
 mod model;
 mod sim;
 mod units;

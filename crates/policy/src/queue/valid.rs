@@ -12,8 +12,8 @@ use super::task::{Head, InvalidTask, UniqueConflict};
 pub(super) const KIND_MAX: usize = 128;
 /// The longest key, and the longest name of a group or a resource, in bytes.
 pub(super) const NAME_MAX: usize = 255;
-/// The most parents.
-const PARENTS_MAX: usize = 1_000;
+/// The most parents, those of the same batch included.
+pub(super) const PARENTS_MAX: usize = 1_000;
 /// The most named resources.
 const RESOURCES_MAX: usize = 64;
 /// The longest timeout, wait or grace: a leap year.

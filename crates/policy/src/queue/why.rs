@@ -10,12 +10,12 @@ use super::entry::{LINED, NONE};
 use super::line::lacks;
 use super::task::{State, TaskId, Via};
 
-/// Tasks in front of another that are counted at most: beyond, "at least".
+/// Tasks in front of another that are counted at most, and lines that are looked at for them: beyond, "at least".
 const AHEAD_MAX: u64 = 10_000;
 
 impl Queue {
-    /// All that a task waits for now, as far as the queue knows; none if there is no such task. Looks at its parents, at the lines of its class,
-    /// and at most 10,000 tasks in front of it.
+    /// All that a task waits for now, as far as the queue knows; none if there is no such task. Looks at its parents, and at
+    /// most 10,000 lines and 10,000 tasks in front of it.
     #[must_use]
     pub fn why(&self, id: TaskId, now: Timestamp) -> Option<Vec<Waiting>> {
         let slot = self.index.get(id)?;
@@ -200,7 +200,8 @@ impl Queue {
         all
     }
 
-    /// How many tasks of its class stand before a task: those of its line that came earlier, and of higher priorities.
+    /// How many tasks of its class stand before a task, at least: those of its line that came earlier, and of higher priorities in as many lines
+    /// as are looked at.
     fn ahead(&self, slot: u32) -> u64 {
         let entry = &self.tasks[slot];
         let mut ahead = 0;
@@ -215,6 +216,7 @@ impl Queue {
             .lines
             .lines
             .iter()
+            .take(AHEAD_MAX as usize)
             .filter(|(_, key, _)| key.priority > priority)
             .filter(|(_, key, _)| self.lines.lanes.key(key.lane).class == class)
             .map(|(_, _, line)| u64::from(line.len))

@@ -31,6 +31,8 @@ impl RowCache {
     pub(super) fn put(&mut self, id: TaskId, rows: Sealed) {
         let cost = rows.len() + ENTRY_BYTES;
         if cost > self.max_bytes {
+            // Neither is the one before it, if its body was given anew.
+            drop(self.take(id));
             return;
         }
         if let Some((last, _)) = self.entries.back()
@@ -120,5 +122,11 @@ mod tests {
         assert!(cache.take(TaskId(1)).is_none(), "it has left for good");
         assert_eq!(cache.take(TaskId(2)).unwrap().len(), 20);
         assert_eq!(cache.memory_bytes(), 0);
+        cache.put(TaskId(3), body(10));
+        cache.put(TaskId(3), body(10_000));
+        assert!(
+            cache.take(TaskId(3)).is_none(),
+            "what does not fit takes the old one along"
+        );
     }
 }

@@ -76,8 +76,8 @@ pub(super) struct Core {
     ready: bool,
 
     askers: VecDeque<Asker>,
-    /// Taken epochs: the next, and the last.
-    epochs: (u32, u32),
+    /// Of this process; written, so that no later one has it.
+    epoch: u32,
     used_bytes: u64,
     /// Of tasks of the group that are not counted in `used_bytes`.
     coming_bytes: u64,
@@ -133,6 +133,10 @@ impl Core {
         if self.stopped.is_some() || self.closed {
             return None;
         }
+        if self.ready && !self.askers.is_empty() {
+            // A task came free after those who wait had been asked, or the group that gave it away was taken back.
+            return Some(Duration::ZERO);
+        }
         let now = self.clocks.now();
         let (mono, wall) = self.queue.next_deadline();
         let asked = self.askers.iter().map(|asker| asker.until).min();
@@ -185,8 +189,6 @@ impl Core {
                 break;
             }
             let done = self.queue.apply(now, Command::Tick, &mut self.effects);
-            // Two starts for one tick of a calendar are never: what a tick made is on disk for good before it can start.
-            self.sync |= !self.effects.added.is_empty();
             self.absorb(now, &mut []);
             if done.is_err() {
                 break;
@@ -208,9 +210,10 @@ impl Core {
             Err(fault) => self.fail(fault),
         }
         if self.stopped.is_none() {
-            let kept = self.rows.upkeep();
-            if let Err(fault) = kept {
-                self.fail(fault);
+            match self.rows.upkeep() {
+                // Nothing is to be taken back: the group is on disk, in the log, and is moved when there is space.
+                Ok(()) | Err(Fault::NoSpace(_)) => {}
+                Err(fault) => self.fail(fault),
             }
         }
         if closing {
@@ -255,6 +258,8 @@ impl Core {
             let part = self.writes.part(|row| record::encode(row, &record, id));
             self.writes.changed.push((id, record.state, part));
         }
+        // What comes is counted in `used_bytes` from here on, or did not come: it was there already, or is taken back.
+        self.coming_bytes = 0;
         if self.writes.is_empty() {
             self.sync = false;
             return Ok(());
@@ -267,7 +272,6 @@ impl Core {
             }
             self.shared.note_states(&self.writes);
         }
-        self.coming_bytes = 0;
         let blamed = match &written {
             Err(Fault::Damaged { id: Some(id), .. }) => {
                 self.writes.added.iter().any(|added| added.id == *id)
@@ -327,16 +331,10 @@ impl Core {
             return;
         }
         self.add_figures();
-        let anew = if self.epochs.0 >= self.epochs.1 {
-            Err(Fault::Failed(
-                "the store has failed too often since it was opened".to_owned(),
-            ))
-        } else {
-            let epoch = self.epoch();
-            self.load(Opening::Clean { epoch })
-        };
+        // Nobody was given the leases of this group, but tokens that were made are not made again.
+        let token = self.queue.next_token();
         // What loading found to do stays to be written with the next group.
-        if let Err(fault) = anew {
+        if let Err(fault) = self.load(Opening::Again { token }) {
             self.stop(fault.to_string());
             self.fail(fault);
         }

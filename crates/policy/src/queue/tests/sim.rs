@@ -590,7 +590,11 @@ impl World {
                             token: Some(granted.token),
                             started: granted.attempts.started,
                         };
-                        let timeout = self.disk.rows[&id].head.timeout;
+                        let Some(row) = self.disk.rows.get(&id) else {
+                            // It ran out, was dead and forgotten before the commit.
+                            continue;
+                        };
+                        let timeout = row.head.timeout;
                         let length = timeout.map_or(lease, |timeout| lease.min(timeout));
                         let held = Held {
                             token: granted.token,
@@ -734,6 +738,98 @@ impl World {
         }
     }
 
+    /// A machine that reads the disk does from then on what this one does: both are told the same until nothing is left.
+    fn alike(&mut self) {
+        let now = self.now();
+        let (again, effects) = self.disk.clone().open(self.settings, now, true);
+        let ids: Vec<TaskId> = self.disk.rows.keys().copied().collect();
+        let (read, opened) = self.disk.open(self.settings, now, true);
+        let live = core::mem::replace(&mut self.queue, again);
+        let both = [(live, Effects::default()), (read, opened)];
+        let limitless = rules().into_iter().map(|rule| ClassRule {
+            concurrency: None,
+            key_concurrency: None,
+            ..rule
+        });
+        let limitless: Vec<ClassRule> = limitless.collect();
+        let [live, read] = both.map(|(mut queue, mut effects)| {
+            // All deadlines and waits are over; retries wait for no budget.
+            let mut later = Now {
+                mono: now.mono.saturating_add(secs(1_000)),
+                wall: now.wall.saturating_add(secs(20 * 86_400)),
+            };
+            queue.set_classes(&limitless);
+            for scope in [
+                Scope::All,
+                Scope::Class("few".into()),
+                Scope::Kind("a".into()),
+            ] {
+                let _ = queue.apply(later, Command::Resume { scope: &scope }, &mut effects);
+            }
+            let entries = self.disk.rows.iter();
+            let entries = entries.filter(|(_, row)| row.head.cron.is_some());
+            let entries: Vec<TaskId> = entries.map(|(id, _)| *id).collect();
+            let cancel = Command::Cancel {
+                ids: &entries,
+                strict: false,
+            };
+            let _ = queue.apply(now, cancel, &mut effects);
+            let held: Vec<(TaskId, Token)> = ids
+                .iter()
+                .filter_map(|id| Some((*id, queue.record(*id)?.lease?.token)))
+                .collect();
+            for (id, token) in held {
+                let finish = Command::Finish {
+                    id,
+                    token,
+                    outcome: DONE,
+                };
+                queue.apply(now, finish, &mut effects).expect("its lease");
+            }
+            while queue.live() > 0 {
+                later.mono = later.mono.saturating_add(secs(1));
+                let ask = Ask {
+                    worker: "last",
+                    handlers: &Kinds::All,
+                    commands: &Kinds::All,
+                    http: &Kinds::All,
+                    max: 1_000,
+                    lease: secs(30),
+                    wait: Duration::ZERO,
+                    room: None,
+                    above: None,
+                };
+                let Ok(Reply::Leased(granted)) =
+                    queue.apply(later, Command::Lease(ask), &mut effects)
+                else {
+                    panic!("leases");
+                };
+                for granted in granted {
+                    let finish = Command::Finish {
+                        id: granted.id,
+                        token: granted.token,
+                        outcome: DONE,
+                    };
+                    queue.apply(later, finish, &mut effects).expect("its lease");
+                }
+            }
+            queue.check();
+            // How each ended, and after how many attempts; the oldest may be forgotten, in another order.
+            let ended = effects
+                .events
+                .iter()
+                .filter(|event| event.to.is_terminal() && event.from != Some(event.to));
+            let mut ends: Vec<_> = ended
+                .map(|event| (event.id, event.to, event.attempt))
+                .collect();
+            ends.sort_unstable();
+            ends
+        });
+        // What opening did is on disk before the next command.
+        self.disk.write(&self.queue, &effects);
+        assert_eq!(live, read, "what became of each");
+    }
+
     /// Without faults, all tasks end but the calendar's entries.
     fn drain(&mut self) {
         for scope in [
@@ -814,6 +910,7 @@ fn simulate(seed: u64, steps: u64) -> u64 {
     }
     world.same();
     let acknowledged = world.acknowledged;
+    world.alike();
     world.drain();
     world.queue.check();
     acknowledged

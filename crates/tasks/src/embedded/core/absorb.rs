@@ -11,6 +11,8 @@ impl Core {
     /// Takes over what the machine answered to a command, before the next.
     pub(super) fn absorb(&mut self, now: Now, batch: &mut [Incoming]) {
         let effects = std::mem::take(&mut self.effects);
+        // Two starts for one tick of a calendar are never: what a tick made is on disk for good before it can start, whichever command did the tick.
+        self.sync |= !effects.added.is_empty();
         for placed in &effects.added {
             self.place(*placed, batch);
         }
@@ -52,6 +54,10 @@ impl Core {
     /// Finds the rows of a new task, or of one that was given anew.
     pub(super) fn place(&mut self, placed: Placed, batch: &mut [Incoming]) {
         let id = placed.id;
+        if self.queue.state(id).is_none() {
+            // Made, replaced and forgotten by one command: a calendar that makes up for ticks.
+            return;
+        }
         let rows = match placed.body {
             Body::Batch(place) => batch.get_mut(place).and_then(|task| {
                 let rows = task.rows.take()?;

@@ -8,6 +8,9 @@ use crate::embedded::rows::{Fault, NoteColumn};
 use crate::error::Error;
 use flyball_policy::queue::{Ask, Command, Now, Outcome, Reason, TaskId};
 
+/// Others who got nothing that one who asks is compared with: enough where many workers are alike, and no square of ten thousand where none are.
+const ALIKE_MAX: usize = 64;
+
 impl Core {
     pub(super) fn take_back(&mut self, now: Now, back: Return) {
         let (id, token, outcome, why) = match back {
@@ -50,6 +53,8 @@ impl Core {
                 let request = &asker.request;
                 if empty
                     .iter()
+                    .rev()
+                    .take(ALIKE_MAX)
                     .any(|other| same_demand(&self.askers[*other].request, request))
                 {
                     place += 1;

@@ -15,9 +15,6 @@ use flyball_policy::queue::{
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Epochs that an opening takes at once, so that making the machine anew needs no write.
-const EPOCHS: u32 = 1024;
-
 struct SharedCalendar(Arc<dyn Calendar + Send + Sync>);
 
 impl Calendar for SharedCalendar {
@@ -45,17 +42,16 @@ impl Core {
         shared: Arc<Shared>,
     ) -> Result<Core, Fault> {
         let life = read_life(&mut *rows)?;
-        let first = life.epoch.saturating_add(1);
-        let last = first.saturating_add(EPOCHS);
+        let epoch = life.epoch.saturating_add(1);
         let mut writes = Writes::default();
         write_life(
             &mut writes,
             meta::Life {
-                epoch: last,
+                epoch,
                 clean: false,
             },
         );
-        // Before anything else: who dies from here on has crashed, and its epochs are used up.
+        // Before anything else: who dies from here on has crashed, and its epoch is used up.
         rows.commit(&writes, true)?;
         let used_bytes = rows.used_bytes()?;
         let mut core = Core {
@@ -79,7 +75,7 @@ impl Core {
             sync: false,
             ready: false,
             askers: VecDeque::new(),
-            epochs: (first, last),
+            epoch,
             used_bytes,
             coming_bytes: 0,
             before: Figures::default(),
@@ -88,7 +84,6 @@ impl Core {
             blocked: None,
             closed: false,
         };
-        let epoch = core.epoch();
         core.load(if life.clean {
             Opening::Clean { epoch }
         } else {
@@ -99,12 +94,6 @@ impl Core {
         core.write()?;
         core.shared.ring.push(&mut core.events);
         Ok(core)
-    }
-
-    pub(super) fn epoch(&mut self) -> u32 {
-        let epoch = self.epochs.0;
-        self.epochs.0 = epoch.saturating_add(1);
-        epoch
     }
 
     /// Makes the machine from what is on disk.

@@ -105,7 +105,7 @@ impl Core {
                 write_life(
                     &mut self.writes,
                     meta::Life {
-                        epoch: self.epochs.1,
+                        epoch: self.epoch,
                         clean: true,
                     },
                 );

@@ -227,6 +227,11 @@ impl SqliteRows {
     /// Moves the log into the file as far as readers let it.
     fn checkpoint(&mut self) -> Result<(), Fault> {
         self.sync_commits(true)?;
+        // If there is no space for it, the next try is not at the next commit.
+        self.checkpoint_at = self
+            .log_pages
+            .swap(0, Ordering::Relaxed)
+            .saturating_add(CHECKPOINT_AGAIN_PAGES);
         let (pages, moved) = self
             .statement("PRAGMA wal_checkpoint(PASSIVE)")?
             .query_row((), |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
@@ -403,7 +408,6 @@ impl Rows for SqliteRows {
                 .map_err(|error| fault(&error))?;
         }
         if self.log_pages.load(Ordering::Relaxed) >= self.checkpoint_at {
-            self.log_pages.store(0, Ordering::Relaxed);
             self.checkpoint()?;
         }
         Ok(())

@@ -582,7 +582,8 @@ fn a_full_disk_refuses_and_goes_on() {
         answer.try_recv().unwrap()
     };
     let first = put(Plan::Work).unwrap();
-    for _ in 0..3 {
+    // However long the disk is full.
+    for _ in 0..2_000 {
         let refused = put(Plan::NoSpace);
         assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
     }
@@ -590,4 +591,57 @@ fn a_full_disk_refuses_and_goes_on() {
     assert_eq!(second[0].id.0, first[0].id.0 + 1);
     assert_eq!(shared.stopped(), None);
     assert_eq!(shared.ring.changes(0, 100).events.len(), 2);
+}
+
+/// TASK-4: a lease whose group could not be written was nobody's: who waits for tasks is served at once, and its token is a greater one. Leases that
+/// are out stay good.
+#[test]
+fn a_lease_that_was_taken_back_goes_to_who_waits() {
+    let disk = Disk::new();
+    let clocks = ManualClocks::starting_at(START);
+    let (mut core, _shared) = open(&disk, &clocks, 1);
+    let (reply, _accepted) = oneshot::channel();
+    let tasks = vec![
+        Incoming::new(task("a"), Vec::new()),
+        Incoming::new(task("a"), Vec::new()),
+    ];
+    let enqueue = Message::Enqueue {
+        tasks,
+        idempotency: None,
+        reply,
+    };
+    core.run(&mut vec![enqueue], &mut Vec::new());
+    let ask = || {
+        let (reply, answer) = oneshot::channel();
+        let asker = Asker {
+            request: request(1),
+            until: clocks.now().mono.saturating_add(LEASE),
+            reply,
+        };
+        (Message::Lease(asker), answer)
+    };
+    let (lease, mut answer) = ask();
+    core.run(&mut vec![lease], &mut Vec::new());
+    let out = answer.try_recv().unwrap().unwrap()[0].granted;
+    let (first, mut refused) = ask();
+    let (second, mut waits) = ask();
+    disk.plan(Plan::NoSpace);
+    core.run(&mut vec![first, second], &mut Vec::new());
+    assert!(matches!(
+        refused.try_recv().unwrap(),
+        Err(Error::NoSpace { .. })
+    ));
+    assert!(waits.try_recv().is_err(), "it waits");
+    assert_eq!(core.wait(), Some(Duration::ZERO));
+    core.run(&mut Vec::new(), &mut Vec::new());
+    let granted = waits.try_recv().unwrap().unwrap()[0].granted;
+    assert!(granted.token > out.token);
+    assert_eq!(granted.token.epoch, out.token.epoch);
+    assert_ne!(core.wait(), Some(Duration::ZERO), "and nobody else does");
+    let (reply, mut answer) = oneshot::channel();
+    let ends = vec![done(out.id, out.token), done(granted.id, granted.token)];
+    core.run(&mut vec![Message::Finish { ends, reply }], &mut Vec::new());
+    for end in answer.try_recv().unwrap().unwrap() {
+        assert_eq!(end.unwrap().state, State::Completed);
+    }
 }

@@ -7,7 +7,10 @@ use crate::embedded::code::wire::Unsealed;
 use crate::embedded::code::{body, head, record};
 use crate::embedded::rows::{Added, Fault, Rows, Writes};
 use crate::embedded::sqlite::{FILE, SqliteRows, SqliteSettings};
-use crate::{Batch, Embedded, Error, Filter, ManualClocks, Query, SystemClocks, TaskId, TaskQueue};
+use crate::{
+    Batch, Embedded, Error, Filter, Idempotency, ManualClocks, Query, SystemClocks, TaskId,
+    TaskQueue,
+};
 use bytes::Bytes;
 use flyball_core::time::WallTime;
 use flyball_policy::queue::{Attempts, Record, State};
@@ -390,6 +393,28 @@ fn pages_are_bounded_by_bytes() {
         }
     }
     assert_eq!(seen, 20);
+}
+
+/// TASK-6: requests that bring nothing new, as they are repeated or meet a unique task that waits, take no room.
+#[test]
+fn what_brings_nothing_takes_no_room() {
+    let fixture = InFolder::new(|options| options.max_bytes = Some(2 << 20));
+    let queue = fixture.queue();
+    let mut new = task("a");
+    new.payload = Bytes::from(vec![b'1'; 200_000]);
+    let batch = Batch {
+        tasks: vec![new],
+        idempotency: Some(Idempotency {
+            key: "k".into(),
+            fingerprint: [1; 32],
+        }),
+    };
+    let first = block_on(queue.enqueue(batch.clone())).unwrap();
+    for _ in 0..20 {
+        let again = block_on(queue.enqueue(batch.clone())).unwrap();
+        assert_eq!(again[0].id, first[0].id);
+    }
+    put(&*queue, 1, 200_000).unwrap();
 }
 
 /// TASK-6: bounds can be changed while the queue is open.
