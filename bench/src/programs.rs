@@ -44,8 +44,6 @@ fn report(area: &str, case: &str, rounds: &Rounds, options: &Options) -> Report 
 const COMMANDS: usize = 5_000;
 /// Of these GNU parallel gets, where it is bounded and needs a while for each.
 const FEW_COMMANDS: usize = 200;
-/// What a flyball that holds its inputs holds in them.
-const HELD_BYTES: usize = 512 << 20;
 
 /// How commands are run.
 #[derive(Clone, Copy, PartialEq)]
@@ -54,8 +52,6 @@ enum Way {
     Plain,
     /// Also only while memory and load allow, which they always do here: what is measured is looking.
     Bounded,
-    /// Two at a time, by a process that holds 512 MiB.
-    Held,
 }
 
 impl Way {
@@ -63,7 +59,6 @@ impl Way {
         match self {
             Way::Plain => "run/5000-true",
             Way::Bounded => "run/5000-true/bounded",
-            Way::Held => "run/5000-true/512-MiB-held",
         }
     }
 
@@ -71,7 +66,6 @@ impl Way {
         let mut subjects = match self {
             Way::Plain => vec!["flyball", "xargs", "parallel"],
             Way::Bounded => vec!["flyball", "parallel"],
-            Way::Held => vec!["flyball", "flyball-without"],
         };
         if find_program("parallel").is_none() {
             subjects.retain(|&subject| subject != "parallel");
@@ -87,7 +81,7 @@ fn numbers(count: usize) -> Vec<u8> {
 }
 
 /// Commands a second of a subject.
-fn rate_of(way: Way, subject: &str, flyball: &Path, held: &[u8]) -> Result<f64> {
+fn rate_of(way: Way, subject: &str, flyball: &Path) -> Result<f64> {
     let bounds: &[&str] = match (way, subject) {
         (Way::Bounded, "flyball") => &["--mem", "4G", "--load", "64"],
         (Way::Bounded, _) => &["--memfree", "100M", "--load", "64"],
@@ -114,29 +108,6 @@ fn rate_of(way: Way, subject: &str, flyball: &Path, held: &[u8]) -> Result<f64> 
             command
         }
     };
-    if way == Way::Held {
-        // Inputs in random order are all held until the last command has begun. What reading them takes is no matter of commands, and is taken off: the
-        // time of a run that only prints what it would do.
-        let input = if subject == "flyball" {
-            held
-        } else {
-            &numbers(COMMANDS)
-        };
-        let mut reading = Command::new(flyball);
-        reading.args([
-            "run",
-            "--dry-run",
-            "--shuf",
-            "--jobs",
-            "2",
-            "--",
-            "true",
-            "{#}",
-        ]);
-        let reading = seconds_of(&mut reading, input)?;
-        command.args(["--shuf", "--", "true", "{#}"]);
-        return Ok(COMMANDS as f64 / (seconds_of(&mut command, input)? - reading));
-    }
     if subject == "flyball" {
         command.args(["--", "true"]);
     }
@@ -152,9 +123,7 @@ pub fn run(program: &Path, options: &Options) -> Result<Report> {
     if find_program("parallel").is_none() {
         eprintln!("GNU parallel is not here and left out: apt install parallel");
     }
-    let line = [vec![b'x'; HELD_BYTES / COMMANDS], vec![b'\n']].concat();
-    let held = line.repeat(COMMANDS);
-    let ways = [Way::Plain, Way::Bounded, Way::Held];
+    let ways = [Way::Plain, Way::Bounded];
     let wanted = |way: &Way| {
         let part = options.filter.as_ref();
         part.is_none_or(|part| way.case().contains(part))
@@ -173,7 +142,7 @@ pub fn run(program: &Path, options: &Options) -> Result<Report> {
                 } else {
                     20_000_000_000
                 });
-                let rate = rate_of(way, subject, program, &held)?;
+                let rate = rate_of(way, subject, program)?;
                 eprintln!(
                     "[round {}/{}] {} · {subject}: {rate:.0} commands a second",
                     round + 1,
