@@ -47,6 +47,9 @@ impl Store {
             (config.scheduler.retry_budget_percent * 10.0).round() as u16;
         options.settings.retention_dead = queue.retention_dead;
         let store = Embedded::open(options, Arc::new(SystemClocks))?;
+        if let Some(what) = store.broken_log() {
+            tracing::error!("the queue of tasks: {what}; it is kept as tasks.db-wal.damaged");
+        }
         Ok(Store::Embedded(Arc::new(store)))
     }
 

@@ -91,7 +91,10 @@ impl Embedded {
             max_bytes: options.max_bytes,
         })
         .map_err(|fault| not_opened(&options.folder, &fault))?;
-        Self::open_rows(Box::new(rows), options, clocks, Some(lock))
+        let broken_log = rows.broken_log();
+        let queue = Self::open_rows(Box::new(rows), options, clocks, Some(lock))?;
+        queue.shared.damaged().log = broken_log;
+        Ok(queue)
     }
 
     fn open_rows(
@@ -154,6 +157,13 @@ impl Embedded {
     #[must_use]
     pub fn stopped(&self) -> Option<String> {
         self.shared.stopped()
+    }
+
+    /// What was wrong with the store's log when it was opened: whole commits behind a place that does not fit, which are lost. The log as it was is
+    /// beside the store then, as `tasks.db-wal.damaged`.
+    #[must_use]
+    pub fn broken_log(&self) -> Option<String> {
+        self.shared.damaged().log.clone()
     }
 
     /// Sets other bounds while it is open. What is kept beyond smaller ones is forgotten by and by; tasks that have not ended stay.

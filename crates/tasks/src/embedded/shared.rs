@@ -15,6 +15,8 @@ pub(super) struct DamageFound {
     pub(super) tasks: BTreeMap<TaskId, String>,
     /// Rows that belong to no task.
     pub(super) meta: u64,
+    /// What was wrong with the log when it was opened.
+    pub(super) log: Option<String>,
 }
 
 /// See the module.

@@ -382,7 +382,7 @@ impl Core {
                 .map(|(scope, pause)| (scope.clone(), (pause.by.clone(), pause.since)))
                 .collect(),
             stopped: self.stopped.clone(),
-            damaged: damaged.tasks.len() as u64 + damaged.meta,
+            damaged: damaged.tasks.len() as u64 + damaged.meta + u64::from(damaged.log.is_some()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Copies of the store: taken while it is in use, checked, and put back.
 
 use super::faults::fault;
+use super::log;
 use super::reader::{SqliteReader, scan_forward};
 use super::writer::{connect, sync_folder};
 use super::{FILE, schema};
@@ -252,6 +253,7 @@ fn check_file(path: &Path) -> Result<Checked, Fault> {
     if !path.exists() {
         return Err(Fault::Failed(format!("{} is not there", path.display())));
     }
+    let broken_log = log::read(&beside(path, "-wal"))?;
     let connection = connect(path, false).map_err(|error| fault(&error))?;
     let layout = schema::layout(&connection)?;
     if layout != schema::LAYOUT {
@@ -264,6 +266,9 @@ fn check_file(path: &Path) -> Result<Checked, Fault> {
         structure: structure(&connection),
         ..Checked::default()
     };
+    checked
+        .structure
+        .extend(broken_log.map(|broken| broken.to_string()));
     let mut reader = SqliteReader::open(path)?;
     let mut ids = Vec::new();
     let lost = scan_forward(&connection, &mut |id, sealed_head, sealed_record| {

@@ -10,6 +10,7 @@
 
 mod backup;
 mod faults;
+mod log;
 mod reader;
 mod schema;
 mod writer;

@@ -1,6 +1,7 @@
 //! The one connection that writes.
 
 use super::faults::fault;
+use super::log::{self, Broken};
 use super::reader::{SqliteReader, scan_forward};
 use super::{FILE, schema};
 use crate::embedded::code::state_code;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Bytes of a page. Measured with tasks of 300 bytes: larger pages write more for each lease, smaller ones cost more to append to.
-const PAGE_BYTES: u64 = 4096;
+pub(super) const PAGE_BYTES: u64 = 4096;
 
 /// The most pages that SQLite allows, and the least with which a store can begin.
 const MAX_PAGES: u64 = 4_294_967_294;
@@ -64,12 +65,15 @@ pub(crate) struct SqliteRows {
     /// How long the log must be for the next step of moving it.
     checkpoint_at: u32,
     free_pages: u64,
+    /// What was wrong with the log when it was opened.
+    broken_log: Option<Broken>,
 }
 
 impl SqliteRows {
     /// Opens or makes the file, and brings it to the layout of today.
     pub(crate) fn open(settings: &SqliteSettings) -> Result<SqliteRows, Fault> {
         let path = settings.folder.join(FILE);
+        let broken_log = log::look(&path)?;
         let mut connection = connect(&path, true).map_err(|error| fault(&error))?;
         let layout = schema::layout(&connection)?;
         let set = |name: &str, value: &dyn rusqlite::ToSql| {
@@ -112,9 +116,15 @@ impl SqliteRows {
             log_pages,
             checkpoint_at: CHECKPOINT_PAGES,
             free_pages: 0,
+            broken_log,
         };
         rows.set_max_bytes(settings.max_bytes)?;
         Ok(rows)
+    }
+
+    /// What was wrong with the log when it was opened, in words.
+    pub(crate) fn broken_log(&self) -> Option<String> {
+        self.broken_log.map(|broken| broken.to_string())
     }
 
     fn write(&self, writes: &Writes) -> Result<(), (Option<u64>, rusqlite::Error)> {

@@ -7,3 +7,4 @@ mod encoding;
 mod faults;
 mod fixture;
 mod store;
+mod torn;
