@@ -10,12 +10,20 @@ use std::process::Command;
 /// A program that must be there, and the Debian package that brings it.
 const PROGRAMS: &[(&str, &str)] = &[
     ("bash", "bash"),
+    ("cc", "gcc"),
+    ("cp", "coreutils"),
     ("git", "git"),
     ("gzip", "gzip"),
     ("kill", "procps"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mount", "mount"),
+    ("setpriv", "util-linux"),
     ("setsid", "util-linux"),
     ("sh", "dash"),
     ("sha256sum", "coreutils"),
+    ("truncate", "coreutils"),
+    ("umount", "mount"),
+    ("unshare", "util-linux"),
     ("xargs", "findutils"),
 ];
 
@@ -53,6 +61,7 @@ pub(crate) fn run() -> Result<()> {
         .filter(|(program, _)| !is_in_path(program))
         .map(|(_, package)| *package)
         .collect();
+    packages.sort_unstable();
     packages.dedup();
     if packages.is_empty() {
         let names: Vec<&str> = PROGRAMS.iter().map(|(program, _)| *program).collect();
