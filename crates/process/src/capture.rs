@@ -109,10 +109,18 @@ impl Catcher {
                 }
             }
         }
-        if let Some(file) = &mut self.file {
-            match file.write_all(chunk) {
-                Ok(()) => self.caught.kept += chunk.len() as u64,
-                Err(error) => self.fail(&error),
+        let mut left = chunk;
+        while let Some(file) = &mut self.file
+            && !left.is_empty()
+        {
+            // A disk that fills up takes a part, which is kept and counted.
+            match sys::retry(|| file.write(left)) {
+                Ok(0) => return self.fail(&io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.caught.kept += count as u64;
+                    left = &left[count..];
+                }
+                Err(error) => return self.fail(&error),
             }
         }
     }
