@@ -6,23 +6,42 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// A file system in memory.
+pub(crate) const MEMORY: &str = "/dev/shm";
+/// Free bytes there with which a test gets along.
+const ENOUGH: u64 = 1 << 30;
+
+/// Free bytes in memory.
+fn memory_bytes() -> Option<u64> {
+    let about = Command::new("df")
+        .args(["-B1", "--output=avail", MEMORY])
+        .output()
+        .ok()?;
+    let text = String::from_utf8(about.stdout).ok()?;
+    text.lines().nth(1)?.trim().parse().ok()
+}
+
+/// A name that nothing else has; numbers of processes come again in other namespaces.
+pub(crate) fn unique() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("Linux gives names");
+    text.trim()[..13].to_owned()
+}
 
 /// A folder for one test, removed at its end.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// In memory where there is such a file system, for the disk would only make it slower: what survives here survives a process.
+    /// In memory where there is room for it, for the disk would only make it slower: what survives here survives a process.
     pub(crate) fn new(name: &str) -> Folder {
-        let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() {
-            memory.to_owned()
+        let base = if memory_bytes().is_some_and(|bytes| bytes >= ENOUGH) {
+            PathBuf::from(MEMORY)
         } else {
             std::env::temp_dir()
         };
-        let path = base.join(format!("flyball-faults-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
+        let path = base.join(format!("flyball-faults-{name}-{}", unique()));
         fs::create_dir_all(&path).expect("a folder can be made");
         Folder(path)
     }

@@ -1,10 +1,11 @@
 //! File systems of one test, and what stands between a daemon and its disk.
 
-use crate::daemon::{Folder, Setup};
+use crate::daemon::{Folder, MEMORY, Setup, unique};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Set in the process that has the mounts.
 const INSIDE: &str = "FLYBALL_FAULTS_INSIDE";
@@ -15,6 +16,8 @@ const INSIDE: &str = "FLYBALL_FAULTS_INSIDE";
 /// When the body does, and when there can be no such place: it takes root, and `unshare` of util-linux.
 pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
+        // What is put there goes with the namespace, too.
+        must("mount", ["-t", "tmpfs", "tmpfs", MEMORY]);
         return body();
     }
     let own = std::env::current_exe().expect("the test knows its program");
@@ -114,16 +117,28 @@ impl Drop for Disk {
     }
 }
 
-/// Builds what `interpose.c` is, and has a setup's daemons loaded with it; `faults` as it says there, on files whose path holds `path`. Faults that are
-/// counted begin when the file that is returned is there.
-pub(crate) fn interpose(folder: &Folder, setup: &mut Setup, path: &str, faults: &str) -> PathBuf {
-    let library = folder.path("interpose.so");
-    if !library.exists() {
+/// Builds what `interpose.c` is, where libraries may be run from.
+fn library() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let part = folder.join(format!("interpose-{}.so", unique()));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/interpose.c");
         let options: [&OsStr; 5] = ["-shared", "-fPIC", "-O1", "-Wall", "-o"].map(OsStr::new);
-        let files = [library.as_os_str(), source.as_os_str(), "-ldl".as_ref()];
+        let files = [part.as_os_str(), source.as_os_str(), "-ldl".as_ref()];
         must("cc", options.into_iter().chain(files));
-    }
+        let library = folder.join("interpose.so");
+        // At once, as a daemon of another test may be loading it.
+        fs::rename(part, &library).expect("a library can be renamed");
+        library
+    };
+    BUILT.get_or_init(build).clone()
+}
+
+/// Has a setup's daemons loaded with what `interpose.c` is; `faults` as it says there, on files whose path holds `path`. Faults that are
+/// counted begin when the file that is returned is there.
+pub(crate) fn interpose(folder: &Folder, setup: &mut Setup, path: &str, faults: &str) -> PathBuf {
+    let library = library();
     setup
         .environment
         .retain(|(name, _)| !name.starts_with("FAULTS") && name != "LD_PRELOAD");

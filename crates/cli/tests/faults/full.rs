@@ -39,6 +39,35 @@ fn submit(daemon: &Daemon, shared: &Shared, bytes: usize) -> (u16, Value) {
     (status, answer)
 }
 
+/// Submits a task and leases it, with a checkpoint; token, and where its heartbeats go.
+fn hold(daemon: &Daemon) -> (String, String) {
+    let task = json!({"kind": "held", "payload": {"n": 0}, "retry": {"max_attempts": 10}, "timeout_ms": 3_600_000});
+    daemon.expect("POST", "/v1/tasks", &task.to_string(), 201);
+    let ask = json!({"worker": "w", "kinds": ["held"], "lease_ms": 600_000}).to_string();
+    let lease = daemon.expect("POST", "/v1/tasks/lease", &ask, 200)["tasks"][0].clone();
+    let token = lease["token"].as_str().expect("a token").to_owned();
+    let path = format!(
+        "/v1/tasks/{}/heartbeat",
+        lease["id"].as_str().expect("an id")
+    );
+    let small = json!({"token": token, "checkpoint": {"at": 1}}).to_string();
+    daemon.expect("POST", &path, &small, 200);
+    (token, path)
+}
+
+/// The lease is as it was, unless the daemon died meanwhile; the checkpoint is the one that was acknowledged.
+fn check_held(daemon: &Daemon, (token, heartbeat): &(String, String), died: bool) {
+    let body = json!({ "token": token }).to_string();
+    let release = heartbeat.replace("heartbeat", "release");
+    daemon.expect("POST", &release, &body, if died { 409 } else { 200 });
+    let ask = json!({"worker": "w", "kinds": ["held"], "lease_ms": 600_000}).to_string();
+    let lease = daemon.expect("POST", "/v1/tasks/lease", &ask, 200)["tasks"][0].clone();
+    assert_eq!(lease["checkpoint"], json!({"at": 1}), "{lease}");
+    let complete = heartbeat.replace("heartbeat", "complete");
+    let body = json!({ "token": lease["token"] }).to_string();
+    daemon.expect("POST", &complete, &body, 200);
+}
+
 /// Submits until the disk has no more space.
 fn submit_until_full(daemon: &Daemon, shared: &Shared) {
     for _ in 0..2_000 {
@@ -77,10 +106,13 @@ fn a_full_disk_refuses_and_loses_nothing() {
         let disk = Disk::new(&folder, "disk", 24);
         let mut setup = Setup::new(&folder);
         setup.state = disk.mount.join("state");
+        // Its log has no space either.
+        setup.log = disk.mount.join("log");
         let shared = Arc::new(Shared::default());
         let mut daemon = setup.start();
         for round in 0..3 {
             submit(&daemon, &shared, 100);
+            let held = hold(&daemon);
             let ballast = fill_but(&disk.mount, 1 << 20);
             submit_until_full(&daemon, &shared);
             // To the last page, as smaller tasks may still fit.
@@ -88,8 +120,9 @@ fn a_full_disk_refuses_and_loses_nothing() {
             expect_reads(&daemon);
             let (status, answer) = submit(&daemon, &shared, 30_000);
             assert_eq!(status, 507, "{answer}");
-            let page = daemon.expect("GET", "/v1/tasks?limit=1", "", 200);
-            assert_eq!(page["items"].as_array().map(Vec::len), Some(1));
+            let (token, heartbeat) = &held;
+            let large = json!({"token": token, "checkpoint": {"at": "y".repeat(60_000)}});
+            daemon.expect("POST", heartbeat, &large.to_string(), 507);
             if round == 1 {
                 daemon.kill();
             }
@@ -99,6 +132,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
             }
             let (status, answer) = submit(&daemon, &shared, 30_000);
             assert_eq!(status, 201, "space was freed: {answer}");
+            check_held(&daemon, &held, round == 1);
         }
         let mut client = daemon.client();
         compare(&shared, &mut client, true).expect("the daemon answers");
@@ -133,17 +167,19 @@ fn a_full_disk_under_outputs_is_told() {
         let ballast = fill_but(&disk.mount, 300_000);
         let task = daemon.expect("POST", "/v1/tasks", &command.to_string(), 201);
         let path = format!("/v1/tasks/{}", task["id"].as_str().expect("an id"));
-        wait_until("the disk is full", || is_full(&disk.mount));
-        expect_reads(&daemon);
+        let ended = |state: &Value| match state.as_str() {
+            Some("running" | "pending") => false,
+            Some("completed") => true,
+            _ => panic!("{state}"),
+        };
         // Its end is written when there is space for it.
+        wait_until("the disk is full", || {
+            is_full(&disk.mount) || ended(&daemon.expect("GET", &path, "", 200)["state"])
+        });
+        expect_reads(&daemon);
         fs::remove_file(ballast).expect("the ballast can be removed");
         wait_until("the command ends", || {
-            let task = daemon.expect("GET", &path, "", 200);
-            match task["state"].as_str() {
-                Some("running" | "pending") => false,
-                Some("completed") => true,
-                _ => panic!("{task}"),
-            }
+            ended(&daemon.expect("GET", &path, "", 200)["state"])
         });
         let output = daemon
             .client()

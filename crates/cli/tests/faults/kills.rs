@@ -112,7 +112,7 @@ fn live_and_die(
     look_at_shorts(shared, &daemon, runs, shorts);
     let load = Load::start(shared, &daemon.socket(), rng);
     submit_commands(shared, &daemon, mark, runs, shorts);
-    shared.wait_for(rng.between(1, 120), || false);
+    shared.wait_for(rng.between(1, 60), || false);
     let_pass(Duration::from_micros(rng.below(2_000)));
     daemon.kill();
     load.join();

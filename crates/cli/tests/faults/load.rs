@@ -12,13 +12,15 @@ use std::thread::JoinHandle;
 /// So many tasks may wait; with more, clients only look.
 const LIVE: u64 = 400;
 
+/// What a client or worker does once, under its name.
+type Role = fn(&Shared, &mut Client, &mut Rng, &str) -> io::Result<()>;
+
 pub(crate) struct Load(Vec<JoinHandle<()>>);
 
 impl Load {
     /// Starts clients and workers of a daemon; they end when it does.
     pub(crate) fn start(shared: &Arc<Shared>, socket: &Path, rng: &mut Rng) -> Load {
-        let roles: [fn(&Shared, &mut Client, &mut Rng, &str) -> io::Result<()>; 5] =
-            [submit, submit, submit, work, work];
+        let roles: [Role; 5] = [submit, submit, submit, work, work];
         let threads = roles.into_iter().enumerate().map(|(index, role)| {
             let (shared, socket, rng) = (shared.clone(), PathBuf::from(socket), rng.fork());
             std::thread::spawn(move || run(&shared, &socket, rng, &format!("w{index}"), role))
@@ -34,13 +36,7 @@ impl Load {
     }
 }
 
-fn run(
-    shared: &Shared,
-    socket: &Path,
-    mut rng: Rng,
-    name: &str,
-    role: fn(&Shared, &mut Client, &mut Rng, &str) -> io::Result<()>,
-) {
+fn run(shared: &Shared, socket: &Path, mut rng: Rng, name: &str, role: Role) {
     let mut ended = Client::connect(socket);
     while let Ok(client) = &mut ended
         && shared.model().wrong.is_empty()

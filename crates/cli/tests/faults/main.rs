@@ -13,6 +13,12 @@
 //! Power cuts and full disks need mounts, so they need root, and run in a process and mount namespace of their own: whatever becomes of the
 //! test, nothing of it is left. Where that cannot be had they fail and say so.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "seeds and figures are for who runs the tests"
+)]
+
 mod client;
 mod cuts;
 mod daemon;

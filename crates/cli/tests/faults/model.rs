@@ -249,7 +249,7 @@ impl Model {
             let known = &self.tasks[id];
             tokens.extend(known.asked.iter().map(|token| (*id, token.clone())));
         }
-        tokens.truncate(200);
+        tokens.truncate(40);
         tokens
     }
 }
@@ -270,7 +270,7 @@ pub(crate) fn compare(shared: &Shared, client: &mut Client, all: bool) -> io::Re
     }
     let repeated: Vec<(String, Keyed)> = {
         let model = shared.model();
-        let newest = model.keyed.iter().rev().take(20);
+        let newest = model.keyed.iter().rev().take(8);
         let lost = model.keyed.iter().filter(|(_, keyed)| keyed.ids.is_none());
         lost.chain(newest)
             .map(|(key, keyed)| (key.clone(), keyed.clone()))

@@ -6,6 +6,7 @@
 //! - `journal_mode=WAL`. A commit that must survive a power cut runs with `synchronous=FULL`, which syncs the log before it returns; others run with
 //!   `NORMAL`: written in order, not synced.
 //! - The writer moves the log into the file itself (a checkpoint), after it has answered, and gives free pages back in bounded steps.
+//! - Before SQLite opens the file, its log is read for damage that SQLite would take for the end of it (`log`).
 //! - Nothing is indexed but the ids, and the states in which few tasks are or few changes happen.
 
 mod backup;
