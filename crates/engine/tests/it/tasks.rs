@@ -6,7 +6,7 @@ use flyball_engine::view::{HealthState, TaskEventView};
 use flyball_engine::{Engine, Error, Options};
 use flyball_policy::limit::Forced;
 use flyball_tasks::run::{TaskContext, TaskError};
-use flyball_tasks::{CommandSpec, Reason, Scope, State, Task, TaskId, Waiting};
+use flyball_tasks::{CommandSpec, Reason, Scope, State, Task, TaskId, UniqueConflict, Waiting};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -540,11 +540,38 @@ fn a_key_makes_submissions_one() {
         (again.id, first.existing, again.existing),
         (first.id, false, true)
     );
-    let other = order("coffee").expect_err("refused");
-    assert!(
-        matches!(other, Error::Tasks(flyball_tasks::Error::KeyReused)),
-        "{other:?}"
-    );
+    let tea = || {
+        let draft = engine.new_task("order").payload(&"tea");
+        draft.idempotency_key("order-7")
+    };
+    let later = run(tea().delay(Duration::from_secs(9)).submit()).expect("known");
+    assert_eq!((later.id, later.existing), (first.id, true));
+    for (what, other) in [
+        ("payload", tea().payload(&"coffee")),
+        ("class", tea().class("batch")),
+        ("priority", tea().priority(1)),
+        ("key", tea().key("a")),
+        ("group", tea().group("a")),
+        ("unique", tea().unique("a", UniqueConflict::Keep)),
+        ("after", tea().after(first.id)),
+        ("memory", tea().memory(1)),
+        ("cpus", tea().cpus(1.0)),
+        ("resource", tea().resource("gpu", 1)),
+        ("label", tea().label("a", "b")),
+        (
+            "command",
+            tea().command(CommandSpec {
+                argv: vec!["true".into()],
+                ..CommandSpec::default()
+            }),
+        ),
+    ] {
+        let refused = run(other.submit());
+        assert!(
+            matches!(refused, Err(Error::Tasks(flyball_tasks::Error::KeyReused))),
+            "{what}: {refused:?}"
+        );
+    }
     end(engine);
 }
 
