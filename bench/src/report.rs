@@ -30,6 +30,9 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
+/// Areas whose load comes from generators at real-time priority, where the process may; the others have none, or theirs share the CPUs.
+const INSTRUMENTED: [&str; 2] = ["executor", "sense"];
+
 /// The metrics that tables show: (name, unit, whether less is better). Ratios are made of these.
 const METRICS: &[(&str, &str, bool)] = &[
     ("ns_per_task", "ns", true),
@@ -386,9 +389,17 @@ impl Report {
                 100.0 * share
             )
         });
+        let generators = match (
+            INSTRUMENTED.contains(&self.area.as_str()),
+            machine.instrument_realtime,
+        ) {
+            (false, _) => "",
+            (true, true) => " The load generators ran at real-time priority.",
+            (true, false) => " The load generators ran without real-time priority.",
+        };
         let _ = writeln!(
             out,
-            "`cargo xtask bench {}{quick}` on {}, commit {}: {}, {} CPUs, {} GiB, {}, {}; {} rounds, peers interleaved.{foreign} The load generators ran {} real-time priority.\n",
+            "`cargo xtask bench {}{quick}` on {}, commit {}: {}, {} CPUs, {} GiB, {}, {}; {} rounds, peers interleaved.{foreign}{generators}\n",
             self.area,
             machine.date,
             machine.commit,
@@ -398,11 +409,6 @@ impl Report {
             machine.kernel,
             machine.rustc,
             machine.rounds,
-            if machine.instrument_realtime {
-                "at"
-            } else {
-                "without"
-            },
         );
         let (reached, measured) = self.score();
         if measured > 0 {
