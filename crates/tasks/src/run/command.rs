@@ -7,13 +7,13 @@
 //!
 //! Leaves out cgroups, and how processes are started and killed: `flyball_process`.
 
-use crate::run::allow::{AllowList, CLEAN_PATH};
+use crate::run::allow::{AllowList, CLEAN_PATH, Fault};
 use crate::run::context::{CHECKPOINT_BYTES_MAX, Live, Phase, Stop};
 use crate::run::drive::Body;
 use crate::run::ended::Ended;
 use crate::run::figures::Happened;
 use crate::run::hub::{Hub, NORMAL};
-use crate::run::outputs::{Outputs, Stream};
+use crate::run::outputs::{self, Outputs, Stream, open_plain};
 use crate::run::settings::RunSettings;
 use crate::task::{CommandSpec, IoPriority, Limit, Usage};
 use bytes::Bytes;
@@ -26,7 +26,8 @@ use flyball_process::{
 };
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -189,10 +190,10 @@ impl Commands {
         let limit = hub.settings().outputs.stream_bytes;
         let command = match self.prepare(live, &spec, &allow, limit) {
             Ok(command) => command.timeout(timeout),
-            Err(why) => {
+            Err(ended) => {
                 self.outputs
                     .close(live.id, live.attempts.started, [None; 2]);
-                return Box::pin(async { Ended::fatal(why) });
+                return Box::pin(async move { *ended });
             }
         };
         let name = class.name.clone();
@@ -246,18 +247,30 @@ impl Commands {
         Box::pin(watched.wait())
     }
 
-    /// What is to be run, its files made.
+    /// What is to be run, its files made; or how the task ends without having run.
     fn prepare(
         &self,
         live: &Live,
         spec: &CommandSpec,
         allow: &AllowList,
         limit: u64,
-    ) -> Result<Command, String> {
-        allow.check(spec).map_err(|fault| fault.to_string())?;
-        let folder = allow.folder(spec).map_err(|fault| fault.to_string())?;
+    ) -> Result<Command, Box<Ended>> {
+        let refused = |fault: Fault| Box::new(Ended::fatal(fault.to_string()));
+        // Of this machine, and not the task's: a disk that is full gets room again.
+        let unable = |what: &'static str| {
+            move |error: io::Error| {
+                Box::new(Ended {
+                    verdict: Verdict::Unknown,
+                    ..Ended::failed(Reason::Error, true, format!("cannot {what}: {error}"))
+                })
+            }
+        };
+        allow.check(spec).map_err(refused)?;
+        let folder = allow.folder(spec).map_err(refused)?;
         let mut argv = spec.argv.iter();
-        let program = argv.next().ok_or("there is no program to run")?;
+        let program = argv
+            .next()
+            .ok_or_else(|| Box::new(Ended::fatal("there is no program to run")))?;
         let mut command = Command::new(program).args(argv);
         if spec.clear_env || !spec.local {
             command = command.env_clear();
@@ -270,15 +283,9 @@ impl Commands {
         }
         let checkpoint = self.outputs.checkpoint_path(live.id);
         let files = self.outputs.create(live.id, live.attempts.started);
-        let [stdout, stderr] = files.map_err(|error| format!("cannot keep its output: {error}"))?;
-        let left = match &live.checkpoint {
-            Some(left) => fs::write(&checkpoint, left),
-            None => fs::remove_file(&checkpoint).or_else(|error| match error.kind() {
-                io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            }),
-        };
-        left.map_err(|error| format!("cannot hand its checkpoint over: {error}"))?;
+        let [stdout, stderr] = files.map_err(unable("keep its output"))?;
+        hand_over(&checkpoint, live.checkpoint.as_deref())
+            .map_err(unable("hand its checkpoint over"))?;
         command = command
             .env("FLYBALL_TASK_ID", live.id.to_string())
             .env("FLYBALL_TASK_KIND", &*live.kind)
@@ -346,6 +353,20 @@ impl Process {
     fn could_pause(&self) -> bool {
         self.preemptible && self.live.phase() == Phase::Running
     }
+}
+
+/// Makes the file with what the last attempt left, or sees to it that there is none. Made anew, as the last attempt may have put anything in its place.
+fn hand_over(path: &Path, left: Option<&[u8]>) -> io::Result<()> {
+    outputs::remove(path)?;
+    let Some(left) = left else {
+        return Ok(());
+    };
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(left)
 }
 
 /// `FLYBALL_RESOURCE_` and the name in capitals.
@@ -495,7 +516,7 @@ impl Watched {
     }
 
     fn checkpoint_mark(&self) -> Option<(SystemTime, u64)> {
-        let metadata = fs::metadata(self.outputs.checkpoint_path(self.live.id)).ok()?;
+        let metadata = fs::symlink_metadata(self.outputs.checkpoint_path(self.live.id)).ok()?;
         Some((metadata.modified().ok()?, metadata.len()))
     }
 
@@ -510,7 +531,7 @@ impl Watched {
             return;
         }
         let mut left = Vec::new();
-        let read = fs::File::open(self.outputs.checkpoint_path(self.live.id)).and_then(|file| {
+        let read = open_plain(&self.outputs.checkpoint_path(self.live.id)).and_then(|file| {
             file.take(CHECKPOINT_BYTES_MAX as u64 + 1)
                 .read_to_end(&mut left)
         });

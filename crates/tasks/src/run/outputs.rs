@@ -148,10 +148,7 @@ impl Outputs {
         let mut state = self.lock();
         let make = |stream: Stream| {
             // Removed and not cut: who reads the last attempt's goes on with that, and a keeper that still writes does not mix in.
-            match fs::remove_file(self.path(id, stream.name())) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove(&self.path(id, stream.name()))?;
             OpenOptions::new()
                 .write(true)
                 .create_new(true)
@@ -174,7 +171,10 @@ impl Outputs {
     pub(crate) fn close(&self, id: TaskId, attempt: u32, dropped: [Option<u64>; 2]) {
         let mut state = self.lock();
         let kept = Stream::ALL.map(|stream| {
-            fs::metadata(self.path(id, stream.name())).map_or(0, |metadata| metadata.len())
+            fs::symlink_metadata(self.path(id, stream.name()))
+                .ok()
+                .filter(fs::Metadata::is_file)
+                .map_or(0, |metadata| metadata.len())
         });
         if let Some(entry) = state.entries.get_mut(&id)
             && entry.open == Some(attempt)
@@ -226,7 +226,7 @@ impl Outputs {
     ) -> Result<OutputReader, OutputError> {
         let entry = self.entry(id)?;
         let file =
-            File::open(self.path(id, stream.name())).map_err(|source| self.failed(id, source))?;
+            open_plain(&self.path(id, stream.name())).map_err(|source| self.failed(id, source))?;
         Ok(OutputReader {
             outputs: Arc::clone(self),
             id,
@@ -315,7 +315,7 @@ impl Outputs {
         }
         for suffix in ["stdout", "stderr", "checkpoint"] {
             // What cannot be removed is found again by the next start.
-            let _ = fs::remove_file(self.path(id, suffix));
+            let _ = remove(&self.path(id, suffix));
         }
     }
 }
@@ -325,6 +325,32 @@ impl std::fmt::Debug for Outputs {
         f.debug_struct("Outputs")
             .field("folder", &self.folder)
             .finish_non_exhaustive()
+    }
+}
+
+/// Opens a file for reading that a command may have put something else in place of, as it knows the folder: a pipe would block who opens it until somebody writes, and a
+/// link lead anywhere.
+pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is no regular file",
+        ))
+    }
+}
+
+/// Removes what a command may have put in place of a file, whatever it is; none is fine.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(path),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

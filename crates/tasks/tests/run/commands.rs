@@ -50,6 +50,14 @@ pub(crate) const TESTS: &[Test] = &[
         a_checkpoint_file_reaches_the_next_attempt,
     ),
     (
+        "commands::no_file_of_a_command_holds_the_others_up",
+        no_file_of_a_command_holds_the_others_up,
+    ),
+    (
+        "commands::a_disk_without_room_is_not_the_tasks_fault",
+        a_disk_without_room_is_not_the_tasks_fault,
+    ),
+    (
         "commands::commands_wait_for_process_slots",
         commands_wait_for_process_slots,
     ),
@@ -361,6 +369,56 @@ fn a_lost_command_is_killed() {
     assert_eq!(rest.read_to_end(&mut Vec::new()).unwrap(), 0);
     stage.wait_idle();
     assert!(stage.queue.inner().tasks[&id.0].ends.is_empty());
+}
+
+/// TASK-11: a command that puts a pipe, a link or a folder in place of the files that are read of it, and fails, holds up nobody, neither while it runs nor when it is
+/// tried again: it is reported, and others run.
+fn no_file_of_a_command_holds_the_others_up() {
+    let stage = Stage::new(quiet());
+    for put in ["mkfifo $x", "ln -s /dev/tty $x", "mkdir $x"] {
+        let script = format!(
+            "f=$FLYBALL_TASK_CHECKPOINT; for x in $f ${{f%.*}}.stderr; do rm -f $x; {put}; done; exit 1"
+        );
+        let mut task = command(CommandSpec {
+            retry_on_failure: true,
+            ..local(&["sh", "-c", &script])
+        });
+        task.head.retry.max_attempts = 2;
+        let id = stage.queue.add(task);
+        let end = stage.queue.wait_end(id, 1);
+        assert_eq!(end.error.as_deref(), Some("exit 1"), "{put}");
+        let other = stage.queue.add(shell("true"));
+        assert_eq!(stage.queue.wait_end(other, 1).outcome, Some(Outcome::Done));
+        stage.queue.wait_end(id, 2);
+        stage.queue.wait_state(id, State::Dead);
+        assert!(stage.queue.inner().tasks[&id.0].checkpoint.is_none());
+    }
+    stage.wait_idle();
+}
+
+/// TASK-7, TASK-11: a command whose output cannot be kept now has not run; that may pass, so it is tried again, also where its own failures are not.
+fn a_disk_without_room_is_not_the_tasks_fault() {
+    let stage = Stage::new(quiet());
+    let outputs = stage.folder.join("outputs");
+    std::fs::remove_dir(&outputs).unwrap();
+    let mut task = shell("echo ran");
+    task.head.retry.max_attempts = 2;
+    let id = stage.queue.add(task);
+    let end = stage.queue.wait_end(id, 1);
+    let why = end.error.as_deref().unwrap();
+    assert!(why.starts_with("cannot keep its output: "), "{why}");
+    assert!(matches!(
+        end.outcome,
+        Some(Outcome::Failed {
+            retryable: true,
+            ..
+        })
+    ));
+    stage.queue.wait_state(id, State::Dead);
+    std::fs::create_dir(&outputs).unwrap();
+    let next = stage.queue.add(shell("echo ran"));
+    assert_eq!(stage.queue.wait_end(next, 1).outcome, Some(Outcome::Done));
+    assert_eq!(stage.stdout(next), b"ran\n");
 }
 
 /// TASK-4: what a command leaves in its file is what its next attempt finds there.
