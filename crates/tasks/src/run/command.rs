@@ -117,22 +117,26 @@ impl Commands {
         could.map(|process| process.priority).min()
     }
 
-    /// Pauses one of a lower class than this, the lowest first, of those the youngest. Answers which.
+    /// Pauses one of a lower class than this, the lowest first, of those the youngest, if there is no slot otherwise.
     fn make_room(&self, hub: &Hub, priority: u8, by: TaskId) {
-        if self.slots.free() > 0 {
+        if self.slots.free() > 0 && !hub.state().ledger.is_over() {
             return;
         }
         let processes = self.lock();
-        let weakest = processes
+        let mut weaker: Vec<&Process> = processes
             .running
             .values()
             .filter(|process| process.could_pause() && process.priority < priority)
-            .min_by_key(|process| (process.priority, u64::MAX - process.number));
-        if let Some(process) = weakest
-            && self.slots.set_aside(&process.control)
-        {
+            .collect();
+        weaker.sort_unstable_by_key(|process| (process.priority, u64::MAX - process.number));
+        // One that is about to start, or has just ended, cannot be.
+        let paused = weaker
+            .into_iter()
+            .find(|process| self.slots.set_aside(&process.control));
+        if let Some(process) = paused {
             process.live.set_paused(true);
             let mut state = hub.state();
+            state.ledger.set_aside(process.live.token);
             state
                 .figures
                 .count(&process.live.kind, |counts| counts.preempted += 1);
@@ -151,10 +155,15 @@ impl Commands {
                 .values()
                 .filter(|process| process.live.phase() == Phase::Paused)
                 .max_by_key(|process| (process.priority, u64::MAX - process.number));
+            let mut state = hub.state();
             match first {
-                Some(process) if self.slots.take_back(&process.control) => {
+                Some(process)
+                    if state.ledger.free_slots() > 0 && self.slots.take_back(&process.control) =>
+                {
                     process.live.set_paused(false);
-                    hub.happened(Happened::Resumed { id: process.id });
+                    state.ledger.take_back(process.live.token);
+                    let id = process.id;
+                    state.figures.happened(Happened::Resumed { id });
                 }
                 _ => return,
             }

@@ -1,7 +1,7 @@
 //! Takes tasks from the queue for which there is room, starts them, and sees to those that are to end.
 //!
 //! One at a time a request for tasks is out, which names what is taken now and how much room there is; when either changes so that
-//! the request no longer fits it is dropped and made anew. A second one is out only while all process slots are taken and one of them could be had by
+//! the request no longer fits it is dropped and made anew. A second one is out only while all slots, or all process slots, are taken and one of them could be had by
 //! pausing its command: it asks for commands of higher classes alone.
 //!
 //! Invariants
@@ -175,7 +175,13 @@ fn wanted(
         .flatten()
         .min();
     let free = state.ledger.free_slots().min(LEASES_MAX);
-    if !settings.enabled || state.drain.is_some() || free == 0 {
+    let free_processes = ways.free_processes();
+    let above = match (free, free_processes) {
+        (0, Some(_)) | (_, Some(0)) => ways.weakest_running(),
+        _ => None,
+    };
+    let takes = settings.enabled && state.drain.is_none();
+    if !takes || (free == 0 && above.is_none()) {
         return (None, None, wake);
     }
     // A kind that has a fallback is taken all the same.
@@ -193,7 +199,6 @@ fn wanted(
         .into_iter()
         .filter(|kind| !open.contains(kind))
         .collect();
-    let free_processes = ways.free_processes();
     let request = |max: u32| LeaseRequest {
         worker: hub.worker.clone(),
         handlers: Kinds::None,
@@ -224,13 +229,10 @@ fn wanted(
             _ => free,
         })
     };
-    let takes_some = [&general.handlers, &general.commands, &general.http]
-        .into_iter()
-        .any(|kinds| *kinds != Kinds::None);
-    let above = match free_processes {
-        Some(0) => ways.weakest_running(),
-        _ => None,
-    };
+    let takes_some = free > 0
+        && [&general.handlers, &general.commands, &general.http]
+            .into_iter()
+            .any(|kinds| *kinds != Kinds::None);
     let higher = above.map(|above| LeaseRequest {
         commands: but_open(),
         above: Some(above),
@@ -241,6 +243,9 @@ fn wanted(
 
 /// Gives free slots to waiting commands of higher classes than those paused, then to the paused ones.
 async fn take_back(hub: &Arc<Hub>, ways: &Arc<Ways>) {
+    if hub.state().ledger.free_slots() == 0 {
+        return;
+    }
     let Some(above) = ways.next_back() else {
         return;
     };
@@ -340,7 +345,7 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
             }
         },
     };
-    let Some(grant) = state.ledger.reserve(&lease.head.needs) else {
+    let Some(grant) = state.ledger.reserve(&lease.head.needs, instead) else {
         if let Some(pass) = &pass {
             state
                 .breakers

@@ -150,6 +150,7 @@ impl Hub {
         let now = OsClock.now();
         let mut state = self.state();
         state.running.remove(&live.token);
+        state.ledger.take_back(live.token);
         state.ledger.release(&live.grant);
         if let Some(pass) = pass {
             let change = state.breakers.leave(now, pass, verdict);

@@ -1,11 +1,12 @@
 //! What is reserved: slots, CPUs, memory, and the instances of named resources.
 //!
 //! Pure. Invariants: what is reserved and what is free add up to what there is, unless there is less than there was, then nothing is free until
-//! enough has come back; an instance is held by one task at a time; nothing is reserved of a task that does not fit as a whole.
+//! enough has come back; an instance is held by one task at a time; nothing is reserved of a task that does not fit as a whole; a task that was set aside has
+//! no slot, and keeps the rest.
 
 use crate::run::settings::RunSettings;
 use crate::task::{Room, Waiting};
-use flyball_policy::queue::Needs;
+use flyball_policy::queue::{Needs, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a task holds while it runs.
@@ -23,7 +24,10 @@ pub struct Grant {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     slots: u32,
+    /// Those set aside included.
     used_slots: u32,
+    /// Tasks that stand still and gave their slot to others meanwhile.
+    aside: BTreeSet<Token>,
     cpu_millis: Option<u32>,
     used_cpu_millis: u64,
     memory_bytes: Option<u64>,
@@ -62,7 +66,27 @@ impl Ledger {
     }
 
     pub(crate) fn free_slots(&self) -> u32 {
-        self.slots.saturating_sub(self.used_slots)
+        self.slots.saturating_sub(self.busy_slots())
+    }
+
+    /// Whether more slots are in use than there are.
+    pub(crate) fn is_over(&self) -> bool {
+        self.busy_slots() > self.slots
+    }
+
+    fn busy_slots(&self) -> u32 {
+        let aside = u32::try_from(self.aside.len()).unwrap_or(u32::MAX);
+        self.used_slots.saturating_sub(aside)
+    }
+
+    /// A task stands still: its slot is others'.
+    pub(crate) fn set_aside(&mut self, token: Token) {
+        self.aside.insert(token);
+    }
+
+    /// A task that stood still has a slot again, or ends.
+    pub(crate) fn take_back(&mut self, token: Token) {
+        self.aside.remove(&token);
     }
 
     /// What a lease may need.
@@ -90,9 +114,9 @@ impl Ledger {
         })
     }
 
-    /// Reserves a slot and all that a task needs, or nothing.
-    pub(crate) fn reserve(&mut self, needs: &Needs) -> Option<Grant> {
-        let fits = self.free_slots() > 0
+    /// Reserves a slot and all that a task needs, or nothing. `instead`: another task is to be set aside for it, so there need be no slot.
+    pub(crate) fn reserve(&mut self, needs: &Needs, instead: bool) -> Option<Grant> {
+        let fits = (instead || self.free_slots() > 0)
             && self.free_cpu().is_none_or(|free| needs.cpu_millis <= free)
             && self
                 .free_memory()
@@ -146,7 +170,7 @@ impl Ledger {
         let mut waits = Vec::new();
         if self.free_slots() == 0 {
             waits.push(Waiting::Slots {
-                running: self.used_slots,
+                running: self.busy_slots(),
                 limit: self.slots,
             });
         }
@@ -208,18 +232,18 @@ mod tests {
     fn instances_are_named_and_held_once() {
         let mut ledger = Ledger::default();
         ledger.set(&settings(3));
-        let first = ledger.reserve(&needs(0, 0, 2)).unwrap();
+        let first = ledger.reserve(&needs(0, 0, 2), false).unwrap();
         assert_eq!(first.resources["gpu"], [0, 1]);
-        let second = ledger.reserve(&needs(0, 0, 1)).unwrap();
+        let second = ledger.reserve(&needs(0, 0, 1), false).unwrap();
         assert_eq!(second.resources["gpu"], [2]);
-        assert!(ledger.reserve(&needs(0, 0, 1)).is_none());
+        assert!(ledger.reserve(&needs(0, 0, 1), false).is_none());
         assert!(
-            ledger.reserve(&needs(0, 0, 0)).is_some(),
+            ledger.reserve(&needs(0, 0, 0), false).is_some(),
             "other work never waits behind them"
         );
         ledger.release(&first);
         assert_eq!(
-            ledger.reserve(&needs(0, 0, 1)).unwrap().resources["gpu"],
+            ledger.reserve(&needs(0, 0, 1), false).unwrap().resources["gpu"],
             [0]
         );
     }
@@ -238,7 +262,7 @@ mod tests {
             } else {
                 let needs = needs(rng.below(3_000) as u32, rng.below(700), rng.below(4) as u32);
                 let before = ledger.room();
-                match ledger.reserve(&needs) {
+                match ledger.reserve(&needs, false) {
                     Some(grant) => held.push(grant),
                     None => assert!(ledger.room() == before && !ledger.why(&needs).is_empty()),
                 }
@@ -264,13 +288,13 @@ mod tests {
     fn shrinking_waits_for_what_is_held() {
         let mut ledger = Ledger::default();
         ledger.set(&settings(3));
-        let grant = ledger.reserve(&needs(0, 0, 3)).unwrap();
+        let grant = ledger.reserve(&needs(0, 0, 3), false).unwrap();
         ledger.set(&settings(1));
-        assert!(ledger.reserve(&needs(0, 0, 1)).is_none());
+        assert!(ledger.reserve(&needs(0, 0, 1), false).is_none());
         ledger.set(&RunSettings::default());
         assert_eq!(ledger.room().resources.get("gpu"), Some(&0));
         ledger.release(&grant);
         assert!(ledger.room().resources.is_empty());
-        assert!(ledger.reserve(&needs(0, 0, 1)).is_none());
+        assert!(ledger.reserve(&needs(0, 0, 1), false).is_none());
     }
 }

@@ -1,8 +1,8 @@
 //! Commands that are paused for those of a higher class.
 
 use crate::Test;
-use crate::stage::{Stage, quiet, shell};
-use flyball_tasks::run::Happened;
+use crate::stage::{Stage, handled, quiet, shell};
+use flyball_tasks::run::{Happened, RunSettings, TaskContext};
 use flyball_tasks::{NewTask, Outcome, State};
 use std::path::Path;
 
@@ -10,6 +10,14 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "preempt::a_higher_class_gets_the_slot_and_gives_it_back",
         a_higher_class_gets_the_slot_and_gives_it_back,
+    ),
+    (
+        "preempt::a_paused_command_does_not_count",
+        a_paused_command_does_not_count,
+    ),
+    (
+        "preempt::a_command_gives_way_where_handlers_have_the_rest",
+        a_command_gives_way_where_handlers_have_the_rest,
     ),
     (
         "preempt::classes_that_are_not_marked_are_not_paused",
@@ -46,7 +54,18 @@ fn gate(stage: &Stage, name: &str) -> std::path::PathBuf {
 
 /// TASK-11: with one slot taken by a class that may be paused, a command of a higher class runs at once; the paused one shows as paused and goes on after.
 fn a_higher_class_gets_the_slot_and_gives_it_back() {
-    let stage = Stage::with_slots(quiet(), 1);
+    gives_way(RunSettings::default().max_concurrency);
+}
+
+/// TASK-11: also where as many tasks may run as there are process slots, as in the engine: what is paused does not run.
+fn a_paused_command_does_not_count() {
+    gives_way(1);
+}
+
+fn gives_way(max_concurrency: u32) {
+    let mut settings = quiet();
+    settings.max_concurrency = max_concurrency;
+    let stage = Stage::with_slots(settings, 1);
     let (low, high) = (gate(&stage, "low"), gate(&stage, "high"));
     let batch = stage.queue.add(of_class("batch", &gated(&low)));
     stage.queue.wait_state(batch, State::Running);
@@ -83,6 +102,42 @@ fn a_higher_class_gets_the_slot_and_gives_it_back() {
     assert_eq!(stage.runners.counts()["command"].preempted, 1);
     stage.wait_idle();
     assert_eq!(stage.slots.free(), 1);
+}
+
+/// TASK-11: a command gives way also where process slots are free and handlers have all others; then two never run beside the handler.
+fn a_command_gives_way_where_handlers_have_the_rest() {
+    let mut settings = quiet();
+    settings.max_concurrency = 2;
+    let stage = Stage::with_slots(settings, 4);
+    let (go, opened) = tokio::sync::watch::channel(false);
+    let handler = move |_: TaskContext, (): ()| {
+        let mut opened = opened.clone();
+        async move {
+            opened.wait_for(|open| *open).await?;
+            Ok(())
+        }
+    };
+    stage.handlers.register("gated", handler).unwrap();
+    let handled = stage.queue.add(handled("gated", "null"));
+    stage.queue.wait_state(handled, State::Running);
+    let (low, high) = (gate(&stage, "low"), gate(&stage, "high"));
+    let batch = stage.queue.add(of_class("batch", &gated(&low)));
+    stage.queue.wait_state(batch, State::Running);
+    let interactive = stage.queue.add(of_class("interactive", &gated(&high)));
+    stage.queue.wait_state(batch, State::Paused);
+    let other = stage.queue.add(of_class("batch", "true"));
+    // The handler's slot is free again: the paused one goes on in it, and the other waits.
+    go.send_replace(true);
+    stage.queue.wait_state(batch, State::Running);
+    assert_eq!(stage.queue.inner().tasks[&other.0].state, State::Pending);
+    for path in [&high, &low] {
+        std::fs::write(path, "x\n").unwrap();
+    }
+    for id in [handled, batch, interactive, other] {
+        assert_eq!(stage.queue.wait_end(id, 1).outcome, Some(Outcome::Done));
+    }
+    stage.wait_idle();
+    assert_eq!(stage.slots.free(), 4);
 }
 
 /// TASK-11: only classes marked so are paused.
