@@ -227,6 +227,10 @@ fn details(class: ClassView, screen: Screen) -> String {
             "sheddable",
             if class.sheddable { "yes" } else { "no" }.to_owned(),
         ),
+        (
+            "preemptible",
+            if class.preemptible { "yes" } else { "no" }.to_owned(),
+        ),
         ("niceness", class.niceness.to_string()),
         (
             "queued",

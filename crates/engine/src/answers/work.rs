@@ -233,6 +233,7 @@ impl Engine {
             time_slice_ms: duration_ms(spec.time_slice),
             queue_limit: spec.queue_limit as u64,
             sheddable: spec.sheddable,
+            preemptible: spec.preemptible,
             concurrency: spec.concurrency,
             group: spec.group.to_string(),
             niceness: spec.niceness,

@@ -137,6 +137,8 @@ pub struct ClassView {
     pub queue_limit: u64,
     /// Whether queued work in memory may be refused under overload.
     pub sheddable: bool,
+    /// Whether its running commands may be held while a higher class needs their slots.
+    pub preemptible: bool,
     /// Workers that may run it at once; null for no limit.
     pub concurrency: Option<u32>,
     /// `front` or `back`.
