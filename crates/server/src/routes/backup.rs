@@ -4,6 +4,7 @@
 //! state folder, and its file has no name any more when sending begins: however that ends, nothing is left behind.
 
 use super::Shared;
+use super::file::FileBody;
 use crate::access::Caller;
 use crate::http::json::Json;
 use crate::problem::Problem;
@@ -11,25 +12,18 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use flyball_engine::Error;
 use flyball_engine::view::tasks::OsText;
-use http_body::{Frame, SizeHint};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::future::Future;
-use std::io::{self, Read};
-use std::path::PathBuf;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinHandle, spawn_blocking};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Bytes that are read at once.
-const CHUNK: usize = 256 * 1024;
 /// When who meets another copy tries again, s.
 const RETRY_AFTER_S: u32 = 10;
 /// The file of a copy that is sent, in the state folder.
@@ -103,13 +97,24 @@ async fn written(
     if to.symlink_metadata().is_ok() {
         return Err(Problem::conflict("there is such a file"));
     }
+    let unwritable =
+        |why: String| Problem::invalid("the copy cannot be written there").at("/path", why);
+    if path.0.as_encoded_bytes().ends_with(b"/") || !to.parent().is_some_and(Path::is_dir) {
+        return Err(unwritable(
+            "expected a new file in a folder that is there".to_owned(),
+        ));
+    }
     let (app, who) = (app.clone(), caller.to_string());
     let copied = spawn_blocking(move || {
         let _one = permit;
         app.engine.backup(&to, &who)
     });
-    let bytes = ended(copied).await?;
-    Ok(Json(BackupView { path, bytes }).into_response())
+    match ended(copied).await? {
+        Ok(bytes) => Ok(Json(BackupView { path, bytes }).into_response()),
+        // Who named the path is the local user, and may know what the system said of it.
+        Err(Error::Tasks(flyball_tasks::Error::Open { why, .. })) => Err(unwritable(why)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn sent(
@@ -127,12 +132,8 @@ async fn sent(
         let _ = fs::remove_file(&path);
         file
     });
-    let (file, bytes) = ended(copied).await?;
-    let body = Copy {
-        reading: Some(read(file)),
-        left: bytes,
-        _one: permit,
-    };
+    let (mut file, bytes) = ended(copied).await??;
+    let body = FileBody::new(move |into: &mut [u8]| file.read(into), bytes, Some(permit));
     let kind = HeaderValue::from_static("application/octet-stream");
     Ok(([(header::CONTENT_TYPE, kind)], Body::new(body)).into_response())
 }
@@ -144,74 +145,12 @@ fn open(path: &std::path::Path) -> Result<File, Error> {
     })
 }
 
-async fn ended<T>(copied: JoinHandle<Result<T, Error>>) -> Result<T, Problem> {
-    match copied.await {
-        Ok(copied) => Ok(copied?),
-        Err(error) => {
-            tracing::error!(%error, "copying the queue of tasks broke off");
-            Err(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "copying broke off; the daemon's log says more",
-            ))
-        }
-    }
-}
-
-type Reading = JoinHandle<(File, io::Result<Vec<u8>>)>;
-
-fn read(mut file: File) -> Reading {
-    spawn_blocking(move || {
-        let mut bytes = vec![0; CHUNK];
-        let read = file.read(&mut bytes).map(|count| {
-            bytes.truncate(count);
-            bytes
-        });
-        (file, read)
+async fn ended<T>(copied: JoinHandle<Result<T, Error>>) -> Result<Result<T, Error>, Problem> {
+    copied.await.map_err(|error| {
+        tracing::error!(%error, "copying the queue of tasks broke off");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "copying broke off; the daemon's log says more",
+        )
     })
-}
-
-/// A copy that is sent.
-struct Copy {
-    reading: Option<Reading>,
-    left: u64,
-    _one: OwnedSemaphorePermit,
-}
-
-impl http_body::Body for Copy {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        let Some(reading) = self.reading.as_mut() else {
-            return Poll::Ready(None);
-        };
-        let ended = ready!(Pin::new(reading).poll(cx));
-        self.reading = None;
-        Poll::Ready(Some(match ended {
-            Ok((file, Ok(bytes))) if !bytes.is_empty() => {
-                self.left = self.left.saturating_sub(bytes.len() as u64);
-                if self.left > 0 {
-                    self.reading = Some(read(file));
-                }
-                Ok(Frame::data(bytes.into()))
-            }
-            Ok((_, Ok(_))) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok((_, Err(error))) => Err(error),
-            Err(error) => Err(io::Error::other(error)),
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
-    }
 }

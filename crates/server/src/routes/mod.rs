@@ -31,6 +31,7 @@ mod docs;
 mod events;
 pub(crate) mod express;
 mod failure;
+mod file;
 mod meta;
 mod outputs;
 mod page;

@@ -1,6 +1,7 @@
 //! What commands wrote, in ranges, and as it is written.
 
 use super::Shared;
+use super::file::{CHUNK, FileBody};
 use super::tasks::id_of;
 use crate::http::query::Query;
 use crate::problem::Problem;
@@ -11,19 +12,21 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use flyball_tasks::run::{OutputError, OutputReader, Stream};
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 use serde::Deserialize;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::spawn_blocking;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Bytes that are read at once.
-const CHUNK: usize = 64 * 1024;
+/// Between two looks of who follows an output: fast for people, cheap for the disk.
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 /// When who found all streams taken tries again, s.
 const RETRY_AFTER_S: u32 = 5;
 
@@ -85,7 +88,15 @@ async fn output(
         None => None,
     };
     let outputs = app.engine.task_outputs()?;
-    let status = outputs.status(id, stream).map_err(refused)?;
+    // Looking into files blocks.
+    let opened = spawn_blocking(move || {
+        let status = outputs.status(id, stream)?;
+        Ok((status, outputs.reader(id, stream, 0)?))
+    });
+    let (status, mut reader) = match opened.await {
+        Ok(opened) => opened.map_err(refused)?,
+        Err(error) => return Err(unreadable(&error)),
+    };
     let mut fields = HeaderMap::new();
     fields.insert(
         header::CONTENT_TYPE,
@@ -97,15 +108,14 @@ async fn output(
     if let Some(dropped) = status.dropped {
         fields.insert(DROPPED, HeaderValue::from(dropped));
     }
-    let reader = |from| outputs.reader(id, stream, from).map_err(refused);
     if follow {
         let permit = app.streams.clone().try_acquire_owned().map_err(|_| {
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "all streams are taken")
                 .retry_after(RETRY_AFTER_S)
         })?;
-        let reader = reader(which.from.unwrap_or(0))?;
+        reader.seek(which.from.unwrap_or(0));
         let body = Following {
-            next: next(reader, app.stage.clone()),
+            next: Some(next(reader, app.stage.clone())),
             stage: app.stage.clone(),
             _permit: permit,
         };
@@ -131,24 +141,24 @@ async fn output(
             (StatusCode::PARTIAL_CONTENT, from, end)
         }
     };
-    let body = Part {
-        reader: reader(from)?,
-        left: end - from,
-    };
+    reader.seek(from);
+    let body = FileBody::new(move |into: &mut [u8]| reader.read(into), end - from, None);
     Ok((code, fields, Body::new(body)).into_response())
 }
 
 fn refused(error: OutputError) -> Problem {
     match error {
         OutputError::None { .. } => Problem::not_found(error.to_string()),
-        other => {
-            tracing::error!(error = ?other, "an output cannot be read");
-            Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the output cannot be read; the daemon's log says why",
-            )
-        }
+        other => unreadable(&other),
     }
+}
+
+fn unreadable(error: &dyn std::fmt::Debug) -> Problem {
+    tracing::error!(?error, "an output cannot be read");
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the output cannot be read; the daemon's log says why",
+    )
 }
 
 /// A range of bytes as it was asked for (RFC 9110 §14.1.2).
@@ -191,66 +201,44 @@ impl Range {
     }
 }
 
-/// A part of an output.
-struct Part {
-    reader: OutputReader,
-    left: u64,
-}
-
-impl http_body::Body for Part {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        let mut space = vec![0; self.left.min(CHUNK as u64) as usize];
-        let read = self.reader.read(&mut space);
-        Poll::Ready(Some(read.and_then(|count| {
-            if count == 0 {
-                // The output was replaced meanwhile; the length that was promised cannot be kept.
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            space.truncate(count);
-            self.left -= count as u64;
-            Ok(Frame::data(space.into()))
-        })))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
-    }
-}
-
-type Next = Pin<Box<dyn Future<Output = (OutputReader, io::Result<Bytes>)> + Send>>;
+/// Bytes, with what they were read from; none of that if reading broke off.
+type Next = Pin<Box<dyn Future<Output = (Option<OutputReader>, io::Result<Bytes>)> + Send>>;
 
 /// What comes next; nothing at the end, or when the server stops.
 fn next(mut reader: OutputReader, mut stage: watch::Receiver<Stage>) -> Next {
     Box::pin(async move {
-        let mut space = vec![0; CHUNK];
-        let read = tokio::select! {
-            read = reader.follow(&mut space) => read,
-            _ = stage.wait_for(|stage| stage.is_stopping()) => Ok(0),
-        };
-        let bytes = read.map(|count| {
-            space.truncate(count);
-            space.into()
-        });
-        (reader, bytes)
+        loop {
+            let read = spawn_blocking(move || {
+                // In this order: what was written before the end is read after it was seen.
+                let open = reader.is_open();
+                let mut space = vec![0; CHUNK];
+                let read = reader.read(&mut space).map(|count| {
+                    space.truncate(count);
+                    Bytes::from(space)
+                });
+                (reader, open, read)
+            });
+            let (back, open, read) = match read.await {
+                Ok(read) => read,
+                Err(error) => return (None, Err(io::Error::other(error))),
+            };
+            reader = back;
+            let waits = open && matches!(&read, Ok(bytes) if bytes.is_empty());
+            if !waits {
+                return (Some(reader), read);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(FOLLOW_EVERY) => {}
+                _ = stage.wait_for(|stage| stage.is_stopping()) => return (Some(reader), Ok(Bytes::new())),
+            }
+        }
     })
 }
 
 /// An output as it is written.
 struct Following {
-    next: Next,
+    /// None after the end.
+    next: Option<Next>,
     stage: watch::Receiver<Stage>,
     _permit: OwnedSemaphorePermit,
 }
@@ -263,11 +251,18 @@ impl http_body::Body for Following {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let (reader, read) = ready!(self.next.as_mut().poll(cx));
-        self.next = next(reader, self.stage.clone());
+        let Some(coming) = self.next.as_mut() else {
+            return Poll::Ready(None);
+        };
+        let (reader, read) = ready!(coming.as_mut().poll(cx));
+        self.next = None;
         Poll::Ready(match read {
             Ok(bytes) if bytes.is_empty() => None,
-            read => Some(read.map(Frame::data)),
+            Ok(bytes) => {
+                self.next = reader.map(|reader| next(reader, self.stage.clone()));
+                Some(Ok(Frame::data(bytes)))
+            }
+            Err(error) => Some(Err(error)),
         })
     }
 }

@@ -378,6 +378,10 @@ impl OutputReader {
     /// # Errors
     /// What the system says of the file.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        // The system has no such places, and calls them an error.
+        if i64::try_from(self.at).is_err() {
+            return Ok(0);
+        }
         let count = self.file.read_at(into, self.at)?;
         self.at += count as u64;
         Ok(count)
@@ -397,6 +401,11 @@ impl OutputReader {
             }
             tokio::time::sleep(FOLLOW_EVERY).await;
         }
+    }
+
+    /// Has the next read begin at a place.
+    pub fn seek(&mut self, to: u64) {
+        self.at = to;
     }
 
     /// Where the next read begins.
@@ -496,6 +505,10 @@ mod tests {
         second.write_all(b"2").unwrap();
         assert!(!reader.is_open());
         assert_eq!((reader.read(&mut into).unwrap(), &into), (4, b"more"));
+        for beyond in [9, i64::MAX as u64, u64::MAX] {
+            reader.seek(beyond);
+            assert_eq!(reader.read(&mut into).unwrap(), 0);
+        }
         outputs.close(TaskId(1), 1, [None, None]);
         assert!(
             outputs.status(TaskId(1), Stream::Stdout).unwrap().open,
