@@ -96,7 +96,13 @@ impl Problem {
     /// Says of each wrong place where it is for the client.
     pub(crate) fn moved(mut self, to: impl Fn(&str) -> String) -> Self {
         for error in &mut self.errors {
-            error.pointer = to(&error.pointer);
+            let moved = to(&error.pointer);
+            // A single place is named in the sentence, too.
+            let rest = self.detail.strip_prefix(&error.pointer);
+            if let Some(rest) = rest.filter(|rest| rest.starts_with(": ")) {
+                self.detail = format!("{moved}{rest}");
+            }
+            error.pointer = moved;
         }
         self
     }

@@ -68,7 +68,11 @@ impl Serialize for Time {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Time::parse(&text).ok_or_else(|| de::Error::custom("expected an RFC 3339 time"))
+        Time::parse(&text).ok_or_else(|| {
+            de::Error::custom(
+                "expected an RFC 3339 time such as 2030-01-31T18:00:00Z, from 1970 to 2554",
+            )
+        })
     }
 }
 

@@ -163,6 +163,8 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     std::str::from_utf8(value)
         .ok()
         .and_then(|digits| digits.parse().ok())
+        // The library keeps the greatest numbers for itself, and would answer them without a document.
+        .filter(|length| *length <= i64::MAX as u64)
         .ok_or_else(refused)
 }
 
@@ -222,6 +224,7 @@ mod tests {
             "content-length: +5\r\n",
             "content-length: \r\n",
             "content-length: 99999999999999999999\r\n",
+            "content-length: 18446744073709551615\r\n",
             "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
             "content-length : 5\r\n",
             "x: a\r\n folded\r\n",

@@ -72,10 +72,14 @@ impl FromRequest<Shared> for JsonBytes {
 /// text, then with the way to the place.
 pub(crate) fn direct<T: DeserializeOwned>(bytes: &[u8], depth: usize) -> Result<T, Problem> {
     let shallow = is_shallow(bytes, depth);
-    if shallow && let Ok(value) = serde_json::from_slice(bytes) {
+    let object = bytes.trim_ascii_start().first() == Some(&b'{');
+    if shallow
+        && object
+        && let Ok(value) = serde_json::from_slice(bytes)
+    {
         return Ok(value);
     }
-    parse(bytes, depth)?;
+    expect_object(&parse(bytes, depth)?)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = pointer(error.path());
@@ -157,8 +161,25 @@ fn parse(bytes: &[u8], depth: usize) -> Result<Value, Problem> {
         .map_err(|error| Problem::bad_request(format!("malformed JSON: {error}")))
 }
 
+/// Refuses what is no object. A list would be taken for the fields of a structure in the order in which the code happens to have them.
+fn expect_object(value: &Value) -> Result<(), Problem> {
+    let found = match value {
+        Value::Object(_) => return Ok(()),
+        Value::Array(_) => "a list",
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+    };
+    Err(
+        Problem::invalid("the body does not fit what is expected here")
+            .at("", format!("found {found}, expected an object")),
+    )
+}
+
 /// Makes a `T` of a tree.
 fn fit<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    expect_object(&value)?;
     serde_path_to_error::deserialize(value).map_err(|error| {
         let pointer = pointer(error.path());
         let detail = echo(&error.into_inner().to_string()).into_owned();

@@ -43,6 +43,7 @@ impl From<Error> for Problem {
 /// Everything that is wrong with a body.
 fn body(faults: &Faults) -> Problem {
     let problem = match faults.list() {
+        [only] if only.pointer.is_empty() => Problem::invalid(only.detail.clone()),
         [only] => Problem::invalid(format!("{}: {}", only.pointer, only.detail)),
         all => Problem::invalid(format!("{} places are wrong", all.len())),
     };

@@ -593,9 +593,70 @@ fn the_queue_is_copied_while_in_use() {
     client
         .ask("POST", "/v1/backup", "x", json, &body)
         .problem(409);
-    client
-        .ask("POST", "/v1/backup", "x", json, r#"{"path":"here"}"#)
+    let folder = daemon.folder.0.display();
+    for path in [
+        "here".to_owned(),
+        format!("{folder}/none/copy.db"),
+        format!("{folder}/new/"),
+        format!("{folder}/copy.db/inside"),
+    ] {
+        let body = json!({ "path": path }).to_string();
+        let problem = client
+            .ask("POST", "/v1/backup", "x", json, &body)
+            .problem(422);
+        assert_eq!(problem["errors"][0]["pointer"], "/path", "{path}");
+    }
+}
+
+/// API-1: a list is never taken for the fields of a structure, by no way; what is wrong with a body as a whole is said plainly.
+#[test]
+fn lists_are_no_bodies() {
+    let daemon = daemon();
+    let fields = format!(r#"["a"{}]"#, ",null".repeat(23));
+    for (path, body) in [
+        ("/v1/tasks", fields.as_str()),
+        ("/v1/tasks", r#"[{"kind":"a"}]"#),
+        ("/v1/tasks/lease", r#"["w",["a"],1,1000,0]"#),
+        ("/v1/tasks/pause", r#"["a",null,null]"#),
+        ("/v1/cpu/load-balancer/strategy", r#"["least_loaded"]"#),
+    ] {
+        for reply in [
+            daemon.admin("POST", path, body),
+            ordinary(&daemon, path, body),
+        ] {
+            let problem = reply.problem(422);
+            let detail = &problem["errors"][0]["detail"];
+            assert_eq!(detail, "found a list, expected an object", "{path} {body}");
+        }
+    }
+    let problem = daemon.admin("POST", "/v1/tasks/pause", "{}").problem(422);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.starts_with("expected exactly one of"), "{detail}");
+    let problem = daemon.admin("GET", "/v1/tasks?state=foo", "").problem(422);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.starts_with("?state: expected one of"), "{detail}");
+    let body = r#"{"kind":"a","not_before":"9999-12-31T23:59:59Z"}"#;
+    let problem = daemon.admin("POST", "/v1/tasks", body).problem(422);
+    let detail = problem["errors"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains("1970 to 2554"), "{detail}");
+}
+
+/// TASK-4: a task and a lease have one name each.
+#[test]
+fn names_of_tasks_and_leases_are_written_one_way() {
+    let daemon = daemon();
+    submit(&daemon, r#"{"kind":"a"}"#);
+    let leased = ok(&daemon, "POST", "/v1/tasks/lease", r#"{"worker":"w"}"#);
+    let token = leased["tasks"][0]["token"].as_str().unwrap();
+    let done = |token: &str| json!({ "token": token }).to_string();
+    daemon
+        .admin("POST", "/v1/tasks/1/complete", &done(&format!("0{token}")))
         .problem(422);
+    daemon
+        .admin("POST", "/v1/tasks/01/complete", &done(token))
+        .problem(404);
+    daemon.admin("GET", "/v1/tasks/0001", "").problem(404);
+    ok(&daemon, "POST", "/v1/tasks/1/complete", &done(token));
 }
 
 /// TASK-3: changes of tasks are told to who follows.

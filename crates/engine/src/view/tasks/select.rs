@@ -13,8 +13,13 @@ const MAX_SELECTED: u32 = 1000;
 /// Reads the id of a task: digits only.
 #[must_use]
 pub fn parse_id(text: &str) -> Option<TaskId> {
+    is_number(text).then(|| text.parse().ok()).flatten()
+}
+
+/// Whether a text is a number as it is written here: a task or a lease has one name only.
+pub(super) fn is_number(text: &str) -> bool {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten()
+    digits && (text == "0" || !text.starts_with('0'))
 }
 
 /// Reads the name of a state.

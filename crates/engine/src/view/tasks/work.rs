@@ -1,6 +1,7 @@
 //! Leases, signs of life and ends, as outside workers send them and read them.
 
 use super::command::{base64, bytes_of};
+use super::select::is_number;
 use super::task::{TaskState, json_of};
 use super::{At, Faults, MAX_NAME, check_name, parse_id};
 use crate::view::Time;
@@ -35,8 +36,7 @@ const MAX_RETRY_AFTER_MS: u64 = 7 * 24 * 3600 * 1000;
 #[must_use]
 pub fn parse_token(text: &str) -> Option<Token> {
     let (epoch, number) = text.split_once('-')?;
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    (digits(epoch) && digits(number)).then_some(())?;
+    (is_number(epoch) && is_number(number)).then_some(())?;
     Some(Token {
         epoch: epoch.parse().ok()?,
         number: number.parse().ok()?,
