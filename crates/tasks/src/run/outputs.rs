@@ -379,7 +379,7 @@ impl OutputReader {
     /// What the system says of the file.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         // The system has no such places, and calls them an error.
-        if i64::try_from(self.at).is_err() {
+        if i64::try_from(self.at.saturating_add(into.len() as u64)).is_err() {
             return Ok(0);
         }
         let count = self.file.read_at(into, self.at)?;
