@@ -153,6 +153,8 @@ pub struct HttpSpec {
     pub dependency: Option<Box<str>>,
     /// Whether a second, equal call may be made when the first is slow: only where the one who is called does nothing twice.
     pub hedge: bool,
+    /// Whether it was submitted over a network: then it reaches only hosts that the configuration leaves to such calls.
+    pub remote: bool,
 }
 
 /// Tasks that are taken all or none.

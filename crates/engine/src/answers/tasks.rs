@@ -5,12 +5,13 @@ use crate::error::Error;
 use crate::tasks::settings;
 use crate::view::tasks::{
     AcceptedView, Defaults, Faults, FinishedItem, LeaseView, LeasesView, NewTaskBody, PauseView,
-    PausesView, Submission, TaskBatchBody, TaskStatsView, TaskView, WhyView, task_view, why_view,
+    PausesView, Submission, TaskBatchBody, TaskStatsView, TaskView, WhyView, pointer_of, task_view,
+    why_view,
 };
 use flyball_core::time::WallTime;
 use flyball_tasks::{
-    Batch, Beat, CommandSpec, Completion, Idempotency, LeaseRequest, NewTask, Query, Run, Scope,
-    Selection, TaskId, Token,
+    Batch, Beat, CommandSpec, Completion, Idempotency, LeaseRequest, Needs, NewTask, Query, Run,
+    Scope, Selection, TaskId, Token,
 };
 
 /// A page of tasks, newest first.
@@ -44,7 +45,7 @@ impl Engine {
         let is_class = |name: &str| self.shared.executor.class(name).is_ok();
         let defaults = self.task_defaults();
         let submission = Submission::one(body, WallTime::now(), local, &defaults, &is_class)?;
-        self.check_commands(&submission)?;
+        self.check_runs(&submission)?;
         Ok(submission)
     }
 
@@ -56,23 +57,81 @@ impl Engine {
         let is_class = |name: &str| self.shared.executor.class(name).is_ok();
         let defaults = self.task_defaults();
         let submission = Submission::batch(body, WallTime::now(), local, &defaults, &is_class)?;
-        self.check_commands(&submission)?;
+        self.check_runs(&submission)?;
         Ok(submission)
     }
 
-    fn check_commands(&self, submission: &Submission) -> Result<(), Error> {
+    /// Checks what tasks would do and need against what is allowed and there.
+    fn check_runs(&self, submission: &Submission) -> Result<(), Error> {
+        let mut faults = Faults::default();
         for (index, task) in submission.tasks.iter().enumerate() {
-            if let Run::Command(command) = &task.run {
-                self.check_command(command).map_err(|(field, why)| {
-                    let index = submission.batch.then_some(index);
-                    Error::Forbidden {
-                        pointer: crate::view::tasks::pointer_of(index, &field),
-                        why,
-                    }
-                })?;
-            }
+            let index = submission.batch.then_some(index);
+            let refused = match &task.run {
+                Run::Command(command) => self.check_command(command),
+                Run::Http(call) if call.remote => settings::reach(&self.shared.config())
+                    .check(&call.url)
+                    .map_err(|why| ("http.url".to_owned(), why)),
+                _ => Ok(()),
+            };
+            refused.map_err(|(field, why)| Error::Forbidden {
+                pointer: pointer_of(index, &field),
+                why,
+            })?;
+            self.check_needs(index, task, &mut faults);
         }
-        Ok(())
+        Ok(faults.or(())?)
+    }
+
+    /// What a task that runs here needs must be there, or it would wait for ever.
+    fn check_needs(&self, index: Option<usize>, task: &NewTask, faults: &mut Faults) {
+        if task.head.needs == Needs::default() {
+            return;
+        }
+        let resource = |name: &str| {
+            let step = name.replace('~', "~0").replace('/', "~1");
+            format!("{}/{step}", pointer_of(index, "resources"))
+        };
+        // Without a queue there is a better answer than this.
+        let Ok(open) = self.shared.tasks.open_or_why() else {
+            return;
+        };
+        for (name, needs, total) in
+            open.runners
+                .beyond(&task.head.kind, &task.run, &task.head.needs)
+        {
+            let (pointer, detail) = match &*name {
+                "cpu" => (
+                    pointer_of(index, "cpu"),
+                    format!(
+                        "found {}, expected at most {}: scheduler.max_cpus",
+                        needs as f64 / 1e3,
+                        total as f64 / 1e3
+                    ),
+                ),
+                "memory" => (
+                    pointer_of(index, "memory_bytes"),
+                    format!("found {needs}, expected at most {total}: scheduler.max_memory"),
+                ),
+                name if total == 0 => {
+                    let config = self.shared.config();
+                    let known = &config.scheduler.resources;
+                    let list: Vec<&str> = known.keys().map(String::as_str).take(20).collect();
+                    let there = match list.as_slice() {
+                        [] => "none are named".to_owned(),
+                        names => format!("there are {}", names.join(", ")),
+                    };
+                    (
+                        resource(name),
+                        format!("there is no such resource: in scheduler.resources {there}"),
+                    )
+                }
+                name => (
+                    resource(name),
+                    format!("found {needs}, expected at most {total}: scheduler.resources"),
+                ),
+            };
+            faults.add(pointer, detail);
+        }
     }
 
     /// Puts tasks into the queue, all or none. When this answers, they are on disk.
@@ -299,7 +358,12 @@ impl Engine {
 
     /// Whether a command may be run for who asks; else the field, and why not. What is checked here is checked again when it starts.
     fn check_command(&self, command: &CommandSpec) -> Result<(), (String, String)> {
-        settings::allow_list(&self.shared.config())
+        let config = self.shared.config();
+        if !command.local && !config.commands.enabled {
+            let why = "commands are taken over the socket only, unless commands.enabled and the lists beside it allow others";
+            return Err(("command".to_owned(), why.to_owned()));
+        }
+        settings::allow_list(&config)
             .check(command)
             .map_err(|fault| (fault.field.into(), fault.fault.into()))
     }

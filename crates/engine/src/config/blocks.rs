@@ -606,6 +606,14 @@ block! {
     }
 }
 
+block! {
+    /// Calls of URLs that come over the network.
+    Calls at "calls" {
+        /// Hosts that they may reach: names, `*.domain`, addresses, networks such as `10.0.0.0/8`, each with `:port` if it is that port only. Empty: all but loopback, link-local and metadata addresses, which are reached only where an exact name or an address stands here.
+        hosts: Vec<String> = "[]", Kind::Texts;
+    }
+}
+
 whole! {
     /// The whole configuration, every value set. `Config::default()` is what an empty file gives.
     Config {
@@ -642,6 +650,8 @@ whole! {
         server: Server,
         /// What command tasks that come over the network may do.
         commands: Commands,
+        /// Calls of URLs that come over the network.
+        calls: Calls,
         }
         keys {
         /// Classes that are added to the built-in ones or change them, each a map.

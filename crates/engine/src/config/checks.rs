@@ -138,6 +138,8 @@ pub(super) fn check(
         );
     }
     commands(config, settings, faults);
+    #[cfg(feature = "tasks")]
+    calls(config, settings, faults);
     for (index, map) in config.scheduler.checks.0.iter().enumerate() {
         if let Err(fault) = Check::of(map) {
             let (key, step) = ("scheduler.checks", index.to_string());
@@ -186,6 +188,19 @@ fn commands(config: &Config, settings: &Layer, faults: &mut Faults) {
             let expected = "the name of a variable, with * at the end at most";
             let key = "commands.environment";
             item(settings, key, &index.to_string(), found, expected, faults);
+        }
+    }
+}
+
+/// What calls may reach must be readable.
+#[cfg(feature = "tasks")]
+fn calls(config: &Config, settings: &Layer, faults: &mut Faults) {
+    use flyball_tasks::run::Reach;
+    for (index, host) in config.calls.hosts.iter().enumerate() {
+        if !Reach::is_entry(host) {
+            let found = format!("{:?}", clip(host, 100));
+            let (key, step) = ("calls.hosts", index.to_string());
+            item(settings, key, &step, found, Reach::EXPECTED, faults);
         }
     }
 }

@@ -197,6 +197,7 @@ const ABSENT_TASKS: &[(&str, &str)] = if cfg!(feature = "tasks") {
         ("queue", "task queue"),
         ("queue.state_dir", ""),
         ("commands", "command tasks"),
+        ("calls", "task queue"),
         ("classes[].preemptible", "command tasks"),
     ]
 };

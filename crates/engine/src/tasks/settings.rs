@@ -3,7 +3,7 @@
 use crate::config::{CheckBy, Config};
 use flyball_executor::{ClassStats, Executor};
 use flyball_policy::limit::BreakerConfig;
-use flyball_tasks::run::{AllowList, HealthCheck, OutputLimits, RunSettings};
+use flyball_tasks::run::{AllowList, HealthCheck, OutputLimits, Reach, RunSettings};
 use flyball_tasks::{ClassRule, RetryPolicy};
 
 /// The part of the machine's memory that tasks may need together where nobody says: the rest is the system's and the daemon's own.
@@ -69,6 +69,7 @@ pub(crate) fn run_settings(config: &Config, machine: Machine, enabled: bool) -> 
     settings.timeout = config.cpu_scheduler.task_timeout;
     settings.lease = scheduler.lease;
     settings.commands = allow_list(config);
+    settings.calls = reach(config);
     settings.outputs = OutputLimits {
         stream_bytes: scheduler.outputs.stream_size,
         total_bytes: scheduler.outputs.total_size,
@@ -92,6 +93,12 @@ pub(crate) fn allow_list(config: &Config) -> AllowList {
         folders: commands.folders.clone(),
         env: commands.environment.clone(),
     }
+}
+
+/// What calls may reach that were submitted over a network.
+pub(crate) fn reach(config: &Config) -> Reach {
+    // The configuration has been checked.
+    Reach::parse(&config.calls.hosts).unwrap_or_default()
 }
 
 fn breaker(config: &Config) -> BreakerConfig {

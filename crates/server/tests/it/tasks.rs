@@ -457,10 +457,9 @@ fn commands_need_the_socket_or_the_list() {
         ordinary(&daemon, "/v1/tasks", body),
     ] {
         let problem = reply.problem(403);
-        assert_eq!(
-            problem["errors"][0]["pointer"], "/command/argv/0",
-            "{problem}"
-        );
+        assert_eq!(problem["errors"][0]["pointer"], "/command", "{problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("commands.enabled"), "{detail}");
     }
     let mut client = Client::unix(daemon.server.socket());
     let json = "content-type: application/json\r\n";
@@ -477,6 +476,105 @@ fn commands_need_the_socket_or_the_list() {
         json!(["/bin/true", {"base64": "/w=="}])
     );
     assert_eq!(task["command"]["umask"], "027");
+}
+
+/// TASK-16, TASK-17: what would wait for ever, as there is not so much here, is refused with what there is; what others run is not judged.
+#[test]
+fn needs_that_nobody_can_meet_are_refused() {
+    let daemon = Daemon::with_queue(
+        "{scheduler: {resources: {gpu: 2, disc: 1}, max_cpus: 2, max_memory: 1MiB}}",
+    );
+    let call =
+        r#""kind":"a","not_before":"2100-01-01T00:00:00Z","http":{"url":"http://example.com"}"#;
+    for (needs, pointer, said) in [
+        (
+            r#""resources":{"gpuu":1}"#,
+            "/resources/gpuu",
+            "there are disc, gpu",
+        ),
+        (
+            r#""resources":{"c.d/e":1}"#,
+            "/resources/c.d~1e",
+            "no such resource",
+        ),
+        (
+            r#""resources":{"gpu":3}"#,
+            "/resources/gpu",
+            "found 3, expected at most 2",
+        ),
+        (r#""cpu":2.5"#, "/cpu", "found 2.5, expected at most 2"),
+        (
+            r#""memory_bytes":1048577"#,
+            "/memory_bytes",
+            "at most 1048576",
+        ),
+    ] {
+        let body = format!("{{{call},{needs}}}");
+        let batch = format!(r#"{{"tasks":[{{"kind":"a"}},{body}]}}"#);
+        for (body, pointer) in [
+            (body, pointer.to_owned()),
+            (batch, format!("/tasks/1{pointer}")),
+        ] {
+            for reply in [
+                daemon.admin("POST", "/v1/tasks", &body),
+                ordinary(&daemon, "/v1/tasks", &body),
+            ] {
+                let problem = reply.problem(422);
+                let error = &problem["errors"][0];
+                assert_eq!(error["pointer"], pointer.as_str(), "{problem}");
+                assert!(
+                    error["detail"].as_str().unwrap().contains(said),
+                    "{problem}"
+                );
+            }
+        }
+    }
+    submit(
+        &daemon,
+        &format!(r#"{{{call},"resources":{{"gpu":2,"disc":1}},"cpu":2,"memory_bytes":1048576}}"#),
+    );
+    submit(&daemon, r#"{"kind":"pulled","resources":{"gpuu":7}}"#);
+}
+
+/// TASK-11, TASK-23: calls that come over the network do not reach this machine unless the configuration names it; those of the local user do.
+#[test]
+fn calls_over_the_network_reach_what_they_may() {
+    let daemon = daemon();
+    let call = |url: &str| {
+        let later = "2100-01-01T00:00:00Z";
+        json!({"kind": "a", "not_before": later, "http": {"url": url}}).to_string()
+    };
+    let metadata = call("http://169.254.169.254/latest/meta-data");
+    for body in [
+        &metadata,
+        &call("http://localhost:22"),
+        &call("http://[::ffff:7f00:1]/"),
+    ] {
+        for reply in [
+            daemon.admin("POST", "/v1/tasks", body),
+            ordinary(&daemon, "/v1/tasks", body),
+        ] {
+            let problem = reply.problem(403);
+            assert_eq!(problem["errors"][0]["pointer"], "/http/url", "{problem}");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains("calls.hosts"), "{detail}");
+        }
+    }
+    submit(&daemon, &call("http://example.com"));
+    let mut client = Client::unix(daemon.server.socket());
+    let json = "content-type: application/json\r\n";
+    let reply = client.ask("POST", "/v1/tasks", "x", json, &metadata);
+    assert_eq!(reply.status, 201);
+    ok(
+        &daemon,
+        "PATCH",
+        "/v1/config",
+        r#"{"calls":{"hosts":["localhost:22"]}}"#,
+    );
+    submit(&daemon, &call("http://localhost:22"));
+    for other in ["http://localhost:23", "http://example.com"] {
+        daemon.admin("POST", "/v1/tasks", &call(other)).problem(403);
+    }
 }
 
 /// TASK-6: a full queue refuses with the time to try again, by either way, and loses nothing.

@@ -33,6 +33,7 @@ pub fn what_goes_in_comes_out(make: Make<'_>) {
         body: Some(Bytes::from_static(b"\x00\xffbody")),
         dependency: Some("there".into()),
         hedge: true,
+        remote: true,
     }));
     let mut handled = task("handled");
     handled.payload = Bytes::from(vec![b'7'; 100_000]);

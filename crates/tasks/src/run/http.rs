@@ -7,6 +7,7 @@
 //! Invariants: of an answer at most [`BODY_BYTES_MAX`] are read and kept; a call that is to end drops its connection; a second call goes out only for tasks that
 //! allow it, and only as often as the budget does.
 
+use crate::run::connect::{Connector, Refused, Shared};
 use crate::run::context::Live;
 use crate::run::drive::Body;
 use crate::run::ended::Ended;
@@ -20,7 +21,6 @@ use http_body_util::{BodyExt, Full};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as CallError};
 use hyper_util::rt::TokioExecutor;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,22 +35,28 @@ const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 1_024;
 /// A wait that an answer asks for counts at most as this: beyond, it is an error of theirs.
 const WAIT_MAX: Duration = Duration::from_secs(86_400);
-/// How long a name may take to be found and a connection to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection without a call is kept for the next one, and how many to a host.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_MAX: usize = 16;
 /// How calls name themselves.
 const USER: &str = concat!("flyball/", env!("CARGO_PKG_VERSION"));
 
-type Connection = HttpsConnector<HttpConnector>;
-
 /// Makes calls.
 #[derive(Clone)]
 pub(crate) struct Caller {
-    client: Result<Client<Connection, Full<Bytes>>, Box<str>>,
-    plain: Client<HttpConnector, Full<Bytes>>,
+    /// For the local user and the program itself.
+    free: Clients,
+    /// For calls that were submitted over a network: connections are not shared with the others, nor kept when the list changes.
+    bound: Arc<Mutex<Clients>>,
+    reach: Shared,
     hedge: Arc<Mutex<Option<Hedge>>>,
+}
+
+/// What connections are made and kept by.
+#[derive(Clone)]
+struct Clients {
+    client: Result<Client<HttpsConnector<Connector>, Full<Bytes>>, Box<str>>,
+    plain: Client<Connector, Full<Bytes>>,
 }
 
 /// What came back.
@@ -67,15 +73,8 @@ struct Failure {
     retryable: bool,
 }
 
-impl Caller {
-    pub(crate) fn new(settings: &RunSettings) -> Caller {
-        let connector = || {
-            let mut connector = HttpConnector::new();
-            connector.enforce_http(false);
-            connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-            connector.set_nodelay(true);
-            connector
-        };
+impl Clients {
+    fn new(connector: &Connector) -> Clients {
         let mut builder = Client::builder(TokioExecutor::new());
         builder
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -86,21 +85,39 @@ impl Caller {
             .with_provider_and_native_roots(provider)
             .map(|tls| {
                 let tls = tls.https_or_http().enable_http1();
-                builder.build(tls.wrap_connector(connector()))
+                builder.build(tls.wrap_connector(connector.clone()))
             })
             .map_err(|error| format!("no certificates to trust were found: {error}").into());
-        Caller {
+        Clients {
             client,
-            plain: builder.build(connector()),
+            plain: builder.build(connector.clone()),
+        }
+    }
+}
+
+impl Caller {
+    pub(crate) fn new(settings: &RunSettings) -> Caller {
+        let reach = Shared::new(settings.calls.clone());
+        Caller {
+            free: Clients::new(&Connector::free()),
+            bound: Arc::new(Mutex::new(Clients::new(&Connector::bound(reach.clone())))),
+            reach,
             hedge: Arc::new(Mutex::new(Hedge::new(settings.hedge).ok())),
         }
     }
 
     pub(crate) fn set(&self, settings: &RunSettings) {
+        if self.reach.set(&settings.calls) {
+            *self.bound() = Clients::new(&Connector::bound(self.reach.clone()));
+        }
         let mut hedge = self.hedge();
         if hedge.as_ref().map(Hedge::config) != Some(&settings.hedge) {
             *hedge = Hedge::new(settings.hedge).ok();
         }
+    }
+
+    fn bound(&self) -> MutexGuard<'_, Clients> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hedge(&self) -> MutexGuard<'_, Option<Hedge>> {
@@ -178,9 +195,18 @@ impl Caller {
 
     async fn send(&self, prepared: &Prepared) -> Result<Answer, Failure> {
         let request = prepared.request();
-        let answer = match (&self.client, prepared.uri.scheme_str()) {
+        let clients = if prepared.remote {
+            self.reach.check(&prepared.url).map_err(|why| Failure {
+                why: format!("the URL {why}"),
+                retryable: false,
+            })?;
+            self.bound().clone()
+        } else {
+            self.free.clone()
+        };
+        let answer = match (&clients.client, prepared.uri.scheme_str()) {
             (Ok(client), _) => client.request(request).await,
-            (Err(_), Some("http")) => self.plain.request(request).await,
+            (Err(_), Some("http")) => clients.plain.request(request).await,
             (Err(why), _) => {
                 return Err(Failure {
                     why: why.to_string(),
@@ -229,27 +255,23 @@ impl Caller {
 struct Prepared {
     method: Method,
     uri: Uri,
+    /// The URL as it was given.
+    url: String,
+    remote: bool,
     headers: HeaderMap,
     body: Bytes,
 }
 
 impl Prepared {
     fn plain(url: &str) -> Result<Prepared, String> {
-        let uri: Uri = url
-            .parse()
-            .map_err(|error| format!("{url:?} is no URL: {error}"))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https"))
-            || uri.host().is_none_or(str::is_empty)
-        {
-            return Err(format!(
-                "{url:?} is no URL that begins with http:// or https://"
-            ));
-        }
+        let uri = read(url).map_err(|why| format!("{url:?} {why}"))?;
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static(USER));
         Ok(Prepared {
             method: Method::GET,
             uri,
+            url: url.to_owned(),
+            remote: false,
             headers,
             body: Bytes::new(),
         })
@@ -257,6 +279,7 @@ impl Prepared {
 
     fn new(live: &Live, spec: &HttpSpec) -> Result<Prepared, String> {
         let mut prepared = Prepared::plain(&spec.url)?;
+        prepared.remote = spec.remote;
         prepared.method = Method::from_bytes(spec.method.as_bytes())
             .map_err(|_| format!("{:?} is no method", spec.method))?;
         if prepared.method == Method::CONNECT {
@@ -304,6 +327,50 @@ impl Prepared {
     }
 }
 
+fn read(url: &str) -> Result<Uri, String> {
+    let uri: Uri = url.parse().map_err(|error| format!("is no URL: {error}"))?;
+    let host = uri.host().unwrap_or_default();
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || host.is_empty() {
+        return Err("is no URL that begins with http:// or https://".to_owned());
+    }
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let port = authority.rsplit_once(&format!("{host}:"));
+    if port.is_some_and(|(_, port)| !port.is_empty()) && uri.port_u16().is_none() {
+        return Err("names a port that there is not: expected 1 to 65535".to_owned());
+    }
+    Ok(uri)
+}
+
+/// Says whether a URL can be called.
+///
+/// # Errors
+/// Why not, beginning with a verb.
+pub fn check_url(url: &str) -> Result<(), String> {
+    let uri = read(url)?;
+    if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+        return Err(
+            "names a user, and those are not sent from there: say who calls in a header field"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// Says whether a task may set a header field of its call.
+///
+/// # Errors
+/// Why not, beginning with a verb.
+pub fn check_header(name: &str, value: &str) -> Result<(), String> {
+    let field = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| "is no name of a header field".to_owned())?;
+    HeaderValue::from_bytes(value.as_bytes())
+        .map_err(|_| "has no value that a header field can have".to_owned())?;
+    if is_framing(&field) {
+        return Err("is not the task's to set".to_owned());
+    }
+    Ok(())
+}
+
 /// Fields that say where a message ends or what becomes of the connection.
 fn is_framing(name: &HeaderName) -> bool {
     matches!(
@@ -325,8 +392,20 @@ fn failure(error: &CallError) -> Failure {
         } else {
             format!("no answer: {}", chain(error))
         },
-        retryable: true,
+        retryable: !is_refusal(error),
     }
+}
+
+/// Whether it was this side that did not want to connect.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<Refused>().is_some() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// What was said, by all who said something.

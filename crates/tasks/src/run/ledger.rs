@@ -114,6 +114,28 @@ impl Ledger {
         })
     }
 
+    /// What of all that a task needs is more than there is at all: the task would wait for ever. Names as in [`Waiting::Resource`], with what is needed and
+    /// how much there is.
+    pub(crate) fn beyond(&self, needs: &Needs) -> Vec<(Box<str>, u64, u64)> {
+        let mut beyond = Vec::new();
+        let mut bound = |name: &str, needs: u64, total: u64| {
+            if needs > total {
+                beyond.push((name.into(), needs, total));
+            }
+        };
+        if let Some(total) = self.cpu_millis {
+            bound("cpu", needs.cpu_millis.into(), total.into());
+        }
+        if let Some(total) = self.memory_bytes {
+            bound("memory", needs.memory_bytes, total);
+        }
+        for (name, count) in &needs.resources {
+            let total = self.resources.get(name).map_or(0, |there| there.total);
+            bound(name, (*count).into(), total.into());
+        }
+        beyond
+    }
+
     /// Reserves a slot and all that a task needs, or nothing. `instead`: another task is to be set aside for it, so there need be no slot.
     pub(crate) fn reserve(&mut self, needs: &Needs, instead: bool) -> Option<Grant> {
         let fits = (instead || self.free_slots() > 0)

@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `runners` | [`Runners`]: what a program holds |
-//! | `settings`, `allow` | what people set; whose commands may run |
+//! | `settings`, `allow`, `reach` | what people set; whose commands may run, and what calls of others may reach |
 //! | `handlers`, `context` | what a program registers for kinds of tasks, and what it is told |
 //! | `dispatcher` | takes tasks, starts them, hears of cancellations |
 //! | `ledger` | what is reserved, pure |
@@ -31,6 +31,8 @@ mod allow;
 mod breakers;
 #[cfg(feature = "command")]
 mod command;
+#[cfg(feature = "http")]
+mod connect;
 mod context;
 mod dispatcher;
 mod drive;
@@ -45,6 +47,7 @@ mod ledger;
 #[cfg(feature = "command")]
 mod outputs;
 mod parts;
+mod reach;
 mod runners;
 mod settings;
 mod url;
@@ -55,9 +58,12 @@ pub use context::{CHECKPOINT_BYTES_MAX, CheckpointError, Phase, TaskContext};
 pub use dispatcher::Running;
 pub use figures::{EVENTS_MAX, Happened, KindCounts, RunEvent};
 pub use handlers::{Handlers, RegisterError, TaskError};
+#[cfg(feature = "http")]
+pub use http::{check_header, check_url};
 pub use hub::Classes;
 pub use ledger::Grant;
 #[cfg(feature = "command")]
 pub use outputs::{OutputError, OutputReader, OutputStatus, Outputs, Stream};
+pub use reach::Reach;
 pub use runners::{Drained, Parts, Runners, StartError};
 pub use settings::{HealthCheck, MAX_CONCURRENCY, MAX_RESOURCES, OutputLimits, RunSettings};

@@ -13,7 +13,7 @@ use crate::run::settings::RunSettings;
 use crate::task::{Task, Waiting};
 use flyball_core::time::{Clock, OsClock, WallTime};
 use flyball_policy::limit::{BreakerConfig, Forced};
-use flyball_policy::queue::State;
+use flyball_policy::queue::{Needs, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -192,6 +192,22 @@ impl Runners {
     #[must_use]
     pub fn handlers(&self) -> &Arc<Handlers> {
         &self.hub.handlers
+    }
+
+    /// What of all that a task needs is more than there is here at all, if tasks like it run here: it would wait for ever. The name (`cpu` in thousandths,
+    /// `memory` in bytes, or a named resource), what is needed, how much there is.
+    #[must_use]
+    pub fn beyond(
+        &self,
+        kind: &str,
+        run: &crate::task::Run,
+        needs: &Needs,
+    ) -> Vec<(Box<str>, u64, u64)> {
+        let outside = matches!(run, crate::task::Run::Handler) && !self.hub.handlers.handles(kind);
+        if *needs == Needs::default() || outside {
+            return Vec::new();
+        }
+        self.hub.state().ledger.beyond(needs)
     }
 
     /// Why no commands run here; `None` if they do.

@@ -1,6 +1,7 @@
 //! What people set about running tasks.
 
 use crate::run::allow::{AllowList, Fault};
+use crate::run::reach::Reach;
 use flyball_policy::limit::{BreakerConfig, Hedge, HedgeConfig};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct RunSettings {
     pub lease: Duration,
     /// Commands that may be run for others than the local user.
     pub commands: AllowList,
+    /// What calls may reach that were submitted over a network.
+    pub calls: Reach,
     /// What is kept of the outputs of commands.
     pub outputs: OutputLimits,
     /// Whether dependencies that fail are left alone for a while.
@@ -86,6 +89,7 @@ impl Default for RunSettings {
             timeout: Duration::from_secs(3600),
             lease: Duration::from_secs(30),
             commands: AllowList::default(),
+            calls: Reach::default(),
             outputs: OutputLimits::default(),
             circuit_breaker: true,
             breaker: BreakerConfig::default(),

@@ -3,6 +3,7 @@
 use crate::Test;
 use crate::stage::{Stage, call, quiet, spec_of};
 use flyball_policy::limit::HedgeDelay;
+use flyball_tasks::run::Reach;
 use flyball_tasks::{Completion, Outcome, Reason, State};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -32,6 +33,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "http::what_is_no_call_is_refused",
         what_is_no_call_is_refused,
+    ),
+    (
+        "http::calls_of_others_reach_what_they_may",
+        calls_of_others_reach_what_they_may,
     ),
     (
         "http::slow_calls_are_hedged_where_allowed",
@@ -288,6 +293,63 @@ fn what_is_no_call_is_refused() {
             })
         ));
     }
+}
+
+/// TASK-11: a call that was submitted over a network does not reach this machine, whatever its URL calls it, unless the list names it; what a name stands for
+/// is judged where it is connected to.
+fn calls_of_others_reach_what_they_may() {
+    let count = Arc::new(AtomicU32::new(0));
+    let its = Arc::clone(&count);
+    let server = server(move |_| {
+        its.fetch_add(1, Ordering::SeqCst);
+        answer(200, &[], "")
+    });
+    let port = server.address.port();
+    let stage = Stage::new(quiet());
+    let end_of = |host: &str, remote| {
+        let mut task = call(&format!("http://{host}:{port}/"));
+        spec_of(&mut task).remote = remote;
+        let id = stage.queue.add(task);
+        stage.queue.wait_end(id, 1)
+    };
+    // The resolver takes the last two for numbers of 127.0.0.1.
+    let hosts = ["127.0.0.1", "localhost", "127.1", "2130706433"];
+    for host in hosts {
+        let end = end_of(host, true);
+        let error = end.error.as_deref().unwrap_or_default();
+        assert!(error.contains("calls.hosts names them"), "{host}: {end:?}");
+        assert!(
+            matches!(
+                end.outcome,
+                Some(Outcome::Failed {
+                    retryable: false,
+                    ..
+                })
+            ),
+            "{end:?}"
+        );
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 0);
+    for host in &hosts[..2] {
+        let end = end_of(host, false);
+        assert_eq!(end.outcome, Some(Outcome::Done), "{end:?}");
+    }
+    let set = |entries: &[&str]| {
+        let mut settings = quiet();
+        settings.calls = Reach::parse(entries).unwrap();
+        stage.runners.set(settings).unwrap();
+    };
+    // By its name, or by the address that a name stands for.
+    for (entry, host) in [("127.1", "127.1"), ("127.0.0.0/8", "2130706433")] {
+        set(&[entry]);
+        let end = end_of(host, true);
+        assert_eq!(end.outcome, Some(Outcome::Done), "{end:?}");
+    }
+    set(&["10.0.0.0/8"]);
+    let end = end_of("127.1", true);
+    let error = end.error.as_deref().unwrap_or_default();
+    assert!(error.contains("calls.hosts does not name it"), "{end:?}");
+    assert_eq!(count.load(Ordering::SeqCst), 4);
 }
 
 /// TASK-9: a slow call is made a second time where its task allows it, within the budget; the first answer counts.

@@ -204,6 +204,7 @@ pub(crate) fn call(url: &str) -> NewTask {
         body: None,
         dependency: None,
         hedge: false,
+        remote: false,
     };
     task(
         head("call", Via::Http, "normal"),

@@ -549,6 +549,11 @@ fn wrong_settings_of_tasks() {
         let line = said.lines().nth(1).unwrap_or(&said);
         assert!(said.contains(expected), "{text}\n{line}\n{expected}");
     }
+    let said = refused("calls: {hosts: [api.example.com, 'http://a']}");
+    assert!(
+        said.contains("calls.hosts[1]: found \"http://a\", expected a host, *.domain"),
+        "{said}"
+    );
     let many: Vec<String> = (0..65).map(|n| format!("r{n}: 1")).collect();
     let said = refused(format!("scheduler: {{resources: {{{}}}}}", many.join(", ")));
     assert!(

@@ -140,7 +140,7 @@ proptest! {
         if let Err(errors) = &first {
             // Each value is right; some do not go together, and commands and checks have a form of their own.
             let conflicts = errors.faults().iter().all(|fault| {
-                matches!(fault.problem, Problem::Conflict { .. }) || ["commands.", "scheduler.checks["].iter().any(|start| fault.key.starts_with(start))
+                matches!(fault.problem, Problem::Conflict { .. }) || ["commands.", "calls.", "scheduler.checks["].iter().any(|start| fault.key.starts_with(start))
             });
             prop_assert!(conflicts, "{errors}\n{file}");
         }

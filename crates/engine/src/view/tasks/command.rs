@@ -2,6 +2,7 @@
 
 use super::{At, Faults, MAX_KEY, check_name, is_inert};
 use bytes::Bytes;
+use flyball_tasks::run::{check_header, check_url};
 use flyball_tasks::{CommandSpec, HttpSpec, IoPriority, Limit};
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -382,7 +383,7 @@ fn is_token(text: &str) -> bool {
 }
 
 impl HttpBody {
-    pub(crate) fn check(self, at: At<'_>, faults: &mut Faults) -> HttpSpec {
+    pub(crate) fn check(self, at: At<'_>, local: bool, faults: &mut Faults) -> HttpSpec {
         if !METHODS.contains(&self.method.as_str()) {
             faults.add(
                 at.key("method").pointer(),
@@ -401,6 +402,8 @@ impl HttpBody {
                 at.key("url").pointer(),
                 format!("expected http:// or https:// and a host, at most {MAX_URL} bytes, other characters escaped"),
             );
+        } else if let Err(why) = check_url(&self.url) {
+            faults.add(at.key("url").pointer(), why);
         }
         let headers = at.key("headers");
         if self.headers.len() > MAX_HEADERS {
@@ -418,6 +421,8 @@ impl HttpBody {
                     headers.key(name).pointer(),
                     "expected the name of a header field, and a value without control characters",
                 );
+            } else if let Err(why) = check_header(name, value) {
+                faults.add(headers.key(name).pointer(), why);
             }
         }
         let mut headers: Vec<(String, String)> = self.headers.into_iter().collect();
@@ -456,6 +461,7 @@ impl HttpBody {
             body,
             dependency: self.dependency.map(String::into_boxed_str),
             hedge: self.hedge,
+            remote: !local,
         }
     }
 
@@ -691,10 +697,17 @@ mod tests {
                 "/body_base64",
             ),
             (r#"{"url":"http://a","body_base64":"*"}"#, "/body_base64"),
+            (r#"{"url":"http://a:99999/"}"#, "/url"),
+            (r#"{"url":"http://[::1/"}"#, "/url"),
+            (r#"{"url":"http://user:pw@a/"}"#, "/url"),
+            (
+                r#"{"url":"http://a","headers":{"Content-Length":"5"}}"#,
+                "/headers/Content-Length",
+            ),
         ] {
             let call: HttpBody = serde_json::from_str(body).unwrap();
             let mut faults = Faults::default();
-            call.check(At::ROOT, &mut faults);
+            call.check(At::ROOT, false, &mut faults);
             assert_eq!(faults.list().len(), 1, "{body}");
             assert_eq!(faults.list()[0].pointer, pointer, "{body}");
         }
@@ -702,7 +715,7 @@ mod tests {
             serde_json::from_str(r#"{"method":"POST","url":"https://a/b?c","body":{"d": 1}}"#)
                 .unwrap();
         let mut faults = Faults::default();
-        let spec = call.check(At::ROOT, &mut faults);
+        let spec = call.check(At::ROOT, false, &mut faults);
         assert_eq!(faults.list(), []);
         assert_eq!(spec.body.as_deref(), Some(br#"{"d": 1}"#.as_slice()));
         assert_eq!(spec.headers[0].1, "application/json");

@@ -637,7 +637,7 @@ impl Checker<'_> {
                 (Via::Command, Run::Command(Box::new(spec)))
             }
             (None, Some(call)) => {
-                let spec = call.check(at.key("http"), &mut self.faults);
+                let spec = call.check(at.key("http"), self.local, &mut self.faults);
                 (Via::Http, Run::Http(Box::new(spec)))
             }
             (Some(_), Some(_)) => {

@@ -8,6 +8,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+/// Flags of a call in the store. Bits are never given again.
+const HEDGE: u8 = 1;
+const REMOTE: u8 = 2;
+
 /// How a task runs, with what, and how it is found.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Body {
@@ -46,7 +50,7 @@ pub(crate) fn write(
             });
             put.option(call.body.as_deref(), |put, body| put.bytes(body));
             put.option(call.dependency.as_deref(), |put, name| put.str(name));
-            put.bool(call.hedge);
+            put.u8((u8::from(call.hedge) * HEDGE) | (u8::from(call.remote) * REMOTE));
         }
     }
     put.rest(payload);
@@ -88,14 +92,23 @@ pub(crate) fn decode(sealed: &Bytes, id: TaskId) -> Result<Body, Damage> {
     let run = match take.u8()? {
         0 => Run::Handler,
         1 => Run::Command(Box::new(take_command(take)?)),
-        2 => Run::Http(Box::new(HttpSpec {
-            method: take.str()?.to_owned(),
-            url: take.str()?.to_owned(),
-            headers: take.list(|take| Ok((take.str()?.to_owned(), take.str()?.to_owned())))?,
-            body: take.option(|take| take.bytes().map(Bytes::copy_from_slice))?,
-            dependency: take.option(Take::text)?,
-            hedge: take.bool()?,
-        })),
+        2 => {
+            let mut call = HttpSpec {
+                method: take.str()?.to_owned(),
+                url: take.str()?.to_owned(),
+                headers: take.list(|take| Ok((take.str()?.to_owned(), take.str()?.to_owned())))?,
+                body: take.option(|take| take.bytes().map(Bytes::copy_from_slice))?,
+                dependency: take.option(Take::text)?,
+                hedge: false,
+                remote: false,
+            };
+            let flags = take.u8()?;
+            if flags & !(HEDGE | REMOTE) != 0 {
+                return Err(Damage("a flag of the call is unknown"));
+            }
+            (call.hedge, call.remote) = (flags & HEDGE != 0, flags & REMOTE != 0);
+            Run::Http(Box::new(call))
+        }
         _ => return Err(Damage("how the task runs is unknown")),
     };
     let payload = sealed.slice(take.rest());

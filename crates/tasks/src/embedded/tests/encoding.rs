@@ -231,21 +231,24 @@ fn runs() -> impl Strategy<Value = Run> {
         vec((text(), text()), 0..3),
         of(vec(any::<u8>(), 0..50)),
         of(text()),
-        any::<bool>(),
+        any::<(bool, bool)>(),
     )
-        .prop_map(|(method, url, headers, body, dependency, hedge)| {
-            Run::Http(Box::new(HttpSpec {
-                method: method.into(),
-                url: url.into(),
-                headers: headers
-                    .into_iter()
-                    .map(|(name, value)| (name.into(), value.into()))
-                    .collect(),
-                body: body.map(Bytes::from),
-                dependency,
-                hedge,
-            }))
-        });
+        .prop_map(
+            |(method, url, headers, body, dependency, (hedge, remote))| {
+                Run::Http(Box::new(HttpSpec {
+                    method: method.into(),
+                    url: url.into(),
+                    headers: headers
+                        .into_iter()
+                        .map(|(name, value)| (name.into(), value.into()))
+                        .collect(),
+                    body: body.map(Bytes::from),
+                    dependency,
+                    hedge,
+                    remote,
+                }))
+            },
+        );
     prop_oneof![Just(Run::Handler), command, call]
 }
 
