@@ -6,7 +6,8 @@
 //!
 //! Invariants
 //! - What a task needs is reserved before it starts; what does not fit after all goes back at no cost of an attempt.
-//! - Kinds whose breaker is open are not asked for; where only the host of a URL is known to fail, its tasks go back for as long as the breaker is open.
+//! - Kinds whose breaker is open are not asked for, so that they go on as soon as it is not; where only the host of a URL is known to fail, its tasks go back for as
+//!   long as the breaker is open.
 //! - A cancelled task is told at once, not at its next sign of life.
 //!
 //! Leaves out which of the waiting tasks goes first: that is the queue's.
@@ -338,10 +339,13 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
                 state
                     .figures
                     .count(&lease.head.kind, |counts| counts.returned += 1);
-                let after = Outcome::Returned {
+                // A kind is not asked for until its breaker changes: it need not wait for a time.
+                let left_out =
+                    lease.head.via != Via::Http && state.breakers.refusal(now, &key).is_some();
+                let after = (!left_out).then_some(Outcome::Returned {
                     after: refused.wait,
-                };
-                return Some(back(Some(after), None));
+                });
+                return Some(back(after, None));
             }
         },
     };
