@@ -174,6 +174,10 @@ pub(crate) async fn drive(hub: Arc<Hub>, drive: Drive) -> Verdict {
         }
     };
     live.set_phase(Phase::Reporting);
+    if let Some((_, beat, _)) = beats.out.take() {
+        // Nobody knows whether it arrived.
+        live.put_back(beat);
+    }
     let stuck = ended.is_none();
     let ended = judge(&live, ended);
     if stuck {
@@ -251,12 +255,13 @@ async fn report(hub: &Hub, live: &Live, ended: &Ended, lease: Duration) {
                 hub.queue_failed(&error);
                 return;
             }
-            // A disk that is full may get room again, as long as the task is ours.
+            // A disk that is full may get room again, as long as the task is ours and there is time.
             Ok(Some(Err(error))) | Err(error) => {
                 hub.queue_failed(&error);
                 let for_good = matches!(error, Error::Stopped { .. } | Error::Closing);
-                let leaving = live.stopped() == Some(Stop::Drained);
-                if for_good || leaving || OsClock.now() >= ends {
+                let now = OsClock.now();
+                let leaving = hub.state().drain.is_some_and(|drain| now >= drain);
+                if for_good || leaving || now >= ends {
                     return;
                 }
             }

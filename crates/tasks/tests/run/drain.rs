@@ -3,7 +3,7 @@
 use crate::Test;
 use crate::stage::{Stage, call, handled, quiet, shell};
 use flyball_tasks::State;
-use flyball_tasks::run::TaskContext;
+use flyball_tasks::run::{Phase, TaskContext};
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -15,6 +15,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "drain::what_does_not_finish_goes_back_at_no_cost",
         what_does_not_finish_goes_back_at_no_cost,
+    ),
+    (
+        "drain::it_ends_though_the_queue_takes_no_ends",
+        it_ends_though_the_queue_takes_no_ends,
     ),
     (
         "drain::switched_off_nothing_is_taken",
@@ -83,6 +87,39 @@ fn what_does_not_finish_goes_back_at_no_cost() {
             (State::Pending, 0, None)
         );
     }
+}
+
+/// TASK-7: a drain ends when its time is over also where the disk is full, so that no end can be written: not of a handler that is done, not of one that was cancelled before.
+fn it_ends_though_the_queue_takes_no_ends() {
+    let stage = Stage::new(quiet());
+    stage
+        .handlers
+        .register("waits", |context: TaskContext, (): ()| async move {
+            context.cancelled().await;
+            Ok(())
+        })
+        .unwrap();
+    stage
+        .handlers
+        .register("quick", |_, (): ()| async { Ok(()) })
+        .unwrap();
+    stage.queue.change(|inner| inner.finish_fails = u32::MAX);
+    let waits = stage.queue.add(handled("waits", "null"));
+    stage.queue.add(handled("quick", "null"));
+    stage.queue.wait_state(waits, State::Running);
+    stage.queue.cancel_one(waits);
+    let reporting = || {
+        let running = stage.runners.running();
+        running
+            .iter()
+            .filter(|run| run.phase == Phase::Reporting)
+            .count()
+    };
+    while reporting() < 2 {
+        std::thread::yield_now();
+    }
+    let drained = stage.runners.drain_blocking(Duration::ZERO);
+    assert_eq!((drained.ended, drained.stuck), (2, 0));
 }
 
 /// TASK-6: switched off, nothing more is taken; switched on again, it is.

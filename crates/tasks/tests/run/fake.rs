@@ -97,7 +97,7 @@ impl Default for Fake {
 }
 
 impl Fake {
-    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.inner.lock().unwrap();
         let answer = change(&mut inner);
         let number = inner.events.len() as u64;
