@@ -414,13 +414,13 @@ struct Watched {
     outputs: Arc<Outputs>,
     processes: Arc<Mutex<Processes>>,
     retry_on_failure: bool,
-    /// When the file with its checkpoint was last changed, and its length.
+    /// When the file with its checkpoint was last changed, and its length, when it was last taken. What was handed over is taken once, too: the command may have put something else of
+    /// its length there before anybody looked, within one tick of the file system's clock.
     checkpoint: Option<(SystemTime, u64)>,
 }
 
 impl Watched {
     async fn wait(mut self) -> Ended {
-        self.checkpoint = self.checkpoint_mark();
         self.live.start();
         let control = self.child.control();
         let mut told = false;

@@ -50,6 +50,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_checkpoint_file_reaches_the_next_attempt,
     ),
     (
+        "commands::a_checkpoint_that_is_left_at_once_is_taken",
+        a_checkpoint_that_is_left_at_once_is_taken,
+    ),
+    (
         "commands::no_file_of_a_command_holds_the_others_up",
         no_file_of_a_command_holds_the_others_up,
     ),
@@ -369,6 +373,27 @@ fn a_lost_command_is_killed() {
     assert_eq!(rest.read_to_end(&mut Vec::new()).unwrap(), 0);
     stage.wait_idle();
     assert!(stage.queue.inner().tasks[&id.0].ends.is_empty());
+}
+
+/// TASK-4: what a command leaves as the first thing it does, of the length of what it found, reaches its next attempt all the same: each of forty counts one on.
+fn a_checkpoint_that_is_left_at_once_is_taken() {
+    let mut settings = quiet();
+    // It fails too often for one.
+    settings.circuit_breaker = false;
+    let stage = Stage::new(settings);
+    let mut task = command(CommandSpec {
+        retry_on_failure: true,
+        ..local(&[
+            "sh",
+            "-c",
+            "n=10; [ -e $FLYBALL_TASK_CHECKPOINT ] && read n < $FLYBALL_TASK_CHECKPOINT; echo $((n+1)) > $FLYBALL_TASK_CHECKPOINT; exit 1",
+        ])
+    });
+    task.head.retry.max_attempts = 40;
+    let id = stage.queue.add(task);
+    stage.queue.wait_state(id, State::Dead);
+    let left = stage.queue.inner().tasks[&id.0].checkpoint.clone();
+    assert_eq!(left.as_deref(), Some(&b"50\n"[..]));
 }
 
 /// TASK-11: a command that puts a pipe, a link or a folder in place of the files that are read of it, and fails, holds up nobody, neither while it runs nor when it is
