@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What a program says beside the configuration.
 #[derive(Default)]
@@ -261,6 +262,15 @@ impl Engine {
     /// # Errors
     /// The engine back when called on one of its own workers, which would wait for itself.
     pub fn shutdown(self) -> Result<ShutdownReport, Box<(Self, Error)>> {
+        let timeout = self.config().worker_pool.shutdown_timeout;
+        self.shutdown_within(timeout)
+    }
+
+    /// As [`shutdown`](Self::shutdown), with another time for what was accepted: for who has waited for a part of that already.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn shutdown_within(self, timeout: Duration) -> Result<ShutdownReport, Box<(Self, Error)>> {
         if self.shared.executor.is_own_thread() {
             let error = flyball_executor::Error::BlocksWorker { call: "shutdown" };
             return Err(Box::new((self, error.into())));
@@ -273,9 +283,7 @@ impl Engine {
             mut shared,
         } = self;
         drop(control);
-        let until = shared
-            .now()
-            .saturating_add(shared.config().worker_pool.shutdown_timeout);
+        let until = shared.now().saturating_add(timeout);
         #[cfg(feature = "tasks")]
         {
             shared.tasks.end(until);

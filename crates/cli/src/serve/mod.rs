@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flyball_core::time::{Clock, OsClock};
+use flyball_core::time::{Clock, OsClock, Timestamp};
 use flyball_engine::config::{self, Loaded, Sources};
 use flyball_engine::{Engine, Error as EngineError, Options as EngineOptions};
 use flyball_server::{Error as ServerError, Options, Server};
@@ -33,6 +33,10 @@ use watchdog::Watchdog;
 
 /// Time that requests have to end, once no more are taken.
 const REQUESTS_END: Duration = Duration::from_secs(5);
+/// Time in which those who follow a task hear of its end before the daemon goes.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// Between two looks at what still runs: soon enough that nobody notices.
+const LOOK: Duration = Duration::from_millis(50);
 /// Most commands at once: what `scheduler.max_concurrency` can be set to. Only those that run cost anything.
 const CHILDREN: usize = 10_000;
 /// What the end takes beside the waits that are configured.
@@ -199,10 +203,6 @@ impl Daemon {
 
     /// Goes on answering for a while, so that who balances over several daemons sees that this one is not ready and looks elsewhere.
     fn look_away(&self, blocked: &Blocked, delay: Duration) {
-        if delay.is_zero() {
-            return;
-        }
-        tracing::info!(?delay, "still answering, but not ready for new work");
         let until = OsClock.now().saturating_add(delay);
         loop {
             let left = until.duration_since(OsClock.now());
@@ -210,6 +210,29 @@ impl Daemon {
                 Some(libc::SIGINT | libc::SIGTERM) => end_at_once(),
                 None if until <= OsClock.now() => return,
                 Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Goes on answering while durable tasks run here, so that people see what is waited for and workers can say how theirs went. No task is started.
+    fn finish_tasks(&self, blocked: &Blocked, until: Timestamp) {
+        let mut told = false;
+        loop {
+            let running = self.engine.running_tasks().map_or(0, |tasks| tasks.len());
+            let left = until.duration_since(OsClock.now());
+            if running == 0 && told {
+                self.look_away(blocked, FAREWELL.min(left));
+                return;
+            }
+            if running == 0 || left.is_zero() {
+                return;
+            }
+            if !told {
+                tracing::info!(running, within = ?left, "finishing the tasks that run; others wait for the next start");
+                told = true;
+            }
+            if let Some(libc::SIGINT | libc::SIGTERM) = blocked.next(Some(left.min(LOOK))) {
+                end_at_once();
             }
         }
     }
@@ -222,7 +245,12 @@ impl Daemon {
         self.notifier.stopping(within);
         self.engine.drain();
         self.server.drain();
-        self.look_away(&blocked, delay);
+        if !delay.is_zero() {
+            tracing::info!(?delay, "still answering, but not ready for new work");
+            self.look_away(&blocked, delay);
+        }
+        let until = OsClock.now().saturating_add(pool.shutdown_timeout);
+        self.finish_tasks(&blocked, until);
         end_at_second_signal(blocked);
         let cut_off = self
             .server
@@ -237,7 +265,7 @@ impl Daemon {
             tracing::error!("a request does not end; the engine is left as it is");
             return 1;
         };
-        let report = match engine.shutdown() {
+        let report = match engine.shutdown_within(until.duration_since(OsClock.now())) {
             Ok(report) => report,
             Err(refused) => {
                 tracing::error!("{}", refused.1);

@@ -117,6 +117,35 @@ fn a_command_runs_as_it_would_here() {
     assert!(shown["usage"]["peak_memory_bytes"].as_u64() > Some(0));
 }
 
+/// API-4, TASK-7: asked to end while a task runs, a daemon answers until that has ended, and neither takes nor starts others meanwhile.
+#[test]
+fn an_ending_daemon_answers_while_tasks_run() {
+    let mut daemon = Daemon::start("submit-drain");
+    let go = daemon.folder.path("go");
+    let script = format!(
+        "while ! test -e '{}'; do sleep 0.05; done; echo over",
+        go.display()
+    );
+    tell(&daemon, &["submit", "--", "sh", "-c", &script]);
+    while task(&daemon, "1")["state"] != "running" {}
+    let follow = daemon
+        .command(&["tasks", "output", "1", "--follow"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    daemon.signal("TERM");
+    daemon.log_until("finishing the tasks that run");
+    assert_eq!(task(&daemon, "1")["state"], "running");
+    let refused = ask(&daemon, &["submit", "--", "true"]);
+    assert_eq!(refused.code, 4, "{}", refused.err);
+    assert!(refused.err.contains("closing"), "{}", refused.err);
+    fs::write(&go, "").unwrap();
+    let followed = follow.wait_with_output().unwrap();
+    assert_eq!(followed.stdout, b"over\n");
+    let (code, log) = daemon.end();
+    assert_eq!(code, Some(0), "{log:?}");
+}
+
 /// TASK-7, TASK-10: with `--wait` the exit status is the command's; a failing exit is retried where that is asked for, and what is left is a
 /// dead letter that can be retried.
 #[test]

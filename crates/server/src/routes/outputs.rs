@@ -207,6 +207,7 @@ type Next = Pin<Box<dyn Future<Output = (Option<OutputReader>, io::Result<Bytes>
 /// What comes next; nothing at the end, or when the server stops.
 fn next(mut reader: OutputReader, mut stage: watch::Receiver<Stage>) -> Next {
     Box::pin(async move {
+        let mut last = false;
         loop {
             let read = spawn_blocking(move || {
                 // In this order: what was written before the end is read after it was seen.
@@ -224,12 +225,13 @@ fn next(mut reader: OutputReader, mut stage: watch::Receiver<Stage>) -> Next {
             };
             reader = back;
             let waits = open && matches!(&read, Ok(bytes) if bytes.is_empty());
-            if !waits {
+            if !waits || last {
                 return (Some(reader), read);
             }
             tokio::select! {
                 () = tokio::time::sleep(FOLLOW_EVERY) => {}
-                _ = stage.wait_for(|stage| stage.is_stopping()) => return (Some(reader), Ok(Bytes::new())),
+                // What was written meanwhile is still told.
+                _ = stage.wait_for(|stage| stage.is_stopping()) => last = true,
             }
         }
     })
