@@ -825,3 +825,34 @@ fn waits_outlast_a_restart() {
     assert!(last.starts_with(&format!("task {id} completed")), "{last}");
     assert!(waiting.0.wait().unwrap().success());
 }
+
+/// TASK-6, TASK-11, CFG-3: with one slot a command of a higher class has one that may be paused stand still; when there may be two at once from now on, both run.
+#[test]
+fn slots_are_given_up_and_grow() {
+    let daemon = Daemon::start("tasks-slots");
+    tell(&daemon, &["config", "set", "scheduler.max_concurrency=1"]);
+    let gated = |name: &str, class: &str| {
+        let path = daemon.folder.path(name);
+        fifo(&path);
+        let id = submit(
+            &daemon,
+            &["--class", class, "--", "cat", path.to_str().unwrap()],
+        );
+        (id, path)
+    };
+    // Opened when the command reads it: it runs.
+    let open = |path: &PathBuf| fs::OpenOptions::new().write(true).open(path).unwrap();
+    let (batch, batch_gate) = gated("batch", "batch");
+    let of_batch = open(&batch_gate);
+    let (urgent, urgent_gate) = gated("urgent", "interactive");
+    let of_urgent = open(&urgent_gate);
+    // That it stands still is told the queue a moment later.
+    while task(&daemon, &batch)["state"] != "paused" {}
+    tell(&daemon, &["config", "set", "scheduler.max_concurrency=2"]);
+    // Its end proves that it goes on, while the other is held.
+    drop(of_batch);
+    tell(&daemon, &["tasks", "wait", &batch]);
+    assert_eq!(task(&daemon, &urgent)["state"], "running");
+    drop(of_urgent);
+    tell(&daemon, &["tasks", "wait", &urgent]);
+}

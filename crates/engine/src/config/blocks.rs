@@ -355,7 +355,7 @@ block! {
         /// The most that the wait between attempts grows to.
         retry_delay_max: Duration = "5m", time(0, 30 * DAY);
         /// The most that retries may be of the attempts of a kind; those beyond wait.
-        retry_budget_percent: f64 = "20", percent(), restart();
+        retry_budget_percent: f64 = "20", percent();
         /// Whether workers and dependencies are checked.
         health_checks: bool = "true", Kind::Bool;
         /// Named resources that running tasks share, and how many there are of each: `{gpu: 2}`.
@@ -513,15 +513,15 @@ block! {
         /// Address of the PostgreSQL or NATS server, with its password.
         url: Option<Secret> = "none", Kind::Text, or("none"), restart(), secret();
         /// Tasks that are kept; more are refused.
-        max_tasks: u32 = "1000000", integer(1, 1_000_000_000), unit("tasks"), restart();
+        max_tasks: u32 = "1000000", integer(1, 1_000_000_000), unit("tasks");
         /// The most that the store may take on disk; more is refused.
-        max_size: u64 = "4GB", size(MIB, 1024 * TIB), restart();
+        max_size: u64 = "4GB", size(MIB, 1024 * TIB);
         /// Tasks that have ended and are kept, and of failed ones and dead letters as many again; the oldest go first.
-        max_ended: u32 = "100000", integer(0, 1_000_000_000), unit("tasks"), restart();
+        max_ended: u32 = "100000", integer(0, 1_000_000_000), unit("tasks");
         /// How long tasks that have ended are kept.
-        retention: Duration = "7d", time(0, 3650 * DAY), restart();
+        retention: Duration = "7d", time(0, 3650 * DAY);
         /// How long failed tasks and dead letters are kept.
-        retention_dead: Duration = "30d", time(0, 3650 * DAY), restart();
+        retention_dead: Duration = "30d", time(0, 3650 * DAY);
     }
 }
 

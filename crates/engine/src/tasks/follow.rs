@@ -2,6 +2,7 @@
 //!
 //! It sleeps until something happens. While nobody follows the engine's events, those of tasks are counted as seen and go nowhere.
 
+use crate::config::Config;
 use crate::events::EventKind;
 use crate::shared::Shared;
 use crate::tasks::open::Open;
@@ -73,6 +74,8 @@ struct Follow<'a> {
     seen: u64,
     /// What the queue was last told of classes.
     rules: Vec<ClassRule>,
+    /// The configuration that store and processes follow.
+    bounded: Option<Arc<Config>>,
     /// The number of the newest event of the runners that was told.
     told: u64,
     /// When outputs of tasks that are forgotten are next looked for.
@@ -89,6 +92,7 @@ impl<'a> Follow<'a> {
             open,
             seen,
             rules: Vec::new(),
+            bounded: None,
             told: 0,
             sweep: Timestamp::ZERO,
             turn: None,
@@ -135,6 +139,11 @@ impl<'a> Follow<'a> {
 
     /// Tells queue and runners what the configuration means for them.
     async fn configure(&mut self) {
+        let config = self.shared.config();
+        if self.bounded.as_deref() != Some(&*config) {
+            self.open.follow_config(&config).await;
+            self.bounded = Some(config);
+        }
         self.open.follow_classes(&self.shared.executor);
         let rules = settings::class_rules(&self.shared.executor);
         if rules != self.rules {

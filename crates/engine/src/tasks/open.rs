@@ -36,16 +36,9 @@ impl Store {
     /// # Errors
     /// The folder cannot be used, somebody else has it, or the store in it cannot be read.
     pub(crate) fn embedded(folder: &Path, config: &Config) -> Result<Self, Error> {
-        let queue = &config.queue;
         let mut options = EmbeddedOptions::new(folder.join(QUEUE));
-        options.max_bytes = Some(queue.max_size);
-        options.settings.max_tasks = queue.max_tasks as usize;
-        options.settings.max_ended = queue.max_ended as usize;
-        options.settings.max_dead = queue.max_ended as usize;
-        options.settings.retention = queue.retention;
-        options.settings.retry_permille =
-            (config.scheduler.retry_budget_percent * 10.0).round() as u16;
-        options.settings.retention_dead = queue.retention_dead;
+        options.max_bytes = Some(config.queue.max_size);
+        options.settings = settings::bounds(config);
         let store = Embedded::open(options, Arc::new(SystemClocks))?;
         if let Some(what) = store.broken_log() {
             tracing::error!("the queue of tasks: {what}; it is kept as tasks.db-wal.damaged");
@@ -155,6 +148,22 @@ impl Open {
     /// What the configuration means for the runners.
     pub(crate) fn run_settings(&self, config: &Config, enabled: bool) -> RunSettings {
         settings::run_settings(config, self.machine, enabled)
+    }
+
+    /// Changes what may change of store and processes while they are open. (What runs tasks is told by [`run_settings`](Self::run_settings).)
+    pub(crate) async fn follow_config(&self, config: &Config) {
+        if let Some(processes) = &self.processes {
+            let most = config.scheduler.max_concurrency;
+            if processes.slots.size() != most {
+                processes.slots.resize(most);
+            }
+        }
+        if let Store::Embedded(store) = &self.store {
+            let set = store.set_bounds(settings::bounds(config), Some(config.queue.max_size));
+            if let Err(error) = set.await {
+                tracing::warn!(%error, "the queue of tasks keeps the bounds it had");
+            }
+        }
     }
 
     /// Tells the process slots of classes that are new or others than they were.

@@ -3,6 +3,7 @@
 use crate::config::{CheckBy, Config};
 use flyball_executor::{ClassStats, Executor};
 use flyball_policy::limit::BreakerConfig;
+use flyball_policy::queue::Settings;
 use flyball_tasks::run::{AllowList, HealthCheck, OutputLimits, Reach, RunSettings};
 use flyball_tasks::{ClassRule, RetryPolicy};
 
@@ -25,6 +26,20 @@ pub(crate) fn retry_policy(config: &Config) -> RetryPolicy {
         max_attempts: scheduler.retry_attempts,
         base: scheduler.retry_delay,
         cap: scheduler.retry_delay_max,
+    }
+}
+
+/// What the store may hold, and for how long.
+pub(crate) fn bounds(config: &Config) -> Settings {
+    let queue = &config.queue;
+    Settings {
+        max_tasks: queue.max_tasks as usize,
+        max_ended: queue.max_ended as usize,
+        max_dead: queue.max_ended as usize,
+        retention: queue.retention,
+        retention_dead: queue.retention_dead,
+        retry_permille: (config.scheduler.retry_budget_percent * 10.0).round() as u16,
+        ..Settings::default()
     }
 }
 

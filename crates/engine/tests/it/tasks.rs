@@ -300,7 +300,7 @@ fn wrong_changes_change_nothing() {
     let engine = start(&folder, "");
     for (change, expected) in [
         (
-            json!({ "queue": { "max_tasks": 5 }, "scheduler": { "enabled": false } }),
+            json!({ "queue": { "state_dir": "/x" }, "scheduler": { "enabled": false } }),
             "needs a restart",
         ),
         (json!({ "queue": { "backend": "nats" } }), "needs a restart"),
@@ -336,6 +336,33 @@ fn wrong_changes_change_nothing() {
         );
     }
     assert!(engine.tasks().is_ok() && engine.config().scheduler.enabled);
+    end(engine);
+}
+
+/// TASK-6, CFG-3: the bounds of the queue follow the configuration while it is open.
+#[test]
+fn bounds_of_the_queue_can_be_changed() {
+    let folder = Folder::new("bounds");
+    let engine = start(&folder, "queue: { max_tasks: 1 }");
+    let gate = held(&engine, "held");
+    let first = submit(&engine, "held");
+    let put = || run(engine.new_task("held").payload(&1).submit());
+    let refused = put().expect_err("it is full");
+    assert!(refused.to_string().contains("full"), "{refused}");
+    let change = json!({ "queue": { "max_tasks": 2 } });
+    engine.configure(&change, "test", false).expect("live");
+    // The thread that follows the configuration tells the queue.
+    let second = loop {
+        match put() {
+            Ok(second) => break second,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    put().expect_err("it is full again");
+    gate.add_permits(2);
+    for id in [first, second.id] {
+        task_in(&engine, id, State::Completed);
+    }
     end(engine);
 }
 

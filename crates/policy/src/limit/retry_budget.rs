@@ -209,7 +209,7 @@ impl RetryBudget {
         let elapsed = now.saturating_nanos_since(last);
         let gained = (elapsed as f64 * (self.config.floor_per_second * RETRY as f64 / 1e9)) as u64;
         let cap = self.config.floor_cap();
-        if self.floor + gained >= cap {
+        if self.floor.saturating_add(gained) >= cap {
             self.floor = cap;
             self.floor_at = Some(now.max(last));
         } else if gained > 0 {
@@ -328,6 +328,16 @@ mod tests {
         };
         budget.set_config(config).unwrap();
         assert_eq!(budget.stats(at(0)).available, 2);
+    }
+
+    /// TASK-7: a budget that nobody asked for years has a full floor, and no more.
+    #[test]
+    fn a_clock_that_jumps_fills_the_floor() {
+        let mut budget = budget(0.0, 1e6, 1);
+        assert!(budget.withdraw(at(0)));
+        assert!(budget.withdraw(Timestamp::MAX));
+        assert_eq!(budget.stats(Timestamp::MAX).available, 999_999);
+        assert!(budget.withdraw(at(1)), "and not less if it goes back");
     }
 
     proptest! {

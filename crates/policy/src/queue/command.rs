@@ -191,8 +191,7 @@ pub struct Settings {
     pub retention_dead: Duration,
     /// Idempotency keys that are remembered. A key is kept as long as a task of its request is; requests with a new key are refused beyond.
     pub max_idempotency: usize,
-    /// Retries that a kind may make, in thousandths of its attempts, 0 to 1,000; a few a second are always free. It holds for kinds that have not
-    /// started anything yet.
+    /// Retries that a kind may make, in thousandths of its attempts, 0 to 1,000; a few a second are always free.
     pub retry_permille: u16,
     /// Of the jitter of retries.
     pub seed: u64,

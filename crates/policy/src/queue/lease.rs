@@ -441,13 +441,18 @@ impl Queue {
     /// Pays for a retry, or counts a call.
     fn afford(&mut self, now: Now, key: &LaneKey) -> bool {
         let ratio = f64::from(self.settings.retry_permille.min(1_000)) / 1e3;
+        let config = RetryBudgetConfig {
+            ratio,
+            ..RetryBudgetConfig::default()
+        };
         let budget = self.lines.kinds[key.kind].budget.get_or_insert_with(|| {
-            let budget = RetryBudget::new(RetryBudgetConfig {
-                ratio,
-                ..RetryBudgetConfig::default()
-            });
+            let budget = RetryBudget::new(config);
             Box::new(budget.expect("a ratio of at most 1, and the usual settings"))
         });
+        if *budget.config() != config {
+            // In its range, as above.
+            let _ = budget.set_config(config);
+        }
         if !key.again {
             budget.deposit();
             return true;
