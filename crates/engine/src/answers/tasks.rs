@@ -117,12 +117,12 @@ impl Engine {
                     let known = &config.scheduler.resources;
                     let list: Vec<&str> = known.keys().map(String::as_str).take(20).collect();
                     let there = match list.as_slice() {
-                        [] => "none are named".to_owned(),
-                        names => format!("there are {}", names.join(", ")),
+                        [] => "names none".to_owned(),
+                        names => format!("has {}", names.join(", ")),
                     };
                     (
                         resource(name),
-                        format!("there is no such resource: in scheduler.resources {there}"),
+                        format!("there is no such resource: scheduler.resources {there}"),
                     )
                 }
                 name => (

@@ -490,7 +490,7 @@ fn needs_that_nobody_can_meet_are_refused() {
         (
             r#""resources":{"gpuu":1}"#,
             "/resources/gpuu",
-            "there are disc, gpu",
+            "scheduler.resources has disc, gpu",
         ),
         (
             r#""resources":{"c.d/e":1}"#,
