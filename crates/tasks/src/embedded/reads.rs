@@ -8,7 +8,7 @@ use super::inbox::{Inbox, Woken};
 use super::rows::{Fault, Reads, Scan, Whole};
 use super::shared::Shared;
 use crate::error::Error;
-use crate::{Filter, Page, Query, Task};
+use crate::{Filter, Page, Query, Run, Task};
 use flyball_policy::queue::{State, TaskId};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,7 +23,7 @@ const WAITING: u32 = 256;
 /// Ids that one page looks at, at most: about 50 ms.
 const PAGE_IDS: u64 = 200_000;
 
-/// A page ends when it holds this many bytes of payloads and results.
+/// A page ends when it holds this many bytes of payloads, results, and what runs.
 const PAGE_BYTES: usize = 8 << 20;
 
 /// The most tasks of a page.
@@ -222,6 +222,7 @@ pub(super) fn list(reader: &mut dyn Reads, shared: &Shared, query: &Query) -> Re
             match task(reader, shared, id) {
                 Ok(task) => {
                     bytes += task.payload.len() + task.result.as_ref().map_or(0, |json| json.len());
+                    bytes += weight(&task.run);
                     page.tasks.push(task);
                 }
                 Err(Error::Damaged { id, .. }) => page.damaged.push(id),
@@ -238,6 +239,29 @@ pub(super) fn list(reader: &mut dyn Reads, shared: &Shared, query: &Query) -> Re
         match found.next {
             Some(next) if page.tasks.len() < most && left > 0 => before = next,
             _ => return Ok(page),
+        }
+    }
+}
+
+/// Bytes of what a task runs, near enough.
+fn weight(run: &Run) -> usize {
+    match run {
+        Run::Handler => 0,
+        Run::Command(command) => {
+            let words = command.argv.iter().map(|word| word.len());
+            let pairs = command
+                .env
+                .iter()
+                .map(|(name, value)| name.len() + value.len());
+            words.sum::<usize>() + pairs.sum::<usize>()
+        }
+        Run::Http(call) => {
+            let fields = call
+                .headers
+                .iter()
+                .map(|(name, value)| name.len() + value.len());
+            let body = call.body.as_ref().map_or(0, |body| body.len());
+            call.url.len() + body + fields.sum::<usize>()
         }
     }
 }

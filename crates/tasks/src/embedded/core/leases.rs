@@ -11,6 +11,9 @@ use flyball_policy::queue::{Ask, Command, Now, Outcome, Reason, TaskId};
 /// Others who got nothing that one who asks is compared with: enough where many workers are alike, and no square of ten thousand where none are.
 const ALIKE_MAX: usize = 64;
 
+/// One answer ends when it holds this many bytes of rows, as a page does: a thousand of the largest payloads are no answer, but the end of the process.
+const LEASE_BYTES: usize = 8 << 20;
+
 impl Core {
     pub(super) fn take_back(&mut self, now: Now, back: Return) {
         let (id, token, outcome, why) = match back {
@@ -119,14 +122,23 @@ impl Core {
         let mut failed = None;
         for Grant { asker, granted } in std::mem::take(&mut self.grants) {
             let mut handed = Vec::with_capacity(granted.len());
+            let mut bytes = 0;
             for granted in granted {
+                if bytes >= LEASE_BYTES {
+                    self.shared
+                        .return_lease(Return::Unused(granted.id, granted.token));
+                    continue;
+                }
                 let first = granted.attempts.started <= 1;
                 match self.rows_of(granted.id, first) {
-                    Ok((rows, checkpoint)) => handed.push(Handed {
-                        granted,
-                        rows,
-                        checkpoint,
-                    }),
+                    Ok((rows, checkpoint)) => {
+                        bytes += rows.len() + checkpoint.as_ref().map_or(0, bytes::Bytes::len);
+                        handed.push(Handed {
+                            granted,
+                            rows,
+                            checkpoint,
+                        });
+                    }
                     Err(Fault::Failed(why)) => failed = Some(why),
                     Err(Fault::NoSpace(what) | Fault::Damaged { what, .. }) => {
                         self.shared

@@ -45,6 +45,65 @@ fn run_all(queue: &dyn TaskQueue) -> usize {
     }
 }
 
+/// TASK-6: one answer holds a bounded number of bytes, however large tasks are and however many were asked for; the rest comes with the next ones.
+#[test]
+fn answers_are_bounded_in_bytes() {
+    let fixture = InFolder::new(|_| {});
+    let queue = fixture.queue();
+    let large = 1 << 20;
+    put(&*queue, 20, large).unwrap();
+    let mut called = task("called");
+    called.head.via = crate::Via::Http;
+    called.run = crate::Run::Http(Box::new(crate::HttpSpec {
+        method: "POST".to_owned(),
+        url: "http://example.org".to_owned(),
+        headers: Vec::new(),
+        body: Some(Bytes::from(vec![b'1'; large])),
+        dependency: None,
+        hedge: false,
+        remote: false,
+    }));
+    block_on(queue.enqueue(Batch {
+        tasks: vec![called; 20],
+        idempotency: None,
+    }))
+    .unwrap();
+    let mut query = Query {
+        filter: Filter::default(),
+        before: None,
+        limit: 1_000,
+    };
+    let mut seen = 0;
+    loop {
+        let page = block_on(queue.list(query.clone())).unwrap();
+        assert!(page.tasks.len() <= 9, "{}", page.tasks.len());
+        seen += page.tasks.len();
+        match page.next {
+            Some(next) => query.before = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(seen, 40);
+    let leases = block_on(queue.lease(request(1_000))).unwrap();
+    assert!((1..=9).contains(&leases.len()), "{}", leases.len());
+    let ends = leases.iter().map(|lease| done(lease.id, lease.token));
+    for end in block_on(queue.finish(ends.collect())).unwrap() {
+        end.unwrap();
+    }
+    // The others went back at no cost, and come with the next answers.
+    let rest = 40 - leases.len();
+    assert_eq!(run_all(&*queue), rest);
+    let page = block_on(queue.list(Query {
+        filter: Filter {
+            states: vec![State::Completed],
+            ..Filter::default()
+        },
+        before: None,
+        limit: 1,
+    }));
+    assert_eq!(page.unwrap().tasks[0].attempts.counted, 0);
+}
+
 fn rows(folder: &Folder, max_bytes: Option<u64>) -> SqliteRows {
     std::fs::create_dir_all(folder.queue()).unwrap();
     SqliteRows::open(&SqliteSettings {
