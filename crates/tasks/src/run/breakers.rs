@@ -21,6 +21,9 @@ const KEYS_MAX: usize = 1_000;
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How long a task waits that met a breaker which does not say until when.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Tasks that a breaker turned away come back one after another, so far apart: all at once, they would be taken and given back by the thousand, each time that
+/// the dependency is tried with one.
+const APART: Duration = Duration::from_millis(10);
 
 struct Entry {
     breaker: Breaker,
@@ -31,6 +34,26 @@ struct Entry {
     checked_at: Option<Timestamp>,
     checking: bool,
     last_fault: Option<Box<str>>,
+    /// Of this opening, by number, how many were turned away.
+    away: (u64, u32),
+}
+
+impl Entry {
+    /// Has who is turned away wait behind those before, for as long again as the longest wait between two tries at most.
+    fn turn_away(&mut self, now: Timestamp, refused: Refused) -> Refused {
+        let opened = self.breaker.status(now).opened;
+        if self.away.0 != opened {
+            self.away = (opened, 0);
+        }
+        let behind = APART.saturating_mul(self.away.1);
+        self.away.1 = self.away.1.saturating_add(1);
+        Refused {
+            wait: refused
+                .wait
+                .saturating_add(behind.min(self.breaker.config().open_max)),
+            ..refused
+        }
+    }
 }
 
 /// What is known of a dependency.
@@ -139,15 +162,16 @@ impl Breakers {
         if !self.entries.contains_key(key) && !self.make(now, key) {
             return pass(None);
         }
-        if let Some(refused) = self.refusal(now, key) {
-            return Err(refused);
-        }
+        let refusal = self.refusal(now, key);
         let Some(entry) = self.entries.get_mut(key) else {
             return pass(None);
         };
+        if let Some(refused) = refusal {
+            return Err(entry.turn_away(now, refused));
+        }
         match entry.breaker.enter(now) {
             Ok(ticket) => pass(Some(ticket)),
-            Err(refusal) => Err(refused(now, refusal)),
+            Err(refusal) => Err(entry.turn_away(now, refused(now, refusal))),
         }
     }
 
@@ -335,6 +359,7 @@ impl Breakers {
             checked_at: None,
             checking: false,
             last_fault: None,
+            away: (0, 0),
         };
         self.entries.insert(key.into(), entry);
         true
@@ -399,6 +424,23 @@ mod tests {
         breakers.force(now, "good", None).unwrap();
         assert!(breakers.enter(now, "good").is_ok());
         assert!(breakers.reset(now, "nobody").is_err());
+    }
+
+    /// TASK-8: those that are turned away do not all come back at once, and none much later than the dependency is tried.
+    #[test]
+    fn who_is_turned_away_comes_back_in_turn() {
+        let mut breakers = breakers(&[]);
+        let now = Timestamp::from_nanos(1);
+        fail(&mut breakers, now, "bad", 30);
+        let until = breakers.refused(now).1.unwrap().duration_since(now);
+        let waits: Vec<Duration> = (0..10_000)
+            .map(|_| breakers.enter(now, "bad").unwrap_err().wait)
+            .collect();
+        let early = |wait: &&Duration| **wait < until + Duration::from_secs(1);
+        assert!(waits.iter().filter(early).count() <= 100);
+        assert!(waits.iter().all(|wait| *wait >= until));
+        let longest = BreakerConfig::default().open_max;
+        assert!(waits.iter().all(|wait| *wait <= until + longest));
     }
 
     /// TASK-9: where a dependency has a check, it is tried again only after the check found it well.
