@@ -16,10 +16,11 @@ use crate::error::Error;
 use crate::run::context::{Live, Phase, Stop};
 use crate::run::drive::{Body, Drive, drive};
 use crate::run::handle;
-use crate::run::hub::Hub;
+use crate::run::hub::{Entered, Hub};
 use crate::run::parts::Ways;
 use crate::task::{Completion, Kinds, Lease, LeaseRequest, Run, Usage};
 use flyball_core::time::{Clock, OsClock, Timestamp};
+use flyball_policy::limit::Verdict;
 use flyball_policy::queue::{Outcome, State, TaskId, Via};
 use std::collections::HashSet;
 use std::future::Future;
@@ -351,9 +352,7 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
     };
     let Some(grant) = state.ledger.reserve(&lease.head.needs, instead) else {
         if let Some(pass) = &pass {
-            state
-                .breakers
-                .leave(now, pass, flyball_policy::limit::Verdict::Unknown);
+            state.breakers.leave(now, pass, Verdict::Unknown);
         }
         return Some(back(None, None));
     };
@@ -393,18 +392,23 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
             true,
         ),
     };
-    let hub = Arc::clone(hub);
+    let entered = Entered {
+        hub: Arc::clone(hub),
+        live: Arc::clone(&live),
+        pass,
+        verdict: Verdict::Unknown,
+    };
     let lease = settings.lease;
+    let driven = Drive {
+        live,
+        body,
+        timeout,
+        obeys,
+        lease,
+    };
     tokio::spawn(async move {
-        let drive_it = Drive {
-            live: Arc::clone(&live),
-            body,
-            timeout,
-            obeys,
-            lease,
-        };
-        let verdict = drive(Arc::clone(&hub), drive_it).await;
-        hub.gone(&live, pass.as_ref(), verdict);
+        let verdict = drive(Arc::clone(&entered.hub), driven).await;
+        entered.leave(verdict);
     });
     None
 }

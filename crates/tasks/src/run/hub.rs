@@ -16,6 +16,7 @@ use flyball_executor::Class;
 use flyball_policy::limit::Verdict;
 use flyball_policy::queue::{Outcome, Reason, TaskId, Token};
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
@@ -100,9 +101,14 @@ impl Hub {
         self.poke.notify_one();
     }
 
-    /// The class of that name, or the one that stands for unknown ones.
+    /// The class of that name, or the one that stands for unknown ones. Who looks it up is the program: its panic, which the panic hook tells of, must not end what
+    /// runs all other tasks.
     pub(crate) fn class(&self, name: &str) -> Option<Class> {
-        (self.classes)(name).or_else(|| (self.classes)(NORMAL))
+        let find = |name| {
+            let found = std::panic::catch_unwind(AssertUnwindSafe(|| (self.classes)(name)));
+            found.ok().flatten()
+        };
+        find(name).or_else(|| find(NORMAL))
     }
 
     /// Runs something on the runners' own thread.
@@ -160,5 +166,26 @@ impl Hub {
         }
         drop(state);
         self.poke.notify_one();
+    }
+}
+
+/// A run, until nothing of it is left: that is noted however it ends, its own panic included, as a drain waits for it.
+pub(crate) struct Entered {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) pass: Option<Pass>,
+    pub(crate) verdict: Verdict,
+}
+
+impl Entered {
+    /// It has ended, and says that of what it depends on.
+    pub(crate) fn leave(mut self, verdict: Verdict) {
+        self.verdict = verdict;
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.hub.gone(&self.live, self.pass.as_ref(), self.verdict);
     }
 }

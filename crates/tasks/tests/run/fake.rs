@@ -8,7 +8,7 @@ use flyball_tasks::{
     Selection, State, Stats, Task, TaskId, TaskQueue, Token, Usage, Waiting,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -38,6 +38,8 @@ pub(crate) struct Inner {
     /// What the next operations that end something answer.
     pub(crate) finish_fails: u32,
     pub(crate) leases_seen: u64,
+    /// Whether signs of life end in a panic of the queue.
+    pub(crate) beats_panic: bool,
 }
 
 impl Inner {
@@ -98,7 +100,7 @@ impl Default for Fake {
 
 impl Fake {
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = change(&mut inner);
         let number = inner.events.len() as u64;
         drop(inner);
@@ -113,7 +115,7 @@ impl Fake {
     }
 
     pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap()
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn add(&self, task: NewTask) -> TaskId {
@@ -170,14 +172,18 @@ impl Fake {
 
     /// Blocks until something is so.
     pub(crate) fn wait<T>(&self, mut look: impl FnMut(&Inner) -> Option<T>) -> T {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = OsClock.now().saturating_add(PATIENCE);
         loop {
             if let Some(found) = look(&inner) {
                 return found;
             }
             let left = ends.duration_since(OsClock.now());
-            inner = self.changed.wait_timeout(inner, left).unwrap().0;
+            inner = self
+                .changed
+                .wait_timeout(inner, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
             if left.is_zero() {
                 let states: Vec<_> = inner
                     .tasks
@@ -311,6 +317,7 @@ impl TaskQueue for Fake {
     fn heartbeat(&self, id: TaskId, token: Token, beat: Beat) -> Answer<'_, Beaten> {
         Box::pin(async move {
             self.change(|inner| {
+                assert!(!inner.beats_panic, "the test says so");
                 let entry = inner.leased(id, token)?;
                 if let Some(checkpoint) = &beat.checkpoint {
                     entry.checkpoint = Some(checkpoint.clone());
