@@ -1,7 +1,7 @@
 //! An instant as people read it.
 
 use flyball_core::time::{Clock, OsClock, Timestamp, unix_nanos};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use std::fmt;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -40,28 +40,48 @@ impl Time {
     }
 }
 
+/// `2026-11-21T16:21:01.250Z`.
+const LENGTH: usize = 24;
+
+impl Time {
+    /// The text, put together digit by digit: answers name many instants, and the general way through formatting costs five times as much.
+    fn text(self) -> Option<[u8; LENGTH]> {
+        let millis = self.0 / 1_000_000;
+        let time =
+            OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()?;
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut put = |from: usize, digits: usize, mut number: u16| {
+            for place in (from..from + digits).rev() {
+                text[place] = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        // No count of nanoseconds reaches the year 2600.
+        put(0, 4, u16::try_from(time.year()).ok()?);
+        put(5, 2, u8::from(time.month()).into());
+        put(8, 2, time.day().into());
+        put(11, 2, time.hour().into());
+        put(14, 2, time.minute().into());
+        put(17, 2, time.second().into());
+        put(20, 3, time.millisecond());
+        Some(text)
+    }
+}
+
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = self.0 / 1_000_000;
-        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
-            .map_err(|_| fmt::Error)?;
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-            time.year(),
-            u8::from(time.month()),
-            time.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.millisecond()
-        )
+        let text = self.text().ok_or(fmt::Error)?;
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let text = self.text();
+        let text = text
+            .as_ref()
+            .and_then(|text| std::str::from_utf8(text).ok());
+        serializer.serialize_str(text.ok_or_else(|| ser::Error::custom("an instant out of range"))?)
     }
 }
 
@@ -106,6 +126,15 @@ mod tests {
         assert_eq!(time.to_string(), "2026-11-21T16:21:01.250Z");
         assert_eq!(Time::parse(&time.to_string()), Some(time));
         assert_eq!(Time::parse("yesterday"), None);
+        for nanos in [
+            0,
+            951_782_399_999_000_000,
+            4_102_444_800_001_000_000,
+            u64::MAX,
+        ] {
+            let time = Time::from_unix_nanos(nanos / 1_000_000 * 1_000_000);
+            assert_eq!(Time::parse(&time.to_string()), Some(time));
+        }
         assert_eq!(
             serde_json::to_string(&time).ok().as_deref(),
             Some("\"2026-11-21T16:21:01.250Z\"")

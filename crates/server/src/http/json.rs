@@ -97,19 +97,22 @@ fn is_shallow(bytes: &[u8], most: usize) -> bool {
         return true;
     }
     let mut depth = 0usize;
-    let mut rest = bytes.iter();
-    while let Some(byte) = rest.next() {
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
         match byte {
             b'{' | b'[' if depth == most => return false,
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => loop {
-                match rest.next() {
-                    Some(b'\\') => {
-                        rest.next();
+                let rest = bytes.get(at..).unwrap_or_default();
+                match memchr::memchr2(b'"', b'\\', rest) {
+                    Some(found) if rest[found] == b'"' => {
+                        at += found + 1;
+                        break;
                     }
-                    Some(b'"') | None => break,
-                    Some(_) => {}
+                    Some(found) => at += found + 2,
+                    None => return true,
                 }
             },
             _ => {}

@@ -39,6 +39,12 @@ const TICKS: usize = 8;
 /// How long who is refused for a fault of the store is told to wait.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
+/// The file is asked for its size when so much was written since, bytes, and before anything is refused: asking takes locks, a tenth of the
+/// cost of writing one task.
+const MEASURE_BYTES: u64 = 1 << 20;
+/// What a removed task counts for in that, bytes.
+const REMOVED_BYTES: u64 = 512;
+
 /// Answers when it is known whether the group is on disk.
 type Settle = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
@@ -78,9 +84,14 @@ pub(super) struct Core {
     askers: VecDeque<Asker>,
     /// Of this process; written, so that no later one has it.
     epoch: u32,
+    /// As the file said when it was last asked, …
     used_bytes: u64,
-    /// Of tasks of the group that are not counted in `used_bytes`.
+    /// … what has come since, about, …
+    grown_bytes: u64,
+    /// … and what tasks of this group bring.
     coming_bytes: u64,
+    /// How much has been written and removed since the file was asked, bytes, about.
+    unmeasured_bytes: u64,
     /// Figures of machines before this one.
     before: Figures,
     refused: u64,
@@ -201,11 +212,15 @@ impl Core {
         let closing = self.closed;
         match self.write() {
             Ok(()) => {
+                let news = !self.events.is_empty();
                 self.shared.ring.push(&mut self.events);
                 for settle in self.settle.drain(..) {
                     settle(Ok(()));
                 }
                 self.hand_out();
+                if news {
+                    self.shared.ring.announce();
+                }
             }
             Err(fault) => self.fail(fault),
         }
@@ -258,8 +273,7 @@ impl Core {
             let part = self.writes.part(|row| record::encode(row, &record, id));
             self.writes.changed.push((id, record.state, part));
         }
-        // What comes is counted in `used_bytes` from here on, or did not come: it was there already, or is taken back.
-        self.coming_bytes = 0;
+        let coming_bytes = std::mem::take(&mut self.coming_bytes);
         if self.writes.is_empty() {
             self.sync = false;
             return Ok(());
@@ -267,8 +281,11 @@ impl Core {
         let sync = std::mem::take(&mut self.sync);
         let written = self.rows.commit(&self.writes, sync);
         if written.is_ok() {
-            if !self.writes.added.is_empty() || !self.writes.removed.is_empty() {
-                self.used_bytes = self.rows.used_bytes()?;
+            self.grown_bytes += coming_bytes;
+            self.unmeasured_bytes +=
+                coming_bytes + self.writes.removed.len() as u64 * REMOVED_BYTES;
+            if self.unmeasured_bytes >= MEASURE_BYTES {
+                self.measure()?;
             }
             self.shared.note_states(&self.writes);
         }
@@ -288,6 +305,13 @@ impl Core {
             }
             other => other,
         }
+    }
+
+    /// Asks the file how much of it is used.
+    fn measure(&mut self) -> Result<(), Fault> {
+        self.used_bytes = self.rows.used_bytes()?;
+        (self.grown_bytes, self.unmeasured_bytes) = (0, 0);
+        Ok(())
     }
 
     /// Takes the group back, and goes on if that can be.

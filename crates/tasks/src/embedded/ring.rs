@@ -40,7 +40,7 @@ impl Ring {
         }
     }
 
-    /// Adds events, and tells who waits.
+    /// Adds events. Who waits is told by [`announce`](Self::announce).
     pub(super) fn push(&self, events: &mut Vec<Kept>) {
         if events.is_empty() {
             return;
@@ -55,7 +55,15 @@ impl Ring {
         }
         kept.extend(events.drain(..).skip(skip));
         // Under the lock, so that number and events fit together.
-        self.newest.send_modify(|newest| *newest += count);
+        self.newest.send_if_modified(|newest| {
+            *newest += count;
+            false
+        });
+    }
+
+    /// Tells who waits that there are events. Apart from adding them, so that who was promised an answer is woken first.
+    pub(super) fn announce(&self) {
+        self.newest.send_modify(|_| ());
     }
 
     /// Events after a number.

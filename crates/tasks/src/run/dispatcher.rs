@@ -37,6 +37,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The most tasks of one answer: the queue's bound.
 const LEASES_MAX: u32 = 1_000;
+/// What has happened in the queue is looked at this often at most: of thousands of events a second few have to do with what runs here.
+const NEWS_EVERY: Duration = Duration::from_millis(2);
 /// Outputs of forgotten tasks are looked for this often, so many at once: ten thousand take a quarter of an hour, at no cost to speak of.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const SWEPT_AT_ONCE: usize = 100;
@@ -97,6 +99,7 @@ fn still_fits(out: &LeaseRequest, wanted: &LeaseRequest) -> bool {
 pub(crate) async fn dispatch(hub: Arc<Hub>, ways: Arc<Ways>, mut stop: watch::Receiver<bool>) {
     let mut news = hub.queue.watch();
     let mut seen = *news.borrow_and_update();
+    let mut next_look = Timestamp::ZERO;
     let mut registered = hub.handlers.watch();
     let (mut general, mut higher) = (Asked::default(), Asked::default());
     // Ends with the runtime.
@@ -128,13 +131,14 @@ pub(crate) async fn dispatch(hub: Arc<Hub>, ways: Arc<Ways>, mut stop: watch::Re
         tokio::select! {
             answer = general.answer() => take(&hub, &ways, &mut general, answer, false).await,
             answer = higher.answer() => take(&hub, &ways, &mut higher, answer, true).await,
-            changed = news.changed() => {
+            changed = changed_after(&mut news, next_look) => {
                 if changed.is_err() {
                     // The queue is gone; what runs goes on until its lease is over.
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
                 news.borrow_and_update();
                 seen = look(&hub, seen);
+                next_look = OsClock.now().saturating_add(NEWS_EVERY);
             }
             _ = registered.changed() => {}
             _ = stop.changed() => {}
@@ -142,6 +146,18 @@ pub(crate) async fn dispatch(hub: Arc<Hub>, ways: Arc<Ways>, mut stop: watch::Re
             () = tokio::time::sleep(wake + Duration::from_millis(1)) => {}
         }
     }
+}
+
+/// Waits until there is news, but not before a time.
+async fn changed_after(
+    news: &mut watch::Receiver<u64>,
+    at: Timestamp,
+) -> Result<(), watch::error::RecvError> {
+    let early = at.duration_since(OsClock.now());
+    if !early.is_zero() {
+        tokio::time::sleep(early).await;
+    }
+    news.changed().await
 }
 
 /// Tells those that still run after the drain's time to end. Answers whether a drain is over.

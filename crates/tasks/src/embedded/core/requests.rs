@@ -132,17 +132,18 @@ impl Core {
             return Err(Error::Stopped { why: why.clone() });
         }
         let bytes: u64 = tasks.iter().map(|task| task.bytes() as u64).sum();
-        if let Some(most) = self.limits.max_bytes
-            && self.used_bytes + self.coming_bytes + bytes > most
-        {
-            self.refused += 1;
-            return Err(Error::Full {
-                what: format!(
-                    "{} of {most} bytes are used, {bytes} more were asked for",
-                    self.used_bytes + self.coming_bytes
-                ),
-                retry_after: Duration::from_secs(1),
-            });
+        if let Some(most) = self.limits.max_bytes {
+            let mut used = self.used_bytes + self.grown_bytes + self.coming_bytes;
+            if used + bytes > most && self.unmeasured_bytes > 0 && self.measure().is_ok() {
+                used = self.used_bytes + self.coming_bytes;
+            }
+            if used + bytes > most {
+                self.refused += 1;
+                return Err(Error::Full {
+                    what: format!("{used} of {most} bytes are used, {bytes} more were asked for"),
+                    retry_after: Duration::from_secs(1),
+                });
+            }
         }
         let reply = {
             let entering: Vec<Entering<'_>> = tasks

@@ -4,7 +4,7 @@ use super::faults::fault;
 use super::log;
 use super::reader::{SqliteReader, scan_forward};
 use super::writer::{connect, sync_folder};
-use super::{FILE, schema};
+use super::{FILE, beside, schema};
 use crate::embedded::code::meta::{Life, Meta};
 use crate::embedded::code::wire::Damage;
 use crate::embedded::code::{body, head, meta, record};
@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a restored store leaps over, in numbers of tasks and in epochs of tokens: the store that the copy was made of went on, and what
 /// it gave out after the copy (to clients, workers and logs) must not come to mean another task or lease. Many times what a queue
@@ -310,12 +310,6 @@ fn structure(connection: &Connection) -> Vec<String> {
         lines.clear();
     }
     lines
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn parent(path: &Path) -> &Path {

@@ -10,11 +10,12 @@
 //!
 //! The format is that of <https://www.sqlite.org/fileformat2.html#walformat>.
 
+use super::beside;
 use super::writer::PAGE_BYTES;
 use crate::embedded::rows::Fault;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -42,11 +43,11 @@ impl std::fmt::Display for Broken {
 
 /// Looks at the log of a file; if it is broken, keeps it beside as `-wal.damaged`. Before anybody opens the file.
 pub(super) fn look(file: &Path) -> Result<Option<Broken>, Fault> {
-    let log = with_suffix(file, "-wal");
+    let log = beside(file, "-wal");
     let Some(broken) = read(&log)? else {
         return Ok(None);
     };
-    let kept = with_suffix(file, "-wal.damaged");
+    let kept = beside(file, "-wal.damaged");
     // A disk without space for it shall not keep the queue from opening.
     if fs::copy(&log, &kept).is_err() {
         let _ = fs::remove_file(&kept);
@@ -139,12 +140,6 @@ fn checksum(big: bool, start: (u32, u32), bytes: &[u8]) -> (u32, u32) {
         b = b.wrapping_add(y).wrapping_add(a);
     }
     (a, b)
-}
-
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 #[cfg(test)]

@@ -16,9 +16,18 @@ mod reader;
 mod schema;
 mod writer;
 
+use std::path::{Path, PathBuf};
+
 pub use backup::Checked;
 pub(crate) use backup::{back_up, check, restore};
 pub(crate) use writer::{SqliteRows, SqliteSettings};
 
 /// The file in the queue's folder.
 pub(crate) const FILE: &str = "tasks.db";
+
+/// A file whose name goes on where that of another ends.
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
