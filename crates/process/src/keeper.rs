@@ -12,16 +12,16 @@
 //!
 //! Leaves out: scheduling, and who may run (`slots`); there is no thread and no allocation between `clone` and `execve` (`sys`).
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use flyball_core::time::{Clock, OsClock, Timestamp};
 
 use crate::capture::Catcher;
+use crate::lookup::Lookup;
 use crate::sys::{self, LaunchStack, Peek, Plan, SignalMask, Step, Watch};
 use crate::tree;
 use crate::wire::{self, Inbox, Kind, Put, Received, Report, Sink, Spec};
@@ -52,6 +52,7 @@ struct Keeper<'a> {
     around: &'a Surroundings,
     pid: i32,
     stack: LaunchStack,
+    lookup: Lookup,
     catchers: [Option<Catcher>; 2],
     gone: bool,
     tainted: bool,
@@ -65,6 +66,7 @@ pub(crate) fn serve(socket: UnixStream, around: &Surroundings) {
         around,
         pid: std::process::id() as i32,
         stack: LaunchStack::new(),
+        lookup: Lookup::default(),
         catchers: [None, None],
         gone: false,
         tainted: false,
@@ -208,13 +210,11 @@ impl Keeper<'_> {
             None
         };
         let env = changed.as_ref().unwrap_or(&self.around.env);
-        let programs = candidates(
-            spec.argv.first().map(Vec::as_slice).unwrap_or_default(),
-            env,
-        );
+        let program = spec.argv.first().map(Vec::as_slice).unwrap_or_default();
+        let programs = self.lookup.files(program, env, OsClock.now());
         let cwd = spec.cwd.as_deref().map(text).transpose()?;
         let plan = Plan {
-            programs: &programs,
+            programs,
             argv: &argv,
             env,
             cwd: cwd.as_ref(),
@@ -463,35 +463,4 @@ fn environment(base: &[CString], spec: &Spec) -> Result<Vec<CString>, (Step, io:
         }
     }
     Ok(env)
-}
-
-/// The files that a program's name may mean: itself with a slash in it, else along the PATH of the new environment.
-fn candidates(program: &[u8], env: &[CString]) -> Vec<CString> {
-    /// What execvp takes where there is no PATH.
-    const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/bin:/usr/bin";
-    if program.contains(&b'/') || program.is_empty() {
-        return CString::new(program).into_iter().collect();
-    }
-    let path = env
-        .iter()
-        .find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="))
-        .unwrap_or(DEFAULT_PATH);
-    path.split(|byte| *byte == b':')
-        .map(|directory| {
-            if directory.is_empty() {
-                OsStr::new(".")
-            } else {
-                OsStr::from_bytes(directory)
-            }
-        })
-        .filter_map(|directory| {
-            CString::new(
-                std::path::Path::new(directory)
-                    .join(OsStr::from_bytes(program))
-                    .into_os_string()
-                    .into_vec(),
-            )
-            .ok()
-        })
-        .collect()
 }

@@ -37,6 +37,7 @@ mod error;
 mod exit;
 mod jobserver;
 mod keeper;
+mod lookup;
 mod resident;
 mod server;
 mod slots;

@@ -6,10 +6,12 @@
 //! Invariant: the functions marked "single-threaded" are called only in the spawn server and its keepers, which never start a
 //! thread.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 pub(crate) mod fifo;
@@ -326,7 +328,7 @@ pub(crate) fn own_process_group() {
 }
 
 /// Names this process in listings (15 bytes are kept).
-pub(crate) fn set_name(name: &std::ffi::CStr) {
+pub(crate) fn set_name(name: &CStr) {
     // SAFETY: the kernel copies at most 16 bytes of a NUL-terminated string.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
 }
@@ -450,6 +452,14 @@ pub(crate) fn exit_code(status: i32) -> Option<i32> {
 /// The signal in a wait status, if one ended the process, and whether a core was written.
 pub(crate) fn end_signal(status: i32) -> Option<(i32, bool)> {
     libc::WIFSIGNALED(status).then(|| (libc::WTERMSIG(status), libc::WCOREDUMP(status)))
+}
+
+/// Whether a file is one that this process may execute, as far as can be told without doing it.
+pub(crate) fn is_program(file: &CStr) -> bool {
+    let path = Path::new(OsStr::from_bytes(file.to_bytes()));
+    // SAFETY: the pointer is a NUL-terminated string.
+    let may = || unsafe { libc::access(file.as_ptr(), libc::X_OK) } == 0;
+    may() && std::fs::metadata(path).is_ok_and(|about| about.is_file())
 }
 
 /// A handle on a process that a reused id cannot redirect.
