@@ -1,7 +1,8 @@
 //! Redis with its log synced before every answer.
 //!
-//! Tasks are put into a list, the leanest that there is, by one command with many values where there are many. For cycles they stand in a stream with a
-//! consumer group: read for a consumer, then acknowledged and deleted.
+//! Tasks stand in a stream with a consumer group, which is what leases and acknowledgements there are made of: added one by one, many of them by as many
+//! commands sent at once, read for a consumer, then acknowledged and deleted. A list takes many values by one command and costs a third, but who
+//! takes from it has no lease.
 
 use super::{Op, PAYLOAD, Server, free_address};
 use crate::process::{Folder, Program};
@@ -50,7 +51,7 @@ impl Server for Redis {
 
     fn client(&self, op: Op, number: usize) -> Result<Client> {
         let socket = Socket::tcp(&self.address)?;
-        Ok(Client::new(socket, Box::new(Talk::new(op, number, false))))
+        Ok(Client::new(socket, Box::new(Talk::new(op, number))))
     }
 
     fn prepare(&mut self, cycles: bool) -> Result<()> {
@@ -65,12 +66,6 @@ impl Server for Redis {
             })?;
         }
         Ok(())
-    }
-
-    fn filler(&self, batch: usize, number: usize) -> Result<Client> {
-        let socket = Socket::tcp(&self.address)?;
-        let op = Op::Enqueue { batch };
-        Ok(Client::new(socket, Box::new(Talk::new(op, number, true))))
     }
 }
 
@@ -96,21 +91,15 @@ struct Talk {
 }
 
 impl Talk {
-    /// `stream`: whether tasks are put into the stream and not into the list.
-    fn new(op: Op, number: usize, stream: bool) -> Self {
+    fn new(op: Op, number: usize) -> Self {
         const TASK: &[u8] = &[b'x'; PAYLOAD];
         let (mut request, mut answers) = (Vec::new(), 1);
         match op {
-            Op::Enqueue { batch } if stream => {
+            Op::Enqueue { batch } => {
                 answers = batch;
                 for _ in 0..batch {
                     command(&mut request, &[b"XADD", b"s", b"*", b"p", TASK]);
                 }
-            }
-            Op::Enqueue { batch } => {
-                let mut words: Vec<&[u8]> = vec![b"RPUSH", b"q"];
-                words.resize(2 + batch, TASK);
-                command(&mut request, &words);
             }
             Op::Cycle { batch } => {
                 let (consumer, count) = (format!("c{number}"), batch.to_string());
@@ -224,18 +213,19 @@ mod tests {
 
     #[test]
     fn answers_may_come_in_pieces() {
-        let mut talk = Talk::new(Op::Cycle { batch: 2 }, 0, false);
+        let mut talk = Talk::new(Op::Cycle { batch: 2 }, 0);
         let entries = b"*1\r\n*2\r\n$1\r\ns\r\n*2\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\np\r\n$2\r\n\r\n\r\n*2\r\n$3\r\n2-0\r\n*2\r\n$1\r\np\r\n$1\r\nx\r\n";
         let (done, sent) = heard(&mut talk, entries);
         let expected = b"*5\r\n$4\r\nXACK\r\n$1\r\ns\r\n$1\r\ng\r\n$3\r\n1-0\r\n$3\r\n2-0\r\n*4\r\n$4\r\nXDEL\r\n$1\r\ns\r\n$3\r\n1-0\r\n$3\r\n2-0\r\n";
         assert_eq!((done, sent.as_slice()), (None, expected.as_slice()));
         assert_eq!(heard_on(&mut talk, b":2\r\n:2\r\n").0, Some(2));
         assert_eq!(
-            heard(&mut Talk::new(Op::Cycle { batch: 2 }, 0, false), b"*-1\r\n").0,
+            heard(&mut Talk::new(Op::Cycle { batch: 2 }, 0), b"*-1\r\n").0,
             Some(0)
         );
-        let mut talk = Talk::new(Op::Enqueue { batch: 3 }, 0, false);
-        assert_eq!(heard(&mut talk, b":3\r\n").0, Some(3));
+        let mut talk = Talk::new(Op::Enqueue { batch: 3 }, 0);
+        assert_eq!(heard(&mut talk, b"$3\r\n1-0\r\n$3\r\n2-0\r\n").0, None);
+        assert_eq!(heard_on(&mut talk, b"$3\r\n3-0\r\n").0, Some(3));
         assert!(talk.take(b"-MISCONF no\r\n", &mut Vec::new()).is_err());
     }
 }
