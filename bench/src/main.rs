@@ -104,6 +104,15 @@ enum Command {
     /// A busy neighbour
     #[command(hide = true)]
     Spin,
+    /// A program that holds memory and starts commands
+    #[cfg(feature = "flyball")]
+    #[command(hide = true)]
+    Hold {
+        #[arg(long)]
+        mib: usize,
+        #[arg(long)]
+        commands: usize,
+    },
 }
 
 #[derive(Args)]
@@ -214,10 +223,15 @@ fn run(command: Command) -> Result<()> {
             subjects::server::run(pool, work::Work::new(per_us), &state_dir)
         }
         Command::Spin => machine::spin(),
+        #[cfg(feature = "flyball")]
+        Command::Hold { mib, commands } => programs::hold(mib, commands),
     }
 }
 
 fn main() -> ExitCode {
+    // It may be called to start commands for itself.
+    #[cfg(feature = "flyball")]
+    flyball_process::init();
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

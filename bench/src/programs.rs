@@ -45,6 +45,12 @@ const COMMANDS: usize = 5_000;
 /// Of these GNU parallel gets, where it is bounded and needs a while for each.
 const FEW_COMMANDS: usize = 200;
 
+/// The subject that holds nothing, and what the other one holds.
+#[cfg(feature = "flyball")]
+const LIGHT: &str = "nothing-held";
+#[cfg(feature = "flyball")]
+const HELD_MIB: usize = 512;
+
 /// How commands are run.
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
@@ -52,6 +58,9 @@ enum Way {
     Plain,
     /// Also only while memory and load allow, which they always do here: what is measured is looking.
     Bounded,
+    /// By a program that embeds what starts them, and holds much memory or none.
+    #[cfg(feature = "flyball")]
+    Held,
 }
 
 impl Way {
@@ -59,6 +68,8 @@ impl Way {
         match self {
             Way::Plain => "run/5000-true",
             Way::Bounded => "run/5000-true/bounded",
+            #[cfg(feature = "flyball")]
+            Way::Held => "run/5000-true/512-MiB-held",
         }
     }
 
@@ -66,6 +77,8 @@ impl Way {
         let mut subjects = match self {
             Way::Plain => vec!["flyball", "xargs", "parallel"],
             Way::Bounded => vec!["flyball", "parallel"],
+            #[cfg(feature = "flyball")]
+            Way::Held => vec!["flyball", LIGHT],
         };
         if find_program("parallel").is_none() {
             subjects.retain(|&subject| subject != "parallel");
@@ -80,8 +93,64 @@ fn numbers(count: usize) -> Vec<u8> {
         .collect()
 }
 
+/// Starts commands from a process that holds so much memory, two at a time, and prints how many a second.
+#[cfg(feature = "flyball")]
+pub fn hold(mib: usize, commands: usize) -> Result<()> {
+    use flyball_process::{Command, Options, SpawnServer};
+
+    sys::die_with_parent();
+    // Not zero, or the kernel would have one page for all.
+    let held = vec![1_u8; mib << 20];
+    let server = SpawnServer::start(Options::default())?;
+    let run = |count: usize| -> Result<()> {
+        for _ in 0..count {
+            let exit = server.spawn(Command::new("true"))?.wait_blocking()?;
+            ensure!(exit.success(), "true failed: {exit:?}");
+        }
+        Ok(())
+    };
+    let at_once = |count: usize| {
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| run(count / 2));
+            run(count - count / 2)?;
+            other
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    };
+    at_once(100)?;
+    let begun = sys::now_ns();
+    at_once(commands)?;
+    let seconds = (sys::now_ns() - begun) as f64 / 1e9;
+    println!("{}", commands as f64 / seconds);
+    std::hint::black_box(&held);
+    Ok(())
+}
+
+#[cfg(feature = "flyball")]
+fn held_rate(mib: usize) -> Result<f64> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["hold", "--mib", &mib.to_string()])
+        .args(["--commands", &COMMANDS.to_string()])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "it ended with {}: {said}",
+        output.status
+    );
+    let rate = String::from_utf8(output.stdout)?;
+    rate.trim()
+        .parse()
+        .with_context(|| format!("it said {rate:?}"))
+}
+
 /// Commands a second of a subject.
 fn rate_of(way: Way, subject: &str, flyball: &Path) -> Result<f64> {
+    #[cfg(feature = "flyball")]
+    if way == Way::Held {
+        return held_rate(if subject == LIGHT { 0 } else { HELD_MIB });
+    }
     let bounds: &[&str] = match (way, subject) {
         (Way::Bounded, "flyball") => &["--mem", "4G", "--load", "64"],
         (Way::Bounded, _) => &["--memfree", "100M", "--load", "64"],
@@ -123,7 +192,12 @@ pub fn run(program: &Path, options: &Options) -> Result<Report> {
     if find_program("parallel").is_none() {
         eprintln!("GNU parallel is not here and left out: apt install parallel");
     }
-    let ways = [Way::Plain, Way::Bounded];
+    let ways = [
+        Way::Plain,
+        Way::Bounded,
+        #[cfg(feature = "flyball")]
+        Way::Held,
+    ];
     let wanted = |way: &Way| {
         let part = options.filter.as_ref();
         part.is_none_or(|part| way.case().contains(part))
