@@ -193,7 +193,7 @@ pub struct Settings {
     pub max_idempotency: usize,
     /// Retries that a kind may make, in thousandths of its attempts, 0 to 1,000; a few a second are always free.
     pub retry_permille: u16,
-    /// Of the jitter of retries.
+    /// Of the jitter of retries. A store takes 0 for: draw one.
     pub seed: u64,
 }
 

@@ -50,6 +50,7 @@ use reads::Readers;
 use rows::{Fault, Rows};
 use shared::Shared;
 use sqlite::{SqliteRows, SqliteSettings};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -115,9 +116,14 @@ impl Embedded {
             cache_bytes: options.cache_bytes,
             max_waiting: options.max_waiting,
         };
+        let mut settings = options.settings;
+        if settings.seed == 0 {
+            // Retries of several daemons shall not come in step.
+            settings.seed = RandomState::new().build_hasher().finish();
+        }
         let core = Core::open(
             rows,
-            options.settings,
+            settings,
             limits,
             options.calendar.clone(),
             clocks.clone(),

@@ -77,10 +77,12 @@ impl Core {
                 self.settle(reply, answer);
             }
             Message::SetBounds {
-                settings,
+                mut settings,
                 max_bytes,
                 reply,
             } => {
+                // Drawn at the opening.
+                settings.seed = self.settings.seed;
                 self.queue.set_settings(settings);
                 self.settings = settings;
                 self.limits.max_bytes = max_bytes;
