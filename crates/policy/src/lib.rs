@@ -14,6 +14,7 @@ pub mod budget;
 pub mod control;
 mod error;
 pub mod limit;
+mod math;
 pub mod queue;
 pub mod sched;
 

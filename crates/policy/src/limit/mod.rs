@@ -2,6 +2,8 @@
 //!
 //! | module | what it decides |
 //! |---|---|
+//! | [`adaptive`] | how many calls are out at once, found by measuring |
+//! | [`admission`] | who of those for whom there is no room waits, and who is refused |
 //! | `backoff` | when a failed call is tried again, if at all |
 //! | `breaker` | whether a dependency is spared, and how it is tried again |
 //! | `bulkhead` | how many calls are out at once, and how many wait |
@@ -10,6 +12,8 @@
 //!
 //! All are told the time, hold bounded memory, and know nothing of calls but that they began and how they ended.
 
+pub mod adaptive;
+pub mod admission;
 mod backoff;
 mod breaker;
 mod bulkhead;

@@ -28,6 +28,8 @@ use core::time::Duration;
 use flyball_core::ewma::half_power;
 use flyball_core::time::nanos_of;
 
+use crate::math::square_root;
+
 /// A worker below this score counts as no capacity.
 pub const HEALTHY: f64 = 0.5;
 /// In this time evidence loses half of its weight.
@@ -168,18 +170,6 @@ fn wilson_lower(hits: f64, of: f64) -> f64 {
     let z2 = Z * Z;
     let spread = Z * square_root(hits * ((of - hits) / of) + z2 / 4.0);
     ((hits + z2 / 2.0 - spread) / (of + z2)).clamp(0.0, 1.0)
-}
-
-/// Returns the square root of a number that is not negative, which `core` cannot (Newton, from half the exponent).
-fn square_root(x: f64) -> f64 {
-    if x <= 0.0 || !x.is_finite() {
-        return 0.0;
-    }
-    let mut root = f64::from_bits((x.to_bits() >> 1) + (1023 << 51));
-    for _ in 0..4 {
-        root = 0.5 * (root + x / root);
-    }
-    root
 }
 
 fn in_range(count: f64) -> f64 {

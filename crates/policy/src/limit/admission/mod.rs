@@ -1,0 +1,412 @@
+//! Who comes in, who waits and who is refused, once as many calls are in flight as [should be](super::adaptive).
+//!
+//! A short queue is not optional: arrivals come in clumps, and without a place to wait a server refuses calls at four fifths of its
+//! capacity. A long one is worse than none: under overload it fills whatever its length, and everybody is served when nobody waits
+//! for the answer any more. So the bound is on the *time* that calls wait, and it shrinks under overload:
+//!
+//! - usually a call waits up to 0.3 of the time it has, first come first served;
+//! - once calls have waited without a break for that long, the service is *overloaded*: a call waits up to 0.05 of its time, and the last
+//!   comes first, as the others have no hope;
+//! - under overload those who would be refused after waiting anyway are refused at once ([`θ`](Threshold)): the lowest classes first, and
+//!   inside a class by cohort (tenant, user, session), the same ones for an hour, so that some users are served whole instead of all by halves;
+//! - nothing is refused while there is room.
+//!
+//! [`Degradation`] says how bad it is, so that a service can leave out what is optional.
+//!
+//! Invariants: waiting ≤ `queue_max`; every call that was told to wait is named exactly once more: by [`next`](Admission::next), as expired,
+//! or by its own [`cancel`](Admission::cancel); memory is bounded.
+//!
+//! Sources: K. Nichols, V. Jacobson, "Controlling Queue Delay" (2012); B. Maurer, "Fail at Scale" (2015: adaptive LIFO with a CoDel-like bound);
+//! H. Zhou et al., "Overload Control for Scaling WeChat Microservices" (2018: classes and cohorts under one threshold); Uber, "Cinnamon" (2023:
+//! a threshold over the cumulated distribution of priorities).
+//!
+//! Leaves out how who waits is woken.
+
+mod degradation;
+mod line;
+mod threshold;
+
+use core::time::Duration;
+
+use flyball_core::time::{Timestamp, nanos_of};
+
+use crate::Error;
+pub use degradation::Degradation;
+use degradation::Levels;
+pub use line::Ticket;
+use line::{Line, Waiting};
+use threshold::Threshold;
+
+/// The most classes by importance.
+pub const PRIORITIES: usize = 8;
+/// How much of its time a call may wait usually.
+const PATIENCE: f64 = 0.3;
+/// How much under overload.
+const PATIENCE_OVERLOADED: f64 = 0.05;
+/// The part of a call's own time in what calls usually have.
+const USUAL_WEIGHT: f64 = 1.0 / 32.0;
+/// No refused call is asked to stay away longer than this, but for the spread.
+const RETRY_AFTER_MAX_NANOS: f64 = 10e9;
+
+/// Settings of an [`Admission`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AdmissionConfig {
+    /// The time that calls have which name no deadline, 1 ms to 1 h: 250 ms unless set.
+    pub deadline: Duration,
+    /// A deadline further away than this is not a reason to wait longer, at least `deadline`: 3 s unless set.
+    pub deadline_max: Duration,
+    /// Calls that may wait, up to 1,000,000; none waits with 0. 10,000 unless set: time is what bounds the queue, this bounds its memory.
+    pub queue_max: u32,
+}
+
+impl Default for AdmissionConfig {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_millis(250),
+            deadline_max: Duration::from_secs(3),
+            queue_max: 10_000,
+        }
+    }
+}
+
+impl AdmissionConfig {
+    /// Says whether the settings make sense.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for one that is out of its range.
+    pub fn check(&self) -> Result<(), Error> {
+        let fault = |field, expected| {
+            Err(Error::Limit {
+                of: "admission",
+                field,
+                expected,
+            })
+        };
+        if !(Duration::from_millis(1)..=Duration::from_secs(3_600)).contains(&self.deadline) {
+            return fault("deadline", "1 ms to 1 h");
+        }
+        if self.deadline_max < self.deadline {
+            return fault("deadline_max", "at least deadline");
+        }
+        if self.queue_max > 1_000_000 {
+            return fault("queue_max", "at most 1,000,000");
+        }
+        Ok(())
+    }
+}
+
+/// A call that wants in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Request {
+    /// How important its class is, 0 to 7, higher first (greater ones count as 7).
+    pub priority: u8,
+    /// A hash of whom it is made for: tenant, user, session. Those with the same one are treated alike.
+    pub cohort: u64,
+    /// When its answer is of no use any more.
+    pub deadline: Option<Timestamp>,
+}
+
+/// Why a call is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ShedReason {
+    /// Calls of its class and cohort are refused under the overload there is.
+    Overload,
+    /// It has waited as long as calls may.
+    Waited,
+    /// It could not be answered before its deadline.
+    Deadline,
+    /// As many wait as may.
+    QueueFull,
+}
+
+/// A refusal: an answer, not an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shed {
+    /// Why.
+    pub reason: ShedReason,
+    /// How long whoever made the call should stay away. Spread by cohort, so that those who were refused together do not come back together.
+    pub retry_after: Duration,
+}
+
+/// The answer to who wants in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admit {
+    /// Begin.
+    Now,
+    /// Wait until [`Admission::next`] or an expiry names the ticket; at most until then, and cancel it.
+    Wait(Ticket, Timestamp),
+    /// Do not.
+    Shed(Shed),
+}
+
+/// Figures of an admission.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[non_exhaustive]
+pub struct AdmissionStats {
+    /// Calls that wanted in.
+    pub arrived: u64,
+    /// Calls that came in, at once or after waiting.
+    pub admitted: u64,
+    /// Calls that had to wait.
+    pub queued: u64,
+    /// Calls refused at once because of their class and cohort.
+    pub shed_overload: u64,
+    /// Calls refused after waiting.
+    pub shed_waited: u64,
+    /// Calls refused because of their deadline.
+    pub shed_deadline: u64,
+    /// Calls refused because as many waited as may.
+    pub shed_full: u64,
+    /// Calls that gave up waiting by themselves.
+    pub cancelled: u64,
+    /// Calls that wait.
+    pub waiting: u32,
+    /// Whether waits are short now and the last comes first.
+    pub overloaded: bool,
+    /// The part of the calls that find no room and are refused at once, 0 to 1.
+    pub refused_at_once: f64,
+}
+
+/// Decides who comes in, waits or is refused. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Admission {
+    config: AdmissionConfig,
+    line: Line,
+    /// Since when somebody has waited without a break.
+    waited_since: Option<Timestamp>,
+    /// The time that calls usually have, ns.
+    usual_nanos: f64,
+    /// How long a call takes at least.
+    takes: Duration,
+    threshold: Threshold,
+    levels: Levels,
+    stats: AdmissionStats,
+}
+
+impl Admission {
+    /// Makes one with an empty queue.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a setting out of its range.
+    pub fn new(now: Timestamp, config: AdmissionConfig) -> Result<Self, Error> {
+        config.check()?;
+        Ok(Self {
+            config,
+            line: Line::default(),
+            waited_since: None,
+            usual_nanos: nanos_of(config.deadline) as f64,
+            takes: Duration::ZERO,
+            threshold: Threshold::new(now),
+            levels: Levels::new(now),
+            stats: AdmissionStats::default(),
+        })
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &AdmissionConfig {
+        &self.config
+    }
+
+    /// Changes the settings, for calls that come from now on.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a setting out of its range; nothing has changed then.
+    pub fn set_config(&mut self, config: AdmissionConfig) -> Result<(), Error> {
+        config.check()?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Tells how long a call takes at least: who has less left is not begun. Nothing unless told.
+    pub fn set_least_latency(&mut self, takes: Duration) {
+        self.takes = takes;
+    }
+
+    /// A call wants in; `room` is whether one more may be in flight.
+    pub fn arrive(&mut self, now: Timestamp, request: &Request, room: bool) -> Admit {
+        self.tick(now);
+        self.stats.arrived += 1;
+        self.levels.arrived();
+        let left = match request.deadline {
+            None => self.config.deadline,
+            Some(deadline) => deadline.duration_since(now).min(self.config.deadline_max),
+        };
+        if request.deadline.is_some() && (left.is_zero() || left < self.takes) {
+            return self.shed(request.cohort, ShedReason::Deadline);
+        }
+        self.usual_nanos += (nanos_of(left) as f64 - self.usual_nanos) * USUAL_WEIGHT;
+        let rank = rank(request.priority);
+        if room && !self.line.anybody_before(rank) {
+            self.stats.admitted += 1;
+            return Admit::Now;
+        }
+        if !self.threshold.passes(now, rank, request.cohort) {
+            return self.shed(request.cohort, ShedReason::Overload);
+        }
+        if self.line.len() >= self.config.queue_max {
+            return self.shed(request.cohort, ShedReason::QueueFull);
+        }
+        let waiting = Waiting {
+            arrived: now,
+            left,
+            cohort: request.cohort,
+            deadline: request.deadline,
+        };
+        let until = self.until(now, &waiting);
+        self.waited_since.get_or_insert(now);
+        self.stats.queued += 1;
+        Admit::Wait(self.line.push(rank, waiting), until)
+    }
+
+    /// There is room for one who waits: names who comes in. Those whose time is over are told to `expired`.
+    pub fn next(
+        &mut self,
+        now: Timestamp,
+        mut expired: impl FnMut(Ticket, Shed),
+    ) -> Option<Ticket> {
+        self.expire(now, &mut expired);
+        let mut next = None;
+        while let Some((ticket, waiting)) = self.line.take(self.overloaded(now)) {
+            if let Some(reason) = self.over(now, &waiting) {
+                expired(ticket, self.refusal(waiting.cohort, reason));
+            } else {
+                next = Some(ticket);
+                break;
+            }
+        }
+        if next.is_some() {
+            self.stats.admitted += 1;
+            self.threshold.served();
+        }
+        self.note_line();
+        next
+    }
+
+    /// Tells to `expired` whose time is over. To be called now and then, as the bound on waits shrinks while calls wait.
+    pub fn expire(&mut self, now: Timestamp, mut expired: impl FnMut(Ticket, Shed)) {
+        self.tick(now);
+        for rank in 0..PRIORITIES {
+            while let Some(waiting) = self.line.oldest(rank) {
+                let Some(reason) = self.over(now, &waiting) else {
+                    break;
+                };
+                let Some(ticket) = self.line.take_oldest(rank) else {
+                    break;
+                };
+                expired(ticket, self.refusal(waiting.cohort, reason));
+            }
+        }
+        self.note_line();
+    }
+
+    /// Gives up waiting, its time being over or for a reason of its own; `None` if it was named before.
+    pub fn cancel(&mut self, now: Timestamp, ticket: Ticket) -> Option<Shed> {
+        let waiting = self.line.remove(ticket)?;
+        let shed = match self.over(now, &waiting) {
+            Some(reason) => self.refusal(waiting.cohort, reason),
+            None => {
+                self.stats.cancelled += 1;
+                Shed {
+                    reason: ShedReason::Waited,
+                    retry_after: self.retry_after(waiting.cohort),
+                }
+            }
+        };
+        self.note_line();
+        Some(shed)
+    }
+
+    /// How bad it is.
+    #[must_use]
+    pub fn level(&self) -> Degradation {
+        self.levels.level()
+    }
+
+    /// Brings levels and thresholds up to now. Calls do so too; without any for a while, somebody else must.
+    pub fn tick(&mut self, now: Timestamp) {
+        self.threshold.tick(now);
+        self.levels.tick(now);
+    }
+
+    /// Figures.
+    #[must_use]
+    pub fn stats(&self, now: Timestamp) -> AdmissionStats {
+        AdmissionStats {
+            waiting: self.line.len(),
+            overloaded: self.overloaded(now),
+            refused_at_once: self.threshold.refuses(),
+            ..self.stats
+        }
+    }
+
+    /// Whether calls have waited without a break for as long as one may usually wait.
+    fn overloaded(&self, now: Timestamp) -> bool {
+        self.waited_since.is_some_and(|since| {
+            now.saturating_nanos_since(since) as f64 >= PATIENCE * self.usual_nanos
+        })
+    }
+
+    fn until(&self, now: Timestamp, waiting: &Waiting) -> Timestamp {
+        let patience = if self.overloaded(now) {
+            PATIENCE_OVERLOADED
+        } else {
+            PATIENCE
+        };
+        waiting
+            .arrived
+            .saturating_add(waiting.left.mul_f64(patience))
+    }
+
+    /// Why who waits should not any longer.
+    fn over(&self, now: Timestamp, waiting: &Waiting) -> Option<ShedReason> {
+        if waiting
+            .deadline
+            .is_some_and(|deadline| now >= deadline || deadline.duration_since(now) < self.takes)
+        {
+            Some(ShedReason::Deadline)
+        } else if now >= self.until(now, waiting) {
+            Some(ShedReason::Waited)
+        } else {
+            None
+        }
+    }
+
+    fn note_line(&mut self) {
+        if self.line.len() == 0 {
+            self.waited_since = None;
+        }
+    }
+
+    fn shed(&mut self, cohort: u64, reason: ShedReason) -> Admit {
+        Admit::Shed(self.refusal(cohort, reason))
+    }
+
+    fn refusal(&mut self, cohort: u64, reason: ShedReason) -> Shed {
+        self.levels.shed();
+        match reason {
+            ShedReason::Overload => self.stats.shed_overload += 1,
+            ShedReason::Waited => self.stats.shed_waited += 1,
+            ShedReason::Deadline => self.stats.shed_deadline += 1,
+            ShedReason::QueueFull => self.stats.shed_full += 1,
+        }
+        Shed {
+            reason,
+            retry_after: self.retry_after(cohort),
+        }
+    }
+
+    /// As long as calls usually have, longer the more are refused, and up to twice that by cohort.
+    fn retry_after(&self, cohort: u64) -> Duration {
+        let served = (1.0 - self.levels.pressure()).max(0.01);
+        let nanos = (self.usual_nanos / served).clamp(0.0, RETRY_AFTER_MAX_NANOS);
+        let spread = 1.0 + (threshold::mix(cohort) >> 40) as f64 / (1u64 << 24) as f64;
+        Duration::from_nanos((nanos * spread) as u64)
+    }
+}
+
+/// 0 is the most important.
+fn rank(priority: u8) -> usize {
+    PRIORITIES - 1 - usize::from(priority).min(PRIORITIES - 1)
+}
