@@ -253,6 +253,14 @@ impl AdaptiveLimit {
         }
     }
 
+    /// Says how many calls are in flight, where only some of them are told by [`on_start`](Self::on_start) and [`on_end`](Self::on_end), as when a
+    /// shell looks at one in so many: to be called after each of the two.
+    pub fn set_in_flight(&mut self, now: Timestamp, in_flight: u32) {
+        self.advance(now);
+        self.in_flight = in_flight;
+        self.occupancy.seen(in_flight);
+    }
+
     /// A call has to wait or is refused because the limit is reached. The limit grows only after this was told.
     pub fn note_blocked(&mut self) {
         self.blocked = true;

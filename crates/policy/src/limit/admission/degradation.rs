@@ -76,8 +76,8 @@ impl Levels {
         }
     }
 
-    pub(super) fn arrived(&mut self) {
-        self.arrived += 1;
+    pub(super) fn arrived(&mut self, calls: u64) {
+        self.arrived = self.arrived.saturating_add(calls);
     }
 
     pub(super) fn shed(&mut self) {

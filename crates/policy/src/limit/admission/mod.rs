@@ -228,7 +228,7 @@ impl Admission {
     pub fn arrive(&mut self, now: Timestamp, request: &Request, room: bool) -> Admit {
         self.tick(now);
         self.stats.arrived += 1;
-        self.levels.arrived();
+        self.levels.arrived(1);
         let left = match request.deadline {
             None => self.config.deadline,
             Some(deadline) => deadline.duration_since(now).min(self.config.deadline_max),
@@ -258,6 +258,13 @@ impl Admission {
         self.waited_since.get_or_insert(now);
         self.stats.queued += 1;
         Admit::Wait(self.line.push(rank, waiting), until)
+    }
+
+    /// So many calls came in that [`arrive`](Self::arrive) was not asked about, as there was room and nobody waited.
+    pub fn note_entered(&mut self, calls: u64) {
+        self.stats.arrived = self.stats.arrived.saturating_add(calls);
+        self.stats.admitted = self.stats.admitted.saturating_add(calls);
+        self.levels.arrived(calls);
     }
 
     /// There is room for one who waits: names who comes in. Those whose time is over are told to `expired`.
