@@ -11,6 +11,17 @@ pub enum Error {
     /// A setting is out of its range.
     #[error(transparent)]
     Setting(#[from] flyball_policy::Error),
+    /// The classes of a gate do not fit together.
+    #[error("classes of a gate: {0}")]
+    Classes(String),
+    /// A gate has no class of this name.
+    #[error("there is no class {name:?}; there are: {known}")]
+    UnknownClass {
+        /// The one that was asked for.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
     /// No more breakers can be kept: all there are, are in use.
     #[error("there are {most} breakers already, all in use: no room for {key:?}")]
     TooManyBreakers {

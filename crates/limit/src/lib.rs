@@ -1,5 +1,5 @@
-//! Breakers, retries with a budget, bulkheads and hedged calls for programs: the policies of `flyball_policy::limit` behind a lock and a
-//! clock.
+//! Gates with adaptive limits, breakers, retries with a budget, bulkheads and hedged calls for programs: the policies of `flyball_policy::limit`
+//! behind a lock and a clock.
 //!
 //! ```
 //! use flyball_limit::{Again, Backoff, Breaker, BreakerConfig, Bulkhead, BulkheadConfig, Retry, RetryBudget};
@@ -32,6 +32,7 @@
 //! | `breaker` | spares a dependency that fails: [`Breaker`] |
 //! | `breakers` | one for each of many dependencies, by name: [`Breakers`] |
 //! | `bulkhead` | so many calls at once: [`Bulkhead`] |
+//! | `gate` | as many calls at once as are good, found by measuring; who waits and who is shed: [`Gate`] |
 //! | `hedge` | a second call where the first is slow: [`Hedge`] |
 //! | `retry` | tries again, within a budget: [`Retry`], [`RetryBudget`] |
 //!
@@ -46,7 +47,11 @@ mod breaker;
 mod breakers;
 mod bulkhead;
 mod error;
+mod gate;
 mod hedge;
+#[cfg(feature = "loom")]
+#[doc(hidden)]
+pub mod model;
 mod retry;
 mod shell;
 
@@ -54,9 +59,19 @@ pub use breaker::{Breaker, Pass};
 pub use breakers::Breakers;
 pub use bulkhead::{Bulkhead, Place};
 pub use error::{CallError, Crowded, Error, Refused};
+pub use gate::{
+    Ask, CallClass, ClassStatus, Enter, Gate, GateClass, GateConfig, GateStatus, LimitChange,
+    MAX_CLASSES, Mode, Permit,
+};
 pub use hedge::Hedge;
 pub use retry::{Again, Retry, RetryBudget};
 
+pub use flyball_policy::limit::adaptive::{
+    AdaptiveConfig, AdaptiveStats, Algorithm, Change, Outcome, Reason, Signal, Window,
+};
+pub use flyball_policy::limit::admission::{
+    AdmissionConfig, AdmissionStats, Degradation, Shed, ShedReason,
+};
 pub use flyball_policy::limit::{
     Backoff, BreakerConfig, BreakerState, BreakerStatus, BulkheadConfig, BulkheadStats, Forced,
     HedgeConfig, HedgeDelay, HedgeStats, Refusal, RetryBudgetConfig, RetryBudgetStats, Verdict,

@@ -2,6 +2,7 @@
 
 mod breaking;
 mod bulkheads;
+mod gates;
 mod hedging;
 mod retrying;
 

@@ -1,0 +1,710 @@
+//! A gate: how many calls are in at once, who waits and who is refused, for many threads.
+//!
+//! The policies of `flyball_policy::limit::{adaptive, admission}` behind one lock, and before that lock a word ([`slots`]) by which a call comes in with one
+//! compare-and-swap and leaves with one addition while a slot is free and nobody waits. The lock is taken
+//!
+//! - for calls that find no slot, and by who leaves while somebody waits;
+//! - for one call in k, which is *sampled*: its times are told to the limit, and its future is [followed](follow). k is 1 up to some ten thousand calls
+//!   a second and then grows, so that windows of 20 ms keep some hundred samples, which is what a mean needs. Whoever ends a sampled
+//!   call and finds the window over measures it and sets the limit.
+//!
+//! # Invariants
+//! - In flight is never above the limit, but for what a lowered limit leaves over.
+//! - Under the lock: `ask` is raised whenever somebody waits; who waits is in the policy's line and in `waiting`, or was named and only in `waiting`.
+//! - A waiter that is named has a slot from then on. Whoever was named and does not take it leaves, and so hands it on.
+//! - Neither wakers nor hooks are called under the lock.
+
+mod config;
+mod enter;
+mod figures;
+mod follow;
+mod permit;
+pub(crate) mod slots;
+pub(crate) mod sync;
+mod threads;
+mod windows;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::task::Waker;
+use std::thread::Thread;
+use std::time::Duration;
+
+use flyball_core::time::{Source, Timestamp};
+use flyball_policy::limit::adaptive::{AdaptiveLimit, Change, Outcome, Started};
+use flyball_policy::limit::admission::{
+    Admission, Admit, Degradation, Request, Shed, ShedReason, Ticket,
+};
+
+pub use config::{GateClass, GateConfig, MAX_CLASSES, Mode};
+pub use enter::Enter;
+pub use figures::{ClassStatus, GateStatus, LimitChange};
+pub use permit::Permit;
+
+use crate::error::Error;
+use crate::shell::lock;
+use figures::{CHANGES_KEPT, Counts, add};
+use follow::Sums;
+use slots::{Slots, View};
+use windows::{Cpu, Sampling};
+
+/// A class of a [`Gate`], looked up once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallClass(u8);
+
+/// What is said of a call that wants in. The default is a call of the gate's default class, of nobody in particular, without a deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// Its class; the gate's default class unless set.
+    pub class: Option<CallClass>,
+    /// A hash of whom it is made for: tenant, user, session. Under overload those with the same one are treated alike.
+    pub cohort: u64,
+    /// When its answer is of no use any more, on the [gate's clock](Gate::now).
+    pub deadline: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+enum Sleeper {
+    /// Has not said yet how it is woken, or is not to be.
+    Nobody,
+    Task(Waker),
+    Thread(Thread),
+}
+
+impl Sleeper {
+    fn wake(self) {
+        match self {
+            Sleeper::Nobody => {}
+            Sleeper::Task(waker) => waker.wake(),
+            Sleeper::Thread(thread) => thread.unpark(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Standing {
+    Waits,
+    /// Has a slot, the call's number in the order of starts.
+    Named(u32),
+    Refused(Shed),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    place: u8,
+    standing: Standing,
+    sleeper: Sleeper,
+}
+
+#[derive(Debug)]
+struct State {
+    limit: AdaptiveLimit,
+    admission: Admission,
+    mode: Mode,
+    waiting: BTreeMap<Ticket, Waiting>,
+    /// Those of `waiting` that are neither named nor refused.
+    queued: u32,
+    sampling: Sampling,
+    changes: VecDeque<LimitChange>,
+}
+
+/// What is to be done once the lock is free.
+#[derive(Default)]
+struct Later {
+    sleepers: Vec<Sleeper>,
+    level: Option<Degradation>,
+}
+
+type Hook = Arc<dyn Fn(Degradation) + Send + Sync>;
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Hot {
+    slots: Slots,
+    /// Of the numbers of calls, those with none of these bits are sampled.
+    mask: AtomicU32,
+}
+
+struct Inner {
+    hot: Hot,
+    counts: Box<[Counts]>,
+    clock: Source,
+    config: GateConfig,
+    default_place: u8,
+    level: AtomicU8,
+    sums: Sums,
+    cpu: Mutex<Cpu>,
+    state: Mutex<State>,
+    hooks: RwLock<Vec<Hook>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let view = self.hot.slots.view();
+        f.debug_struct("Gate")
+            .field("limit", &view.limit())
+            .field("in_flight", &view.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What came of asking.
+enum Asked {
+    In(Permit),
+    Wait(Ticket, Timestamp),
+}
+
+/// A gate. Cheap to clone; all clones are one gate.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    inner: Arc<Inner>,
+}
+
+impl Gate {
+    /// Makes a gate through which nobody has come.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a setting out of its range, [`Error::Classes`] for the classes.
+    pub fn new(config: GateConfig) -> Result<Self, Error> {
+        Self::with_clock(config, Source::best())
+    }
+
+    /// As [`new`](Self::new), on a clock: for tests. (Futures that wait are woken by tokio's clock all the same.)
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_clock(config: GateConfig, clock: Source) -> Result<Self, Error> {
+        config.check()?;
+        let now = clock.now();
+        let limit = AdaptiveLimit::new(now, config.limit)?;
+        let admission = Admission::new(now, config.admission)?;
+        let hot = Hot {
+            slots: Slots::new(limit.limit()),
+            mask: AtomicU32::new(0),
+        };
+        let default_place = config.place(&config.default_class).unwrap_or(0) as u8;
+        let state = State {
+            limit,
+            admission,
+            mode: config.mode,
+            waiting: BTreeMap::new(),
+            queued: 0,
+            sampling: Sampling::new(now),
+            changes: VecDeque::new(),
+        };
+        let inner = Inner {
+            hot,
+            counts: config.classes.iter().map(|_| Counts::default()).collect(),
+            clock,
+            config,
+            default_place,
+            level: AtomicU8::new(0),
+            sums: Sums::default(),
+            cpu: Mutex::default(),
+            state: Mutex::new(state),
+            hooks: RwLock::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Looks a class up.
+    ///
+    /// # Errors
+    /// [`Error::UnknownClass`], which lists those there are.
+    pub fn class(&self, name: &str) -> Result<CallClass, Error> {
+        match self.inner.config.place(name) {
+            Some(place) => Ok(CallClass(place as u8)),
+            None => {
+                let names = self.inner.config.classes.iter();
+                let known: Vec<_> = names.map(|class| class.name.as_str()).collect();
+                Err(Error::UnknownClass {
+                    name: name.to_owned(),
+                    known: known.join(", "),
+                })
+            }
+        }
+    }
+
+    /// Comes in if that is possible at once. What would have to wait is refused, and counts as a call that gave up.
+    ///
+    /// # Errors
+    /// Why not, and when to try again.
+    #[inline]
+    pub fn try_enter(&self, ask: &Ask) -> Result<Permit, Shed> {
+        match self.enter_free(ask) {
+            Some(number) => Ok(self.permit(number)),
+            None => self.try_ask(ask),
+        }
+    }
+
+    #[cold]
+    fn try_ask(&self, ask: &Ask) -> Result<Permit, Shed> {
+        match self.ask(ask)? {
+            Asked::In(permit) => Ok(permit),
+            Asked::Wait(ticket, _) => match self.step_out(ticket) {
+                Standing::Named(number) => Ok(self.permit(number)),
+                Standing::Refused(shed) => Err(shed),
+                Standing::Waits => Err(NO_ANSWER),
+            },
+        }
+    }
+
+    /// Comes in, waiting a short time if need be. The future may be dropped at any time.
+    ///
+    /// The output's error says why not, and when to try again. Must be awaited in a tokio runtime with a timer.
+    #[inline]
+    pub fn enter(&self, ask: Ask) -> Enter {
+        Enter::new(self.clone(), ask)
+    }
+
+    /// As [`enter`](Self::enter), blocking this thread.
+    ///
+    /// # Errors
+    /// Why not, and when to try again.
+    pub fn enter_blocking(&self, ask: &Ask) -> Result<Permit, Shed> {
+        enter::blocking(self, ask)
+    }
+
+    /// The present instant on the clock that deadlines are told on.
+    #[inline]
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// What the service should do without at the moment. A load; it is brought up to date as calls come and end.
+    #[inline]
+    #[must_use]
+    pub fn level(&self) -> Degradation {
+        let place = self.inner.level.load(Ordering::Relaxed);
+        let level = Degradation::ALL.get(usize::from(place));
+        level.copied().unwrap_or_default()
+    }
+
+    /// Calls `hook` whenever [`level`](Self::level) has changed, on the thread that noticed: it should be quick. It stays as long as the gate.
+    pub fn on_level(&self, hook: impl Fn(Degradation) + Send + Sync + 'static) {
+        let mut hooks = match self.inner.hooks.write() {
+            Ok(hooks) => hooks,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        hooks.push(Arc::new(hook));
+    }
+
+    /// How many calls may be in at once.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.inner.hot.slots.view().limit()
+    }
+
+    /// How many are.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.inner.hot.slots.view().in_flight()
+    }
+
+    /// Whether it only counts what it would do.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        lock(&self.inner.state).mode == Mode::Observe
+    }
+
+    /// Figures.
+    #[must_use]
+    pub fn status(&self) -> GateStatus {
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        let mut later = Later::default();
+        let mut state = lock(&inner.state);
+        inner.catch_up(&mut state, now, &mut later);
+        let view = inner.hot.slots.view();
+        let classes = inner.config.classes.iter().zip(&inner.counts);
+        let status = GateStatus {
+            mode: state.mode,
+            algorithm: state.limit.config().algorithm.name(),
+            limit: view.limit(),
+            in_flight: view.in_flight(),
+            waiting: state.queued,
+            level: state.admission.level(),
+            sampled_one_in: inner.hot.mask.load(Ordering::Relaxed) + 1,
+            adaptive: *state.limit.stats(),
+            admission: state.admission.stats(now),
+            classes: classes
+                .map(|(class, counts)| counts.status(&class.name, class.priority))
+                .collect(),
+            changes: state.changes.iter().copied().collect(),
+        };
+        drop(state);
+        inner.act(later);
+        status
+    }
+
+    /// The settings as they are now.
+    #[must_use]
+    pub fn config(&self) -> GateConfig {
+        let state = lock(&self.inner.state);
+        GateConfig {
+            limit: *state.limit.config(),
+            admission: *state.admission.config(),
+            mode: state.mode,
+            ..self.inner.config.clone()
+        }
+    }
+
+    /// Changes limit, admission and mode while calls are in and wait. Classes stay as they were made.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a setting out of its range, [`Error::Classes`] for other classes; nothing has changed then.
+    pub fn set_config(&self, config: &GateConfig) -> Result<(), Error> {
+        let inner = &*self.inner;
+        config.check()?;
+        if config.classes != inner.config.classes
+            || config.default_class != inner.config.default_class
+        {
+            return Err(Error::Classes(
+                "they cannot be changed once the gate exists".to_owned(),
+            ));
+        }
+        let now = inner.clock.now();
+        let mut later = Later::default();
+        let mut state = lock(&inner.state);
+        let change = state.limit.set_config(now, config.limit)?;
+        state.admission.set_config(config.admission)?;
+        state.mode = config.mode;
+        // An algorithm of another kind may set the limit without calling that a change.
+        inner.hot.slots.set_limit(state.limit.limit());
+        inner.note(&mut state, now, change);
+        inner.dispatch(&mut state, now, &mut later);
+        drop(state);
+        inner.act(later);
+        Ok(())
+    }
+
+    fn place(&self, ask: &Ask) -> u8 {
+        let place = ask.class.map_or(self.inner.default_place, |class| class.0);
+        // A class of another gate with more classes counts as the default one.
+        if usize::from(place) < self.inner.counts.len() {
+            place
+        } else {
+            self.inner.default_place
+        }
+    }
+
+    /// The fast path: the number of the call that came in.
+    #[inline]
+    fn enter_free(&self, ask: &Ask) -> Option<u32> {
+        if ask.deadline.is_some_and(|deadline| deadline <= self.now()) {
+            return None;
+        }
+        let number = self.inner.hot.slots.enter()?;
+        add(&self.inner.counts[usize::from(self.place(ask))].entered);
+        Some(number)
+    }
+
+    #[inline]
+    fn permit(&self, number: u32) -> Permit {
+        self.clone().into_permit(number)
+    }
+
+    #[inline]
+    fn into_permit(self, number: u32) -> Permit {
+        let sampled = number & self.inner.hot.mask.load(Ordering::Relaxed) == 0;
+        let sample = if sampled {
+            Some(Box::new(self.inner.sample()))
+        } else {
+            None
+        };
+        Permit::new(self, sample)
+    }
+
+    /// The slow path: asks the policy.
+    fn ask(&self, ask: &Ask) -> Result<Asked, Shed> {
+        let inner = &*self.inner;
+        let place = self.place(ask);
+        let counts = &inner.counts[usize::from(place)];
+        let now = inner.clock.now();
+        let request = Request {
+            priority: inner.config.classes[usize::from(place)].priority,
+            cohort: ask.cohort,
+            deadline: ask.deadline,
+        };
+        let mut later = Later::default();
+        let mut state = lock(&inner.state);
+        let observes = state.mode == Mode::Observe;
+        // Nobody comes in past the lock from here on, so that a slot that is free stays so.
+        let view = inner.hot.slots.raise();
+        inner.catch_up(&mut state, now, &mut later);
+        if state.queued > 0 {
+            inner.expire(&mut state, now, &mut later);
+        }
+        if !view.is_free() {
+            state.limit.note_blocked();
+        }
+        let asked = match state.admission.arrive(now, &request, view.is_free()) {
+            Admit::Now => match inner.hot.slots.enter_asked() {
+                Some(number) => {
+                    state.sampling.entered_asked();
+                    add(&counts.entered);
+                    Ok((None, number))
+                }
+                // Only who holds the lock comes in while `ask` is raised, and it was free.
+                None => Err(NO_ANSWER),
+            },
+            Admit::Wait(ticket, until) => {
+                let waiting = Waiting {
+                    place,
+                    standing: Standing::Waits,
+                    sleeper: Sleeper::Nobody,
+                };
+                state.waiting.insert(ticket, waiting);
+                state.queued += 1;
+                add(&counts.waited);
+                Ok((Some((ticket, until)), 0))
+            }
+            Admit::Shed(shed) => {
+                counts.shed(shed.reason);
+                Err(shed)
+            }
+        };
+        inner.dispatch(&mut state, now, &mut later);
+        inner.catch_up(&mut state, now, &mut later);
+        drop(state);
+        inner.act(later);
+        match asked {
+            Ok((None, number)) => Ok(Asked::In(self.permit(number))),
+            Ok((Some((ticket, _)), _)) if observes => {
+                Ok(Asked::In(Permit::watching(self.clone(), Some(ticket))))
+            }
+            Ok((Some((ticket, until)), _)) => Ok(Asked::Wait(ticket, until)),
+            Err(_) if observes => Ok(Asked::In(Permit::watching(self.clone(), None))),
+            Err(shed) => Err(shed),
+        }
+    }
+
+    /// Leaves the line for good, and answers what was said: named, which is to be taken or given back, or refused.
+    fn step_out(&self, ticket: Ticket) -> Standing {
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        let mut later = Later::default();
+        let mut state = lock(&inner.state);
+        let Some(waiting) = state.waiting.remove(&ticket) else {
+            return Standing::Waits;
+        };
+        let standing = match waiting.standing {
+            Standing::Waits => {
+                state.queued -= 1;
+                let gave_up = state.admission.stats(now).cancelled;
+                let shed = state.admission.cancel(now, ticket).unwrap_or(NO_ANSWER);
+                let counts = &inner.counts[usize::from(waiting.place)];
+                if state.admission.stats(now).cancelled > gave_up {
+                    add(&counts.cancelled);
+                } else {
+                    counts.shed(shed.reason);
+                }
+                Standing::Refused(shed)
+            }
+            known => known,
+        };
+        inner.dispatch(&mut state, now, &mut later);
+        drop(state);
+        inner.act(later);
+        standing
+    }
+
+    /// What is said to who waits, noting how it is woken.
+    fn standing(&self, ticket: Ticket, sleeper: impl FnOnce(&mut Sleeper)) -> Standing {
+        let mut state = lock(&self.inner.state);
+        match state.waiting.get_mut(&ticket) {
+            Some(waiting) => {
+                if matches!(waiting.standing, Standing::Waits) {
+                    sleeper(&mut waiting.sleeper);
+                }
+                waiting.standing
+            }
+            None => Standing::Refused(NO_ANSWER),
+        }
+    }
+}
+
+/// What a waiter is told of whom the policy knows nothing, which cannot be: it fails towards refusing.
+const NO_ANSWER: Shed = Shed {
+    reason: ShedReason::Waited,
+    retry_after: Duration::from_secs(1),
+};
+
+impl Inner {
+    /// Gives a slot back, or on.
+    #[inline]
+    fn leave(&self) -> View {
+        let view = self.hot.slots.leave();
+        if view.ask() {
+            self.hand_on();
+        }
+        view
+    }
+
+    #[cold]
+    fn hand_on(&self) {
+        let now = self.clock.now();
+        let mut later = Later::default();
+        let mut state = lock(&self.state);
+        self.dispatch(&mut state, now, &mut later);
+        drop(state);
+        self.act(later);
+    }
+
+    /// Names those who wait to free slots, and has newcomers ask as long as anybody waits.
+    fn dispatch(&self, state: &mut State, now: Timestamp, later: &mut Later) {
+        loop {
+            while state.queued > 0 && self.hot.slots.view().is_free() {
+                let mut expired = Vec::new();
+                let next = state
+                    .admission
+                    .next(now, |ticket, shed| expired.push((ticket, shed)));
+                for (ticket, shed) in expired {
+                    self.refuse(state, ticket, shed, later);
+                }
+                let Some(ticket) = next else { break };
+                self.name(state, ticket, later);
+            }
+            if state.queued == 0 {
+                self.hot.slots.lower();
+                return;
+            }
+            // Who leaves after this hears of it; who left before is seen.
+            if !self.hot.slots.raise().is_free() {
+                return;
+            }
+        }
+    }
+
+    fn name(&self, state: &mut State, ticket: Ticket, later: &mut Later) {
+        state.queued = state.queued.saturating_sub(1);
+        let Some(waiting) = state.waiting.get_mut(&ticket) else {
+            return;
+        };
+        // `ask` is raised and the lock is held, so a slot that was free is free.
+        let Some(number) = self.hot.slots.enter_asked() else {
+            return;
+        };
+        state.sampling.entered_asked();
+        add(&self.counts[usize::from(waiting.place)].entered);
+        waiting.standing = Standing::Named(number);
+        let sleeper = std::mem::replace(&mut waiting.sleeper, Sleeper::Nobody);
+        later.sleepers.push(sleeper);
+    }
+
+    fn refuse(&self, state: &mut State, ticket: Ticket, shed: Shed, later: &mut Later) {
+        state.queued = state.queued.saturating_sub(1);
+        let Some(waiting) = state.waiting.get_mut(&ticket) else {
+            return;
+        };
+        self.counts[usize::from(waiting.place)].shed(shed.reason);
+        waiting.standing = Standing::Refused(shed);
+        let sleeper = std::mem::replace(&mut waiting.sleeper, Sleeper::Nobody);
+        later.sleepers.push(sleeper);
+    }
+
+    /// Refuses those whose time is over: it shrinks while they wait.
+    fn expire(&self, state: &mut State, now: Timestamp, later: &mut Later) {
+        let mut expired = Vec::new();
+        state
+            .admission
+            .expire(now, |ticket, shed| expired.push((ticket, shed)));
+        for (ticket, shed) in expired {
+            self.refuse(state, ticket, shed, later);
+        }
+    }
+
+    /// Tells the admission of those who came in without asking, and brings its levels up to now.
+    fn catch_up(&self, state: &mut State, now: Timestamp, later: &mut Later) {
+        let entered = state.sampling.entered_free(self.hot.slots.view());
+        state.admission.note_entered(entered);
+        state.admission.tick(now);
+        let level = state.admission.level();
+        let place = Degradation::ALL.iter().position(|known| *known == level);
+        let place = place.unwrap_or(0) as u8;
+        if self.level.swap(place, Ordering::Relaxed) != place {
+            later.level = Some(level);
+        }
+    }
+
+    fn act(&self, later: Later) {
+        later.sleepers.into_iter().for_each(Sleeper::wake);
+        if let Some(level) = later.level {
+            let hooks = match self.hooks.read() {
+                Ok(hooks) => hooks.clone(),
+                Err(poisoned) => poisoned.into_inner().clone(),
+            };
+            hooks.iter().for_each(|hook| hook(level));
+        }
+    }
+
+    fn note(&self, state: &mut State, now: Timestamp, change: Option<Change>) {
+        if let Some(change) = change {
+            if state.changes.len() == CHANGES_KEPT {
+                state.changes.pop_front();
+            }
+            state.changes.push_back(LimitChange { at: now, change });
+        }
+    }
+
+    /// A call that is looked at closely begins.
+    #[cold]
+    fn sample(&self) -> permit::Sample {
+        threads::this_one_serves();
+        let now = self.clock.now();
+        let mut later = Later::default();
+        let mut state = lock(&self.state);
+        let mask = self.hot.mask.load(Ordering::Relaxed);
+        let slowed = state.sampling.began(now, mask);
+        if slowed != mask {
+            self.hot.mask.store(slowed, Ordering::Relaxed);
+        }
+        let started = state.limit.on_start(now);
+        let view = self.hot.slots.view();
+        state.limit.set_in_flight(now, view.in_flight());
+        self.catch_up(&mut state, now, &mut later);
+        drop(state);
+        self.act(later);
+        permit::Sample::new(started, mask + 1)
+    }
+
+    /// It has ended, and left.
+    #[cold]
+    fn end_sample(&self, started: Started, outcome: Outcome, left: View) {
+        let now = self.clock.now();
+        let mut later = Later::default();
+        let mut state = lock(&self.state);
+        state.limit.on_end(now, started, outcome);
+        state.limit.set_in_flight(now, left.in_flight());
+        let mask = self.hot.mask.load(Ordering::Relaxed);
+        let wanted = state.sampling.ended(now, left, mask);
+        if wanted != mask {
+            self.hot.mask.store(wanted, Ordering::Relaxed);
+        }
+        let cpu = if state.limit.due(now) {
+            // Files are read without the lock; who finds another reading leaves the window to that one.
+            drop(state);
+            let Ok(mut cpu) = self.cpu.try_lock() else {
+                return;
+            };
+            let cpu = cpu.read(now, &self.sums);
+            state = lock(&self.state);
+            cpu
+        } else {
+            None
+        };
+        let change = state.limit.step(now, cpu);
+        if let Some(change) = change {
+            self.hot.slots.set_limit(change.to);
+            self.note(&mut state, now, Some(change));
+            self.dispatch(&mut state, now, &mut later);
+        }
+        self.catch_up(&mut state, now, &mut later);
+        drop(state);
+        self.act(later);
+    }
+}

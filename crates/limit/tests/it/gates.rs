@@ -1,0 +1,432 @@
+//! Gates.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use flyball_core::time::Timestamp;
+use flyball_limit::{
+    AdaptiveConfig, AdmissionConfig, Algorithm, Ask, Degradation, Error, Gate, GateConfig, Mode,
+    Outcome, Reason, ShedReason,
+};
+use proptest::prelude::{ProptestConfig, prop, prop_assert, prop_assert_eq, proptest};
+
+use crate::{advance, clock, settle};
+
+/// What calls may wait with the default deadline of 250 ms.
+const WAIT: Duration = Duration::from_millis(75);
+
+fn fixed(limit: u32) -> GateConfig {
+    GateConfig::fixed(limit)
+}
+
+fn is_pending<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
+    future
+        .poll(&mut Context::from_waker(Waker::noop()))
+        .is_pending()
+}
+
+/// CPU-21, CPU-22: calls come in up to the limit, wait a short time in order of arrival, and are handed the slots of those who leave.
+#[tokio::test(start_paused = true)]
+async fn slots_are_handed_on_in_order() {
+    let (_clock, source) = clock();
+    let gate = Gate::with_clock(fixed(1), source).unwrap();
+    let first = gate.enter(Ask::default()).await.unwrap();
+    let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
+    for name in ["second", "third"] {
+        let (gate, sender) = (gate.clone(), sender.clone());
+        tokio::spawn(async move {
+            let _permit = gate.enter(Ask::default()).await.unwrap();
+            sender.send(name).unwrap();
+        });
+        settle().await;
+    }
+    assert_eq!(gate.status().waiting, 2);
+    assert!(gate.try_enter(&Ask::default()).is_err());
+    drop(first);
+    assert_eq!(order.recv().await, Some("second"));
+    assert_eq!(order.recv().await, Some("third"));
+    settle().await;
+    let status = gate.status();
+    assert_eq!((status.in_flight, status.waiting), (0, 0));
+    let class = status
+        .classes
+        .iter()
+        .find(|class| class.name == "interactive")
+        .unwrap();
+    assert_eq!((class.entered, class.waited, class.cancelled), (3, 3, 1));
+    assert!(gate.try_enter(&Ask::default()).is_ok());
+}
+
+/// CPU-21: who waited as long as calls may is refused, with a reason and a hint.
+#[tokio::test(start_paused = true)]
+async fn waiting_ends() {
+    let (clock, source) = clock();
+    let gate = Gate::with_clock(fixed(1), source).unwrap();
+    let permit = gate.enter(Ask::default()).await.unwrap();
+    let waiter = tokio::spawn({
+        let gate = gate.clone();
+        async move { gate.enter(Ask::default()).await.map(drop) }
+    });
+    settle().await;
+    advance(&clock, WAIT + Duration::from_millis(1)).await;
+    let shed = waiter.await.unwrap().unwrap_err();
+    assert_eq!(shed.reason, ShedReason::Waited);
+    assert!(shed.retry_after > Duration::ZERO);
+    let status = gate.status();
+    assert_eq!((status.waiting, status.classes[1].shed_waited), (0, 1));
+    drop(permit);
+    assert_eq!(gate.in_flight(), 0);
+}
+
+/// CPU-21: a call whose deadline has passed is refused although there is room.
+#[test]
+fn what_comes_too_late_is_refused() {
+    let (clock, source) = clock();
+    let gate = Gate::with_clock(fixed(4), source).unwrap();
+    clock.advance(Duration::from_secs(1));
+    let ask = |nanos| Ask {
+        deadline: Some(Timestamp::from_nanos(nanos)),
+        ..Ask::default()
+    };
+    assert_eq!(
+        gate.try_enter(&ask(1_000_000_000)).unwrap_err().reason,
+        ShedReason::Deadline
+    );
+    assert!(gate.try_enter(&ask(1_000_000_001)).is_ok());
+    let status = gate.status();
+    assert_eq!((status.in_flight, status.classes[1].shed_deadline), (0, 1));
+}
+
+/// CPU-21: the more important class has the next slot.
+#[tokio::test(start_paused = true)]
+async fn more_important_classes_go_first() {
+    let (_clock, source) = clock();
+    let gate = Gate::with_clock(fixed(1), source).unwrap();
+    let ask = |name| Ask {
+        class: Some(gate.class(name).unwrap()),
+        ..Ask::default()
+    };
+    let permit = gate.try_enter(&ask("batch")).unwrap();
+    let mut batch = pin!(gate.enter(ask("batch")));
+    let mut critical = pin!(gate.enter(ask("critical")));
+    assert!(is_pending(batch.as_mut()) && is_pending(critical.as_mut()));
+    drop(permit);
+    assert!(is_pending(batch.as_mut()));
+    let permit = critical.await.unwrap();
+    drop(permit);
+    drop(batch.await.unwrap());
+    assert_eq!(gate.in_flight(), 0);
+}
+
+/// CPU-22: a waiter that is dropped leaves the line, also when its slot is on its way to it: then the next has it.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_waiter_loses_no_slot() {
+    let (_clock, source) = clock();
+    let gate = Gate::with_clock(fixed(1), source).unwrap();
+    let permit = gate.try_enter(&Ask::default()).unwrap();
+    let mut waiters: Vec<_> = (0..3)
+        .map(|_| Box::pin(gate.enter(Ask::default())))
+        .collect();
+    for waiter in &mut waiters {
+        assert!(is_pending(waiter.as_mut()));
+    }
+    drop(waiters.remove(1));
+    assert_eq!(gate.status().waiting, 2);
+    drop(permit);
+    assert_eq!(gate.in_flight(), 1, "named, not yet noticed");
+    drop(waiters.remove(0));
+    let last = waiters.remove(0).await.unwrap();
+    assert_eq!(gate.in_flight(), 1);
+    drop(last);
+    assert_eq!((gate.in_flight(), gate.status().waiting), (0, 0));
+}
+
+/// CPU-22: settings change while calls are in and wait; who is in stays in, more slots are filled at once.
+#[tokio::test(start_paused = true)]
+async fn settings_change_while_it_works() {
+    let (_clock, source) = clock();
+    let gate = Gate::with_clock(fixed(1), source).unwrap();
+    let mut permits = vec![gate.try_enter(&Ask::default()).unwrap()];
+    let waiters: Vec<_> = (0..3)
+        .map(|_| {
+            let gate = gate.clone();
+            tokio::spawn(async move { gate.enter(Ask::default()).await.unwrap() })
+        })
+        .collect();
+    settle().await;
+    gate.set_config(&fixed(4)).unwrap();
+    for waiter in waiters {
+        permits.push(waiter.await.unwrap());
+    }
+    gate.set_config(&fixed(1)).unwrap();
+    for left in (1..4).rev() {
+        permits.pop();
+        assert_eq!(gate.in_flight(), left);
+        assert!(gate.try_enter(&Ask::default()).is_err());
+    }
+    permits.pop();
+    assert!(gate.try_enter(&Ask::default()).is_ok());
+    let faulty = GateConfig {
+        classes: Vec::new(),
+        ..fixed(1)
+    };
+    assert!(matches!(gate.set_config(&faulty), Err(Error::Classes(_))));
+    assert!(gate.set_config(&fixed(0)).is_err());
+    assert_eq!(gate.config(), fixed(1));
+}
+
+/// CPU-30: nobody is refused or waits, and the counts are those of what would have been: a call that would have waited holds a slot from when it would have had it.
+#[test]
+fn observing_refuses_nobody_and_counts_the_same() {
+    let (clock, source) = clock();
+    let gate = Gate::with_clock(fixed(1).with_mode(Mode::Observe), source).unwrap();
+    let first = gate.try_enter(&Ask::default()).unwrap();
+    let second = gate.try_enter(&Ask::default()).unwrap();
+    let third = gate.try_enter(&Ask::default()).unwrap();
+    assert_eq!((gate.in_flight(), gate.status().waiting), (1, 2));
+    drop(first);
+    assert_eq!(
+        (gate.in_flight(), gate.status().waiting),
+        (1, 1),
+        "the second would be in"
+    );
+    clock.advance(WAIT * 2);
+    let fourth = gate.try_enter(&Ask::default()).unwrap();
+    drop((second, third));
+    drop(fourth);
+    let status = gate.status();
+    assert_eq!((status.in_flight, status.waiting), (0, 0));
+    let class = &status.classes[1];
+    assert_eq!((class.entered, class.waited, class.shed_waited), (3, 3, 1));
+    assert_eq!(class.shed_share(), Some(0.25));
+    assert!(gate.observes());
+}
+
+/// CPU-24: when calls are refused for a while the level rises and hooks hear of it; it falls when they are not.
+#[test]
+fn hooks_hear_of_levels() {
+    let (clock, source) = clock();
+    let config = fixed(1).with_admission(AdmissionConfig {
+        queue_max: 0,
+        ..AdmissionConfig::default()
+    });
+    let gate = Gate::with_clock(config, source).unwrap();
+    let heard = Arc::new(AtomicU32::new(0));
+    gate.on_level({
+        let heard = Arc::clone(&heard);
+        move |level| {
+            heard.fetch_add(
+                if level == Degradation::Survive {
+                    1
+                } else {
+                    100
+                },
+                Ordering::SeqCst,
+            );
+        }
+    });
+    let permit = gate.try_enter(&Ask::default()).unwrap();
+    for _ in 0..300 {
+        clock.advance(Duration::from_millis(10));
+        assert!(gate.try_enter(&Ask::default()).is_err());
+    }
+    assert_eq!(gate.level(), Degradation::Survive);
+    assert_eq!(heard.load(Ordering::SeqCst), 1);
+    drop(permit);
+    for _ in 0..3_000 {
+        clock.advance(Duration::from_millis(10));
+        assert!(gate.try_enter(&Ask::default()).is_ok());
+    }
+    assert_eq!(gate.level(), Degradation::Normal);
+}
+
+/// CPU-22: a limit on failures shrinks as sampled calls fail, and the change is told with its reason.
+#[test]
+fn the_limit_follows_what_calls_tell() {
+    let (clock, source) = clock();
+    let config = AdaptiveConfig::new(Algorithm::aimd()).with_initial(100);
+    let gate = Gate::with_clock(GateConfig::with_limit(config), source).unwrap();
+    for _ in 0..200 {
+        let permit = gate.try_enter(&Ask::default()).unwrap();
+        clock.advance(Duration::from_millis(1));
+        permit.end(Outcome::Failed);
+    }
+    assert!(gate.limit() < 100);
+    let status = gate.status();
+    assert_eq!(status.changes.last().unwrap().change.to, gate.limit());
+    assert!(status.adaptive.failed == 200 && status.sampled_one_in == 1);
+}
+
+/// CPU-22: the slower queues of a runtime are run delay: a future that waits for its polls lowers the limit.
+#[test]
+fn futures_that_wait_for_their_polls_lower_the_limit() {
+    let (clock, source) = clock();
+    let config = AdaptiveConfig::new(Algorithm::RunDelay { cpus: 2 }).with_initial(400);
+    let gate = Gate::with_clock(GateConfig::with_limit(config), source).unwrap();
+    for _ in 0..40 {
+        let mut permits: Vec<_> = (0..100)
+            .filter_map(|_| gate.try_enter(&Ask::default()).ok())
+            .collect();
+        // All are ready; one CPU polls one after the other.
+        let mut wakers = Vec::new();
+        for permit in &mut permits {
+            let mut context = Context::from_waker(Waker::noop());
+            let _ = permit.poll(&mut context, |context| {
+                wakers.push(context.waker().clone());
+                Poll::<()>::Pending
+            });
+        }
+        wakers.iter().for_each(Waker::wake_by_ref);
+        for mut permit in permits {
+            let mut context = Context::from_waker(Waker::noop());
+            let _ = permit.poll(&mut context, |_| {
+                clock.advance(Duration::from_millis(1));
+                Poll::Ready(())
+            });
+            permit.end(Outcome::Succeeded);
+        }
+    }
+    let changes = gate.status().changes;
+    assert_eq!(changes[0].change.reason, Reason::RunDelay, "{changes:?}");
+    // One CPU, and what keeps it busy.
+    assert!((2..=6).contains(&gate.limit()), "{changes:?}");
+}
+
+/// CPU-22: threads and tasks share the slots; never more than the limit are in, and nothing is left over, whatever is cancelled when.
+#[test]
+fn threads_and_tasks_share_the_slots() {
+    let patient = AdmissionConfig {
+        deadline: Duration::from_secs(3_000),
+        deadline_max: Duration::from_secs(3_000),
+        ..AdmissionConfig::default()
+    };
+    let gate = Gate::new(fixed(3).with_admission(patient)).unwrap();
+    let inside = Arc::new(AtomicU32::new(0));
+    let ended = Arc::new(AtomicU64::new(0));
+    let work = {
+        let (inside, ended) = (Arc::clone(&inside), Arc::clone(&ended));
+        move || {
+            assert!(inside.fetch_add(1, Ordering::SeqCst) < 3);
+            std::thread::yield_now();
+            inside.fetch_sub(1, Ordering::SeqCst);
+            ended.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    let _permit = gate.enter_blocking(&Ask::default()).unwrap();
+                    work();
+                }
+            });
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let tasks: Vec<_> = (0..8)
+                .map(|task| {
+                    let (gate, work) = (gate.clone(), work.clone());
+                    tokio::spawn(async move {
+                        for turn in 0..100 {
+                            let mut enter = pin!(gate.enter(Ask::default()));
+                            if (turn + task) % 3 == 0 {
+                                // Gives up after one look.
+                                let _ = std::future::poll_fn(|context| {
+                                    Poll::Ready(enter.as_mut().poll(context).is_ready())
+                                })
+                                .await;
+                                continue;
+                            }
+                            let permit = enter.await.unwrap();
+                            work();
+                            tokio::task::yield_now().await;
+                            permit.end(Outcome::Succeeded);
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+    });
+    let status = gate.status();
+    assert_eq!((status.in_flight, status.waiting), (0, 0));
+    assert!(ended.load(Ordering::SeqCst) >= 800 + 8 * 66);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// CPU-22: whatever is entered, dropped, cancelled and changed when: in flight is what permits say, above the limit only by what a lowered limit left over; nobody
+    /// waits beside a free slot; and figures add up.
+    #[test]
+    fn it_keeps_its_books(
+        limit in 1u32..4, observe in prop::bool::ANY,
+        steps in prop::collection::vec((0u8..8, 0u64..60, 0usize..5), 1..150),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let _inside = runtime.enter();
+        let (clock, source) = clock();
+        let mode = if observe { Mode::Observe } else { Mode::Enforce };
+        let gate = Gate::with_clock(fixed(limit).with_mode(mode), source).unwrap();
+        let classes = ["critical", "interactive", "normal", "batch", "idle"].map(|name| gate.class(name).unwrap());
+        let (mut permits, mut waiters, mut above) = (Vec::new(), Vec::new(), 0);
+        let mut asked = 0u64;
+        for (what, millis, which) in steps {
+            clock.advance(Duration::from_millis(millis));
+            let ask = Ask { class: Some(classes[which]), cohort: which as u64, ..Ask::default() };
+            match what {
+                0..=2 => {
+                    asked += 1;
+                    let mut waiter = Box::pin(gate.enter(ask));
+                    match waiter.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                        Poll::Ready(Ok(permit)) => permits.push(permit),
+                        Poll::Ready(Err(_)) => prop_assert!(!observe),
+                        Poll::Pending => { prop_assert!(!observe); waiters.push(waiter); }
+                    }
+                }
+                3 | 4 if which < permits.len() => permits.swap_remove(which).end(Outcome::Succeeded),
+                5 if which < waiters.len() => drop(waiters.swap_remove(which)),
+                6 => {
+                    gate.set_config(&fixed(which as u32 + 1).with_mode(mode)).unwrap();
+                    above = gate.in_flight();
+                }
+                _ => {
+                    let mut still = Vec::new();
+                    for mut waiter in waiters.drain(..) {
+                        match waiter.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                            Poll::Ready(Ok(permit)) => permits.push(permit),
+                            Poll::Ready(Err(_)) => {}
+                            Poll::Pending => still.push(waiter),
+                        }
+                    }
+                    waiters = still;
+                }
+            }
+            let status = gate.status();
+            above = above.min(status.in_flight);
+            prop_assert!(status.in_flight <= status.limit.max(above));
+            prop_assert!(status.waiting == 0 || status.in_flight >= status.limit, "{:?}", status);
+            prop_assert!(status.waiting as usize <= waiters.len() + permits.len());
+            if !observe {
+                prop_assert!(permits.len() <= status.in_flight as usize);
+                prop_assert!(status.in_flight as usize <= permits.len() + waiters.len());
+            }
+        }
+        drop((permits, waiters));
+        let status = gate.status();
+        prop_assert_eq!((status.in_flight, status.waiting), (0, 0));
+        let counted: u64 = status.classes.iter().map(|class| class.entered + class.shed() + class.cancelled).sum();
+        prop_assert_eq!(counted, asked);
+        prop_assert_eq!(status.admission.arrived, asked);
+    }
+}
