@@ -12,7 +12,7 @@ use std::process::Command;
 /// Every optional part at once; `loom` stands apart, as it puts other primitives in place of the real ones.
 const FEATURES: [&str; 2] = [
     "--features",
-    "flyball/engine,flyball/process,flyball/rayon,flyball/tasks,flyball/testing,flyball/tracing,flyball/watch,flyball-engine/openapi",
+    "flyball/engine,flyball/process,flyball/rayon,flyball/tasks,flyball/testing,flyball/tower,flyball/tracing,flyball/watch,flyball-engine/openapi",
 ];
 
 /// Packages with optional parts, which must also do without them.
@@ -210,18 +210,15 @@ pub(crate) fn run() -> Result<()> {
         session.tests(command)
     });
     session.step("documentation", |_| documentation());
-    if has("flyball-executor", "test", "loom") {
-        session.step("loom models", |session| {
-            let package = [
-                "--package",
-                "flyball-executor",
-                "--features",
-                "loom",
-                "--test",
-                "loom",
-            ];
+    let modelled = ["flyball-executor", "flyball-limit"];
+    for package in modelled
+        .into_iter()
+        .filter(|name| has(name, "test", "loom"))
+    {
+        session.step(&format!("loom models of {package}"), |session| {
+            let models = ["--package", package, "--features", "loom", "--test", "loom"];
             let mut command = cargo(&["test", "--release", "--no-fail-fast"]);
-            command.args(package);
+            command.args(models);
             session.tests(command)
         });
     }

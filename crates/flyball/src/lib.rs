@@ -49,6 +49,8 @@ pub use flyball_process as process;
 pub use flyball_profile::watch;
 #[cfg(feature = "tasks")]
 pub use flyball_tasks as tasks;
+#[cfg(feature = "tower")]
+pub use flyball_tower as tower;
 
 // The guide's code is compiled and run with the tests.
 #[cfg(all(
@@ -57,6 +59,7 @@ pub use flyball_tasks as tasks;
     feature = "rayon",
     feature = "tasks",
     feature = "testing",
+    feature = "tower",
     feature = "watch"
 ))]
 #[doc = include_str!("../../../docs/guide.md")]

@@ -1,0 +1,233 @@
+//! The layer and its service.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use flyball_core::time::Timestamp;
+use flyball_limit::{Ask, Breaker, CallClass, Gate, Refused};
+use http::{HeaderName, Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::answer::{Refusal, ShedStatus};
+use crate::body::{Body, Held};
+use crate::deadline;
+use crate::future::ResponseFuture;
+use crate::head::Head;
+
+type Classify = Arc<dyn Fn(&Head<'_>) -> Option<CallClass> + Send + Sync>;
+type Cohort = Arc<dyn Fn(&Head<'_>) -> u64 + Send + Sync>;
+
+/// When the answer to a request is of no use any more, on the [gate's clock](Gate::now): among the extensions of requests whose headers say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(pub Timestamp);
+
+/// What layers and services of one layer share.
+pub(crate) struct Shared {
+    pub(crate) gate: Gate,
+    classify: Option<Classify>,
+    cohort: Option<Cohort>,
+    deadline_header: Option<HeaderName>,
+    breaker: Option<Breaker>,
+    pub(crate) shed: ShedStatus,
+    pub(crate) yields: bool,
+}
+
+/// Puts a [`Gate`] before a service. All services that it makes, and their clones, are behind the one gate.
+#[derive(Clone)]
+pub struct OverloadLayer {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for OverloadLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OverloadLayer")
+            .field("gate", &self.shared.gate)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OverloadLayer {
+    /// Puts this gate before what it is applied to. Several layers may share a gate: what they let in counts together.
+    #[must_use]
+    pub fn new(gate: &Gate) -> Self {
+        let shared = Shared {
+            gate: gate.clone(),
+            classify: None,
+            cohort: None,
+            deadline_header: None,
+            breaker: None,
+            shed: ShedStatus::default(),
+            yields: true,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        match Arc::get_mut(&mut self.shared) {
+            Some(shared) => change(shared),
+            None => {
+                // Clones and services that were made before keep what they have.
+                let mut shared = Shared {
+                    gate: self.shared.gate.clone(),
+                    classify: self.shared.classify.clone(),
+                    cohort: self.shared.cohort.clone(),
+                    deadline_header: self.shared.deadline_header.clone(),
+                    breaker: self.shared.breaker.clone(),
+                    shed: self.shared.shed,
+                    yields: self.shared.yields,
+                };
+                change(&mut shared);
+                self.shared = Arc::new(shared);
+            }
+        }
+        self
+    }
+
+    /// Says which class a request is of; `None` is the gate's default class, as are all without this.
+    #[must_use]
+    pub fn classify(
+        self,
+        classify: impl Fn(&Head<'_>) -> Option<CallClass> + Send + Sync + 'static,
+    ) -> Self {
+        self.change(|shared| shared.classify = Some(Arc::new(classify)))
+    }
+
+    /// Says whom a request is made for, as any hash: tenant, user, session. Under overload requests of one class with the same number are treated alike, for
+    /// an hour, so that some users are served whole instead of all by halves. Without this each connection's requests are told apart by nothing.
+    #[must_use]
+    pub fn cohort(self, cohort: impl Fn(&Head<'_>) -> u64 + Send + Sync + 'static) -> Self {
+        self.change(|shared| shared.cohort = Some(Arc::new(cohort)))
+    }
+
+    /// As [`cohort`](Self::cohort), by the bytes of a header.
+    #[must_use]
+    pub fn cohort_header(self, name: HeaderName) -> Self {
+        self.cohort(move |head| {
+            let value = head.headers.get(&name);
+            value.map_or(0, |value| fnv(value.as_bytes()))
+        })
+    }
+
+    /// Reads deadlines, in milliseconds from the arrival, from this header too; `grpc-timeout` is always read.
+    #[must_use]
+    pub fn deadline_header(self, name: HeaderName) -> Self {
+        self.change(|shared| shared.deadline_header = Some(name))
+    }
+
+    /// Guards the service by a breaker: answers of 500 and more, and gRPC's counterparts, are failures. While it is open requests are refused.
+    #[must_use]
+    pub fn breaker(self, breaker: Breaker) -> Self {
+        self.change(|shared| shared.breaker = Some(breaker))
+    }
+
+    /// Sets what callers that are shed are told.
+    #[must_use]
+    pub fn shed_status(self, status: ShedStatus) -> Self {
+        self.change(|shared| shared.shed = status)
+    }
+
+    /// Sets whether a request that came in goes to the end of the runtime's queue once, before it is served: it does unless set.
+    ///
+    /// Handlers that compute without awaiting anything would otherwise be served from the connection at once, and requests on other connections would not be
+    /// read until then: as many would be in flight as there are threads, whatever waits. The one round makes those who wait come up, so that the gate sees
+    /// them and decides. It costs a fraction of a microsecond.
+    #[must_use]
+    pub fn yield_first(self, yields: bool) -> Self {
+        self.change(|shared| shared.yields = yields)
+    }
+
+    /// The gate.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.shared.gate
+    }
+}
+
+/// Spreads bytes over 64 bits (FNV-1a; Fowler, Noll, Vo). Who may choose the bytes may choose the cohort, which gains nothing: they are drawn anew each hour.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+impl<S> Layer<S> for OverloadLayer {
+    type Service = Overload<S>;
+
+    fn layer(&self, inner: S) -> Overload<S> {
+        Overload {
+            inner,
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+/// A service behind a [`Gate`].
+#[derive(Clone)]
+pub struct Overload<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S: fmt::Debug> fmt::Debug for Overload<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Overload")
+            .field("inner", &self.inner)
+            .field("gate", &self.shared.gate)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Overload<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    R: http_body::Body<Data = Bytes>,
+{
+    type Response = Response<Body<R>>;
+    /// The service's own: a refusal is an answer.
+    type Error = S::Error;
+    type Future = ResponseFuture<S, B, R>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let shared = &self.shared;
+        let head = Head::of(&request);
+        let grpc = head.is_grpc();
+        let timeout = deadline::of(&head, shared.deadline_header.as_ref());
+        let deadline = timeout.map(|timeout| shared.gate.now().saturating_add(timeout));
+        let ask = Ask {
+            class: shared
+                .classify
+                .as_ref()
+                .and_then(|classify| classify(&head)),
+            cohort: shared.cohort.as_ref().map_or(0, |cohort| cohort(&head)),
+            deadline,
+        };
+        let mut held = Held::default();
+        if let Some(breaker) = &shared.breaker {
+            match breaker.enter() {
+                Ok(pass) => held.pass = Some(pass),
+                // Counted by the breaker, and let through.
+                Err(_) if shared.gate.observes() => {}
+                Err(Refused { retry_after, .. }) => {
+                    let refusal = Refusal::Broken { retry_after };
+                    return ResponseFuture::refused(Arc::clone(shared), grpc, refusal);
+                }
+            }
+        }
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(Deadline(deadline));
+        }
+        // The service that is ready serves this request; a clone takes its place.
+        let clone = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, clone);
+        ResponseFuture::entering(Arc::clone(shared), grpc, ask, timeout, held, ready, request)
+    }
+}

@@ -1,0 +1,136 @@
+//! An axum service under three times the load that it can bear, without flyball and with its gate: five lines.
+//!
+//! `cargo run --release -p flyball-examples --bin overload_axum [--seconds 5] [--times 3.0]`
+//!
+//! A handler computes for a few milliseconds. At first the example asks how many requests a second the service can do, one after the other on all connections; then requests
+//! come at a multiple of that, whether or not earlier ones were answered, four of five of class `batch`. An answer counts as good within 250 ms. Without a gate nearly all are
+//! served, and nearly all too late; with it the service does what it can in time, the important first, and tells the others when to try again. Client and
+//! service share the machine.
+#![allow(clippy::print_stdout)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use axum::Router;
+use axum::routing::get;
+use clap::Parser;
+use flyball::tower::{Gate, GateConfig, layer};
+use flyball_core::time::{Clock, OsClock};
+use flyball_examples::overload::{self, Tally};
+
+/// What a request computes: so long when nothing else runs.
+const WORK: Duration = Duration::from_millis(4);
+
+/// Computes for a fixed number of rounds, found once.
+fn work(rounds: u64) -> u64 {
+    (0..rounds).fold(0x9e37_79b9_7f4a_7c15u64, |sum, round| {
+        (sum ^ round)
+            .rotate_left(5)
+            .wrapping_mul(0x2545_f491_4f6c_dd1d)
+    })
+}
+
+fn calibrate() -> u64 {
+    let rounds = 4_000_000;
+    let began = OsClock.now();
+    std::hint::black_box(work(std::hint::black_box(rounds)));
+    let took = OsClock.now().duration_since(began).as_secs_f64();
+    (rounds as f64 * WORK.as_secs_f64() / took) as u64
+}
+
+fn service(rounds: u64) -> Router {
+    let handler = move || async move { work(std::hint::black_box(rounds)).to_string() };
+    Router::new()
+        .route("/report", get(handler))
+        .route("/page", get(handler))
+}
+
+/// The difference.
+fn with_gate(app: Router, gate: &Gate) -> Result<Router> {
+    let batch = gate.class("batch")?;
+    let classes =
+        move |head: &flyball::tower::Head<'_>| (head.path() == "/report").then_some(batch);
+    Ok(app.layer(layer(gate).classify(classes)))
+}
+
+/// Serves on a runtime of its own, until the program ends.
+fn serve(app: Router) -> Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            Ok(axum::serve(listener, app).await?)
+        })
+    });
+    Ok(address)
+}
+
+fn print(name: &str, tally: &Tally, seconds: f64) {
+    for (path, kind) in ["/page", "/report"].iter().zip(&tally.kinds) {
+        println!(
+            "{name:<9} {path:<8} {:>6} sent   {:>5.0} good/s   p99 of answers {:>6.0} ms   {:>6} refused   {:>6} too late or lost",
+            kind.sent,
+            kind.good as f64 / seconds,
+            kind.latency.quantile(0.99).unwrap_or_default() as f64 / 1e6,
+            kind.refused,
+            kind.late,
+        );
+    }
+}
+
+#[derive(Parser)]
+struct Args {
+    /// How long each part lasts.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// The load, in multiples of what the service can do.
+    #[arg(long, default_value_t = 3.0)]
+    times: f64,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let rounds = calibrate();
+    let lasts = Duration::from_secs_f64(args.seconds.clamp(0.5, 600.0));
+    let bare = serve(service(rounds))?;
+    let capacity = overload::capacity(bare, "/page", Duration::from_secs(2))?;
+    println!(
+        "the service can do {capacity:.0} requests a second; it gets {:.0}",
+        capacity * args.times
+    );
+    let load = |server| overload::load(server, ["/page", "/report"], capacity * args.times, lasts);
+
+    print("bare", &load(bare)?, lasts.as_secs_f64());
+
+    let gate = Gate::new(GateConfig::default())?;
+    gate.on_level(|level| {
+        println!("          (level {level}: a service would leave out what is optional now)")
+    });
+    let guarded = serve(with_gate(service(rounds), &gate)?)?;
+    print("with gate", &load(guarded)?, lasts.as_secs_f64());
+    let status = gate.status();
+    println!(
+        "          limit {} by {}, {} changes",
+        status.limit, status.algorithm, status.adaptive.changes
+    );
+    for class in status
+        .classes
+        .iter()
+        .filter(|class| class.entered + class.shed() > 0)
+    {
+        println!(
+            "          class {:<12} {:>6} came in, {:>6} shed at once, {:>5} after waiting",
+            class.name,
+            class.entered,
+            class.shed_overload,
+            class.shed_waited + class.shed_deadline,
+        );
+    }
+    Ok(())
+}
