@@ -40,6 +40,14 @@ pub enum Error {
         /// The range.
         expected: &'static str,
     },
+    /// A setting of a throttle is out of its range.
+    #[error("{field} of a throttle must be {expected}")]
+    Throttle {
+        /// The setting.
+        field: &'static str,
+        /// The range.
+        expected: &'static str,
+    },
     /// A limit of keys is out of its range.
     #[error("{field} of a key's limits must be {expected}")]
     KeyLimit {

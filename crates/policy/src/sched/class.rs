@@ -148,6 +148,12 @@ impl ClassState {
             .max(elapsed.saturating_sub(self.rest.until(now)))
     }
 
+    /// Returns how many of the grants that are out use the CPU, as far as is known.
+    pub(super) fn busy(&self) -> f64 {
+        let resting = self.rest.resting as f64 / f64::from(1u32 << REST_FRACTION);
+        (f64::from(self.out) - resting).max(0.0)
+    }
+
     /// Is told what grants that are out have left unused.
     pub(crate) fn note_rest(&mut self, now: Timestamp, idle_ns: u64, resting: u64) {
         self.rest = Rest {

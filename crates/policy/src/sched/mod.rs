@@ -15,6 +15,7 @@
 //! | `round_robin` | classes in turn, equal slices |
 //! | `weights` | shares, guarantees, ceilings → weights |
 //! | `bucket`, `front` | ceilings; when the front group waits for the back group |
+//! | `joint` | ceilings that several classes have together: throttles |
 //! | [`order`] | tasks inside a class |
 //! | [`tasks`] | futures of a class that are polled again and again |
 //! | [`keys`] | tasks of a class that name a key, keys in turn |
@@ -32,6 +33,7 @@ mod class;
 mod front;
 pub mod health;
 pub mod heat;
+mod joint;
 pub mod keys;
 pub mod order;
 mod params;
@@ -49,6 +51,7 @@ mod weights;
 mod tests;
 
 pub use algorithm::Algorithm;
+pub use joint::MAX_JOINT;
 pub use params::ClassParams;
 pub use priority::{AGEING_LEVEL_NS, waiting_bound_ns};
 pub use scheduler::{ClassService, Grant, Pick, Scheduler};

@@ -85,6 +85,7 @@ impl Scheduler {
         ] {
             set.remove(class);
         }
+        self.leave_joints(class);
         self.classes[class.index()].generation = 0;
         self.max_slice_ns = self.slices().max().unwrap_or(1);
         self.reweigh();

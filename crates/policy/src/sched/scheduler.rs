@@ -22,14 +22,15 @@ use flyball_core::time::Timestamp;
 use super::algorithm::Algorithm;
 use super::class::{ClassState, FRACTION};
 use super::front::FrontGate;
+use super::joint::Joint;
 use super::params::ClassParams;
 use super::weights::{self, Demand};
 
 /// How long a worker waits for a class that has all the grants it may have: the settlement that frees one is not known
 /// beforehand, and the worker that settles asks again itself.
-const CONCURRENCY_WAIT_NS: u64 = 5_000_000;
+pub(super) const CONCURRENCY_WAIT_NS: u64 = 5_000_000;
 /// The shortest wait and the shortest slice that a ceiling leads to: below it, asking would cost more than running.
-const SHORTEST_NS: u64 = 10_000;
+pub(super) const SHORTEST_NS: u64 = 10_000;
 
 /// A slice: the right to run one class for a while. It must be settled.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,6 +106,10 @@ pub struct Scheduler {
     longest_at: Timestamp,
     gate: FrontGate,
     pub(crate) generation: u32,
+    /// By place; see `joint`.
+    pub(super) joints: Vec<Option<Joint>>,
+    /// All classes that have one.
+    pub(super) jointly: ClassSet,
 }
 
 impl Scheduler {
@@ -146,6 +151,8 @@ impl Scheduler {
             longest_at: Timestamp::ZERO,
             gate: FrontGate::new(parallelism),
             generation: 0,
+            joints: Vec::new(),
+            jointly: ClassSet::EMPTY,
         }
     }
 
@@ -247,6 +254,9 @@ impl Scheduler {
         }
         if self.fronts.contains(class) {
             self.gate.take(used_ns);
+        }
+        if self.jointly.contains(class) {
+            self.take_jointly(class, used_ns);
         }
         if used_ns > self.longest_ns / 2 {
             let seconds = self.now.saturating_nanos_since(self.longest_at) >> 30;
@@ -402,6 +412,10 @@ impl Scheduler {
                 }
             }
         }
+        if !(open & self.jointly).is_empty() {
+            let (left, until) = self.open_jointly(open, true);
+            (open, wait) = (left, wait.min(until));
+        }
         (open, self.now.saturating_add_nanos(wait))
     }
 
@@ -415,6 +429,10 @@ impl Scheduler {
             let left = ceiling.left_ns(state.pending_ns(self.now)).max(0) as u64;
             slice_ns = slice_ns.min(left.max(SHORTEST_NS));
         }
+        if self.jointly.contains(class) {
+            slice_ns = slice_ns.min(self.left_jointly(class));
+        }
+        let state = &mut self.classes[class.index()];
         state.grant(self.now, slice_ns);
         self.turn += 1;
         state.turn = self.turn;

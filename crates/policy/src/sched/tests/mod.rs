@@ -4,5 +4,6 @@ mod fairness;
 mod frame;
 mod front;
 mod inside;
+mod joint;
 mod machine;
 mod waiting;
