@@ -171,6 +171,29 @@ impl Executor {
         self.pool.remove_class(name)
     }
 
+    /// Lets some classes use at most so many CPUs together (`None` lifts that), beside what their own ceilings say: no slice of theirs
+    /// begins while that is spent, checkpoints of theirs wait, and no more of their workers compute than it has CPUs, rounded up. Those
+    /// of the highest priority among them find something left of it; guarantees are the least there is. `place`, below
+    /// [`MAX_JOINT`](flyball_policy::sched::MAX_JOINT), tells several such ceilings apart; a class needs all that it is in.
+    ///
+    /// A closure that runs without checkpoints cannot be held; what it takes too much is owed afterwards. A shutdown lifts all.
+    ///
+    /// # Errors
+    /// [`Error::UnknownClass`]; nothing has changed then.
+    pub fn set_joint_ceiling(
+        &self,
+        place: usize,
+        ceiling: Option<(&[&str], f64)>,
+    ) -> Result<(), Error> {
+        self.pool.set_joint_ceiling(place, ceiling)
+    }
+
+    /// CPU time that each class has used on workers, ns: that of [`Stats`], and what is used in slices that are not over, as far as is
+    /// known.
+    pub fn class_times(&self) -> Vec<(String, u64)> {
+        self.pool.class_times()
+    }
+
     /// The settings that can be changed with [`Executor::set_tuning`], as they are now.
     pub fn tuning(&self) -> Tuning {
         self.pool.tuning.get()

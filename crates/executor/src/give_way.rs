@@ -58,6 +58,13 @@ pub fn checkpoint() -> Result<(), Interrupted> {
         task::observe(header, 0);
         return Err(Interrupted::TimedOut);
     }
+    let class = 1u64
+        .checked_shl(local.slice_class.get().into())
+        .unwrap_or(0);
+    if local.spine.held.load(Relaxed) & class != 0 {
+        // SAFETY: the pool outlives its workers, and this is one.
+        unsafe { &*local.pool }.wait_for_ceiling(local, class);
+    }
     let signals = &local.spine.signals;
     if (signals.is_revoked(local.worker) || signals.over_parallelism()) && !local.token_lent.get() {
         give_way(local);

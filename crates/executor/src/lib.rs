@@ -76,6 +76,7 @@ mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod threads;
+mod throttling;
 mod topology;
 mod tuning;
 mod waits;

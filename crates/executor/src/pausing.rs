@@ -54,6 +54,8 @@ impl Pool {
         for info in classes.iter() {
             self.resume(info, "shutdown");
         }
+        drop(classes);
+        self.lift_joint_ceilings();
     }
 
     fn resume(&self, info: &ClassInfo, reason: &str) -> bool {

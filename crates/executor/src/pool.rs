@@ -266,13 +266,14 @@ impl Pool {
         Ok(())
     }
 
-    fn publish_class(&self, info: &ClassInfo) {
+    pub(crate) fn publish_class(&self, info: &ClassInfo) {
         let spec = info.spec.read().unwrap_or_else(|e| e.into_inner());
         let slot = info.slot;
         slot.group.store(group_index(spec.group) as u8, SeqCst);
         slot.rank.store(spec.priority + 1, SeqCst);
-        slot.restricted
-            .store(spec.concurrency.is_some() || spec.ceiling < 1.0, SeqCst);
+        let jointly = self.spine.limited.load(SeqCst) & (1 << info.id.index()) != 0;
+        let restricted = spec.concurrency.is_some() || spec.ceiling < 1.0 || jointly;
+        slot.restricted.store(restricted, SeqCst);
         slot.limit.store(spec.queue_limit, SeqCst);
         slot.queue.forget_room();
         slot.latency_target.store(

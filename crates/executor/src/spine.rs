@@ -66,6 +66,9 @@ pub(crate) struct Spine {
     pub(crate) manual: AtomicBool,
     pub(crate) manual_now: AtomicU64,
     pub(crate) tags: Tags,
+    /// The classes that have a joint ceiling, and of these those that must wait at checkpoints now: see `throttling`.
+    pub(crate) limited: AtomicU64,
+    pub(crate) held: AtomicU64,
     /// Tasks that were cancelled because the pool ended, by whoever did it.
     pub(crate) swept: AtomicUsize,
     /// By what names of keys are hashed.
@@ -265,6 +268,8 @@ impl Spine {
                     manual: AtomicBool::new(false),
                     manual_now: AtomicU64::new(0),
                     tags: Tags::new(),
+                    limited: AtomicU64::new(0),
+                    held: AtomicU64::new(0),
                     swept: AtomicUsize::new(0),
                     key_seed: RandomState::new(),
                     max_keys: AtomicUsize::new(keys::DEFAULT_CAPACITY),
@@ -291,6 +296,8 @@ impl Spine {
             slot.limit.store(usize::MAX, SeqCst);
             slot.forget_keys();
         }
+        self.limited.store(0, SeqCst);
+        self.held.store(0, SeqCst);
         self.key_refill.store(u64::MAX, SeqCst);
         for started in &self.started {
             started.store(0, SeqCst);

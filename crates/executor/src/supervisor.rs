@@ -9,6 +9,7 @@ use crate::pool::{Pool, TaskWhat, WorkerShared, state, token};
 use crate::resting::Resting;
 use crate::spine::IO_WORKER;
 use crate::threads;
+use crate::throttling::Ceilings;
 use crate::topology::{self, Topology};
 use flyball_core::class::Group;
 use flyball_core::id::ClassSet;
@@ -53,6 +54,7 @@ pub(crate) fn run(pool: &Arc<Pool>) {
     let mut last_rebalance = 0u64;
     let mut seen: HashMap<usize, Seen> = HashMap::new();
     let mut resting = Resting::default();
+    let mut ceilings = Ceilings::default();
     let mut no_heat = false;
     loop {
         let now = pool.now().as_nanos();
@@ -71,6 +73,7 @@ pub(crate) fn run(pool: &Arc<Pool>) {
         }
         rescue(pool, &mut seen, now);
         resting.look(pool, now);
+        ceilings.look(pool);
         #[cfg(feature = "rayon")]
         pool.guests.tick(pool);
         if now >= next_second {

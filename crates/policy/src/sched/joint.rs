@@ -13,10 +13,10 @@
 use flyball_core::id::{ClassId, ClassSet};
 use flyball_core::time::Timestamp;
 
+use super::Scheduler;
 use super::bucket::{Bucket, fixed_rate};
 use super::class::ClassState;
 use super::scheduler::{CONCURRENCY_WAIT_NS, SHORTEST_NS};
-use super::{ClassParams, Scheduler};
 
 /// Joint ceilings that a scheduler can have.
 pub const MAX_JOINT: usize = 16;
@@ -98,6 +98,33 @@ impl Scheduler {
         let all = self.jointly;
         let (open, _) = self.open_jointly(all, false);
         all - open
+    }
+
+    /// Returns the classes that have a joint ceiling.
+    pub fn jointly_limited(&self) -> ClassSet {
+        self.jointly
+    }
+
+    /// Returns the CPU time that a class has used, in nanoseconds, with what grants that are out may have used; 0 for an unknown one.
+    pub fn used_ns(&self, now: Timestamp, class: ClassId) -> u64 {
+        match self.known.contains(class) {
+            true => {
+                let state = &self.classes[class.index()];
+                state
+                    .service_ns
+                    .saturating_add(state.pending_ns(now.max(self.now)))
+            }
+            false => 0,
+        }
+    }
+
+    /// Charges CPU time of a class that no grant stands for: its service and its joint ceilings.
+    pub fn charge_beside(&mut self, class: ClassId, used_ns: u64) {
+        if self.known.contains(class) {
+            let state = &mut self.classes[class.index()];
+            state.service_ns = state.service_ns.saturating_add(used_ns);
+            self.take_jointly(class, used_ns);
+        }
     }
 
     /// Takes the classes out of `wanted` that joint ceilings close for now, and returns how long to wait for the first of them, ns.
