@@ -137,6 +137,7 @@ impl Changing<'_> {
         self.turn_tasks(&old, &new);
         self.shared.set_loaded(loaded);
         self.shared.set_pool_bounds();
+        self.shared.configure_throttles();
         #[cfg(feature = "tasks")]
         {
             let enabled = !self.shared.is_draining();

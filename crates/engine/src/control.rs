@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::events::EventKind;
 use crate::shared::{Shared, Woken};
 use crate::snapshot::{Snapshot, Work};
+use crate::throttles::Watch;
 use crate::view::Time;
 use crate::{answers, settings};
 use flyball_core::class::Group;
@@ -31,6 +32,7 @@ pub(crate) struct Loop {
     pools: Vec<Pool>,
     /// The pool has the size that it has while nothing regulates it.
     plain: bool,
+    throttles: Watch,
     health: HealthCheck,
     /// The number of the executor's last event that was passed on.
     events_seen: Option<u64>,
@@ -73,6 +75,7 @@ struct Seen {
 pub(crate) fn run(shared: Arc<Shared>, root: Root) {
     let mut this = Loop {
         shared,
+        throttles: Watch::new(root.clone()),
         root,
         sensing: None,
         pools: Vec::new(),
@@ -122,6 +125,7 @@ impl Loop {
         if self.health.interval != interval {
             (self.health.interval, self.health.due) = (interval, due);
         }
+        self.throttles.configure(&self.shared);
         let was_plain = std::mem::replace(&mut self.plain, !config.performance.enabled);
         if self.plain {
             self.pools.clear();
@@ -175,7 +179,8 @@ impl Loop {
         let sensing = self.sensing.iter().map(|sensing| sensing.due);
         let pools = self.pools.iter().map(|pool| pool.due);
         let others = sensing.chain(pools).min();
-        others.unwrap_or(Timestamp::MAX).min(self.health.due)
+        let others = others.unwrap_or(Timestamp::MAX);
+        others.min(self.health.due).min(self.throttles.due)
     }
 
     /// One look: what is due is done.
@@ -191,6 +196,9 @@ impl Loop {
             self.shared.set_pool_bounds();
             let config = self.shared.config();
             self.configure_pools(&config);
+        }
+        if self.throttles.due <= now {
+            self.throttles.look(&self.shared, now, &stats);
         }
         let due = self.pools.iter().any(|pool| pool.due <= now);
         if due {
@@ -333,13 +341,15 @@ impl Pool {
         let knob = knobs.of(self.group);
         let wanted = knobs.arbiter.value(knob) as u32;
         drop(knobs);
+        let held = shared.held_classes();
         let view = PoolView {
             workers: wanted,
             healthy: group.healthy as u32,
             busy: seen.busy_ns.saturating_sub(last.busy_ns) as f64 / passed as f64,
             backlog: self
                 .classes(stats)
-                .filter(|class| !class.paused)
+                // What is held back does not wait for want of workers.
+                .filter(|class| !class.paused && !held.contains(&class.name))
                 .map(|class| class.queued as u64)
                 .sum(),
             ran: seen.ended.saturating_sub(last.ended) as f64,

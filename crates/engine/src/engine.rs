@@ -31,6 +31,9 @@ pub struct Options {
     /// Settings of the executor that are code: tokio runtime, hooks, context, thread name, stack size, pinning. What the configuration
     /// has a key for is taken from there.
     pub executor: flyball_executor::Config,
+    /// Whether there are the daemon's own throttles: `machine`, which holds `throttling.threshold_percent`, and `quota`. A library has
+    /// those of `throttling.throttles` only.
+    pub daemon_throttles: bool,
     /// The folder that durable tasks and the outputs of commands are kept in, in place of `queue.state_dir`. Without either there is no
     /// queue.
     #[cfg(feature = "tasks")]
@@ -47,7 +50,8 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Options");
         out.field("root", &self.root)
-            .field("executor", &self.executor);
+            .field("executor", &self.executor)
+            .field("daemon_throttles", &self.daemon_throttles);
         #[cfg(feature = "tasks")]
         out.field("state_dir", &self.state_dir)
             .field("queue", &self.queue.is_some())
@@ -126,6 +130,7 @@ impl Engine {
         let Options {
             root,
             executor,
+            daemon_throttles,
             #[cfg(feature = "tasks")]
             state_dir,
             #[cfg(feature = "tasks")]
@@ -155,6 +160,7 @@ impl Engine {
             loaded,
             cpus,
             knobs,
+            daemon_throttles,
             #[cfg(feature = "tasks")]
             tasks,
         ));
@@ -168,6 +174,7 @@ impl Engine {
             }
             TasksOwner(shared.clone())
         };
+        shared.configure_throttles();
         let owned = shared.clone();
         let thread = std::thread::Builder::new()
             .name("flyball-control".to_owned())

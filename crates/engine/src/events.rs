@@ -25,6 +25,8 @@ pub enum EventKind {
     Worker,
     /// A decision was made.
     Decision,
+    /// A throttle began to hold work back, holds back another part of it, or ceased to.
+    Throttle,
     /// The configuration changed.
     Config,
     /// A sample was taken; sent only while somebody follows.
@@ -35,9 +37,10 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [EventKind; 5] = [
+    pub const ALL: [EventKind; 6] = [
         EventKind::Worker,
         EventKind::Decision,
+        EventKind::Throttle,
         EventKind::Config,
         EventKind::Sample,
         EventKind::Task,
@@ -48,6 +51,7 @@ impl EventKind {
         match self {
             EventKind::Worker => "worker",
             EventKind::Decision => "decision",
+            EventKind::Throttle => "throttle",
             EventKind::Config => "config",
             EventKind::Sample => "sample",
             EventKind::Task => "task",

@@ -32,6 +32,7 @@ pub(crate) struct Knobs {
 enum Turn {
     Size(Group),
     Parallelism,
+    Throttle(KnobId),
 }
 
 /// Lowest and highest value, and the present one.
@@ -74,6 +75,7 @@ impl Knobs {
         match self.arbiter.knob(name).map(|knob| knob.id()) {
             Some(id) if id == self.front => Turn::Size(Group::Front),
             Some(id) if id == self.back => Turn::Size(Group::Back),
+            Some(id) if id != self.parallelism => Turn::Throttle(id),
             _ => Turn::Parallelism,
         }
     }
@@ -208,12 +210,12 @@ impl Shared {
         &self,
         knobs: &mut Knobs,
         mut decision: Decision,
-        act: impl FnOnce((Turn, usize)) -> Result<(), flyball_executor::Error>,
+        act: impl FnOnce((Turn, f64)) -> Result<(), flyball_executor::Error>,
     ) -> DecisionView {
         let turn = knobs.turn(&decision.knob);
         if decision.applied()
             && decision.from != decision.to
-            && let Err(error) = act((turn, decision.to.round() as usize))
+            && let Err(error) = act((turn, decision.to))
         {
             knobs.arbiter.failed(&mut decision, error.to_string());
         }
@@ -225,10 +227,11 @@ impl Shared {
     }
 
     /// Tells the executor.
-    fn act(&self, turn: Turn, value: usize) -> Result<(), flyball_executor::Error> {
+    fn act(&self, turn: Turn, value: f64) -> Result<(), flyball_executor::Error> {
         match turn {
-            Turn::Size(group) => self.executor.scale(group, value),
-            Turn::Parallelism => self.executor.set_parallelism(value),
+            Turn::Size(group) => self.executor.scale(group, value.round() as usize),
+            Turn::Parallelism => self.executor.set_parallelism(value.round() as usize),
+            Turn::Throttle(knob) => self.act_throttle(knob, value),
         }
     }
 

@@ -18,6 +18,7 @@
 //! | `apply` | changes of the configuration while it runs, whole or not at all |
 //! | `control` | the control loop |
 //! | `knobs`, `decisions` | the arbiter's knobs and what its decisions do; their log |
+//! | `throttles` | what throttles see, and what their levels do |
 //! | `tasks` | durable tasks: the queue, and what runs them (feature `tasks`) |
 //! | `snapshot` | one look at machine and executor, and those that are kept |
 //! | `usage`, `health` | judgements on them (pure) |
@@ -39,6 +40,7 @@ mod shared;
 pub mod snapshot;
 #[cfg(feature = "tasks")]
 mod tasks;
+mod throttles;
 pub mod usage;
 pub mod view;
 
@@ -48,3 +50,4 @@ pub use engine::{Engine, Options};
 pub use error::Error;
 #[cfg(feature = "tasks")]
 pub use tasks::Draft;
+pub use throttles::MAX_THROTTLE_EVENTS;

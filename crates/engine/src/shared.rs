@@ -7,6 +7,7 @@ use crate::knobs::Knobs;
 use crate::snapshot::History;
 #[cfg(feature = "tasks")]
 use crate::tasks::Part;
+use crate::throttles::Throttles;
 use crate::view::Time;
 use arc_swap::ArcSwap;
 use flyball_core::time::{Source, Timestamp};
@@ -38,6 +39,9 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     #[cfg(feature = "tasks")]
     pub(crate) tasks: Part,
+    pub(crate) throttles: Mutex<Throttles>,
+    /// Whether there are the throttles of the daemon beside those of the configuration.
+    pub(crate) daemon_throttles: bool,
     signal: Mutex<Signal>,
     signalled: Condvar,
 }
@@ -68,6 +72,7 @@ impl Shared {
         loaded: Loaded,
         cpus: usize,
         knobs: Knobs,
+        daemon_throttles: bool,
         #[cfg(feature = "tasks")] tasks: Part,
     ) -> Self {
         let clock = Source::best();
@@ -88,6 +93,8 @@ impl Shared {
             draining: AtomicBool::new(false),
             #[cfg(feature = "tasks")]
             tasks,
+            throttles: Mutex::default(),
+            daemon_throttles,
             signal: Mutex::default(),
             signalled: Condvar::new(),
         }

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use flyball_engine::view::LimitView;
 use flyball_engine::view::tasks::BreakerView;
+use flyball_engine::view::{LimitView, ThrottleView};
 use hyper::Method;
 use serde_json::json;
 
@@ -27,6 +27,8 @@ const EXAMPLES: &str = "\
 Examples:
   flyball limits
   flyball limits --json | jq '.items[] | select(.refused > 0)'
+  flyball limits throttles
+  flyball limits throttle machine --at 70
   flyball limits breakers
   flyball limits force api.example.org:443 open
   flyball limits force api.example.org:443 none
@@ -36,6 +38,20 @@ change` or `flyball knobs pin`.";
 
 #[derive(Subcommand, Debug)]
 enum Action {
+    /// Show the throttles: what use they hold at which threshold, and what that costs
+    #[command(after_help = "\
+Examples:
+  flyball limits throttles
+  flyball limits throttles --json | jq '.items[] | select(.state == \"cannot_hold\") | .reason'")]
+    Throttles(Paging),
+    /// Add a throttle, or change one: what is not said stays, or has its default
+    #[command(after_help = "\
+Examples:
+  flyball limits throttle machine --at 70
+  flyball limits throttle night --scope process --at 50 --observe
+  flyball limits throttle night --enforce
+  flyball limits throttle night --off")]
+    Throttle(Throttle),
     /// Show the circuit breakers of what tasks call (`flyball limits` shows them below the bounds)
     #[command(after_help = "\
 Examples:
@@ -61,6 +77,67 @@ Examples:
     },
 }
 
+#[derive(Args, Debug)]
+struct Throttle {
+    /// Its name; `machine` and `quota` are the daemon's own
+    name: String,
+    /// What it measures: machine, process, quota or class:NAME; needed for a new one
+    #[arg(long, value_name = "SCOPE")]
+    scope: Option<String>,
+    /// What it holds, percent of all CPUs: 1 to 100; needed for a new one
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent, allow_negative_numbers = true)]
+    at: Option<f64>,
+    /// How far use must fall below that for it to end, points: 0 to 50
+    #[arg(long, value_name = "POINTS", value_parser = parse_percent, allow_negative_numbers = true)]
+    hysteresis: Option<f64>,
+    /// Hold back classes of a lower priority than this one's
+    #[arg(long, value_name = "CLASS")]
+    below: Option<String>,
+    /// Decide and count, but hold nothing back
+    #[arg(long, conflicts_with = "enforce")]
+    observe: bool,
+    /// Hold back what is to be held back
+    #[arg(long)]
+    enforce: bool,
+    /// Switch it on
+    #[arg(long, conflicts_with = "off")]
+    on: bool,
+    /// Switch it off
+    #[arg(long)]
+    off: bool,
+}
+
+impl Throttle {
+    fn fields(&self) -> serde_json::Map<String, serde_json::Value> {
+        let mode = match (self.observe, self.enforce) {
+            (true, _) => Some("observe"),
+            (_, true) => Some("enforce"),
+            _ => None,
+        };
+        let enabled = (self.on || self.off).then_some(self.on);
+        [
+            ("name", Some(json!(self.name))),
+            ("scope", self.scope.as_ref().map(|scope| json!(scope))),
+            ("threshold_percent", self.at.map(|at| json!(at))),
+            (
+                "hysteresis_percent",
+                self.hysteresis.map(|points| json!(points)),
+            ),
+            ("below", self.below.as_ref().map(|class| json!(class))),
+            ("mode", mode.map(|mode| json!(mode))),
+            ("enabled", enabled.map(|on| json!(on))),
+        ]
+        .into_iter()
+        .filter_map(|(field, value)| Some((field.to_owned(), value?)))
+        .collect()
+    }
+}
+
+/// A number, with or without the sign.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    super::knobs::parse_finite(text.strip_suffix('%').unwrap_or(text))
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Forced {
     /// No call goes through
@@ -79,6 +156,28 @@ pub(crate) fn run(options: Limits) -> ExitCode {
                 out.extend(beside(session));
             }
             Ok(out)
+        }
+        Some(Action::Throttles(paging)) => session.list(
+            "/v1/cpu/throttler/throttles",
+            paging,
+            |all: Vec<ThrottleView>, screen| {
+                if all.is_empty() {
+                    "there is no throttle\n".to_owned()
+                } else {
+                    throttles(&all, screen)
+                }
+            },
+        ),
+        Some(Action::Throttle(throttle)) => {
+            let path = "/v1/cpu/throttler/throttle";
+            let all: Vec<ThrottleView> = session.items("/v1/cpu/throttler/throttles")?;
+            let is_there = all.iter().any(|known| known.name == throttle.name);
+            let method = if is_there { Method::PUT } else { Method::POST };
+            let fields = serde_json::Value::Object(throttle.fields());
+            let reply = session.client.send(method, path, &fields)?;
+            session.show(&reply, |throttle: ThrottleView, screen| {
+                throttles(&[throttle], screen)
+            })
         }
         Some(Action::Breakers(paging)) => session.list(
             "/v1/limits/breakers",
@@ -126,6 +225,52 @@ fn beside(session: &Session) -> Vec<u8> {
 
 fn one(breaker: BreakerView, screen: Screen) -> String {
     breakers(&[breaker], screen)
+}
+
+fn throttles(all: &[ThrottleView], screen: Screen) -> String {
+    let mut table = Table::new([
+        Column::left("THROTTLE"),
+        Column::left("SCOPE"),
+        Column::right("AT"),
+        Column::right("USED"),
+        Column::right("LEVEL"),
+        Column::left("STATE"),
+        Column::right("THROTTLED"),
+        Column::right("EFFECT"),
+        Column::left("HOLDS BACK"),
+    ]);
+    for throttle in all {
+        let ink = match throttle.state.as_str() {
+            "active" => Ink::Doubtful,
+            "cannot_hold" => Ink::Bad,
+            _ => Ink::Plain,
+        };
+        let state = match throttle.mode.as_str() {
+            "observe" => format!("{} (observes)", throttle.state),
+            _ => throttle.state.clone(),
+        };
+        let effect = throttle.throughput_effect_percent.map(|percent| -percent);
+        let plain = |text| (text, Ink::Plain);
+        table.painted([
+            plain(throttle.name.clone()),
+            plain(throttle.scope.clone()),
+            plain(percent(Some(throttle.threshold_percent))),
+            plain(percent(throttle.usage_percent)),
+            plain(format!("{:.2}", throttle.level)),
+            (inert(&state), ink),
+            plain(format!("{:.1} s", throttle.throttled_ms as f64 / 1e3)),
+            plain(percent(effect)),
+            plain(throttle.acts_on.join(" ")),
+        ]);
+    }
+    let mut out = table.print(screen);
+    for throttle in all
+        .iter()
+        .filter(|throttle| throttle.state == "cannot_hold")
+    {
+        out += &format!("{}: {}\n", throttle.name, inert(&throttle.reason));
+    }
+    out
 }
 
 fn breakers(all: &[BreakerView], screen: Screen) -> String {

@@ -106,6 +106,7 @@ impl Daemon {
         let mut commands = flyball_process::Options::default();
         commands.children_max = CHILDREN;
         let parts = EngineOptions {
+            daemon_throttles: true,
             state_dir: Some(state.path().to_owned()),
             commands: Some(commands),
             ..EngineOptions::default()

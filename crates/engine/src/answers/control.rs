@@ -46,7 +46,8 @@ impl Engine {
     /// [`Error::Unknown`]; [`Error::Conflict`] with the reason for which it was refused.
     pub fn pin(&self, knob: &str, value: f64, who: &str) -> Result<DecisionView, Error> {
         let id = self.knob(knob)?;
-        if value.fract() != 0.0 {
+        let counts = self.shared.knobs().arbiter.get(id).spec().unit == "workers";
+        if counts && value.fract() != 0.0 {
             return Err(Error::Invalid {
                 field: "value",
                 found: value.to_string(),
@@ -451,7 +452,7 @@ impl Engine {
         let absent: BTreeSet<&str> = config::schema()
             .iter()
             .filter_map(|key| key.absent_part())
-            .filter(|part| *part != "throttling")
+            .filter(|part| *part != "fast tick")
             .collect();
         parts.extend(absent.into_iter().map(|part| PartFlag {
             part: part.to_lowercase().replace("i/o", "io").replace(' ', "_"),

@@ -105,13 +105,36 @@ impl Engine {
                     stats.algorithm, stats.running, stats.parallelism
                 ),
             ),
-            cpu_throttling: lacking("cpu_throttling", "throttles"),
+            cpu_throttling: self.throttling_flag(),
             gomaxprocs_optimization: renamed(&tuning, "gomaxprocs_optimization"),
             gc_optimization: renamed(&allocator, "gc_optimization"),
             goroutine_optimization: renamed(&tasks, "goroutine_optimization"),
             parallelism_optimization: tuning,
             allocator_optimization: allocator,
             task_optimization: tasks,
+        }
+    }
+
+    fn throttling_flag(&self) -> PartFlag {
+        let stats = self.shared.throttler_stats();
+        let detail = match (stats.enabled, stats.throttles) {
+            (false, _) => "off".to_owned(),
+            (true, 0) => "no throttle is set".to_owned(),
+            (true, _) => {
+                let one = |throttle: &crate::view::ThrottleView| {
+                    format!(
+                        "{} {} at {}%",
+                        throttle.name, throttle.state, throttle.threshold_percent
+                    )
+                };
+                let all: Vec<String> = self.shared.throttle_views().iter().map(one).collect();
+                all.join(", ")
+            }
+        };
+        PartFlag {
+            part: "cpu_throttling".to_owned(),
+            enabled: stats.enabled && stats.throttles > 0,
+            detail,
         }
     }
 

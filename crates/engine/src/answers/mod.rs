@@ -5,6 +5,7 @@ mod control;
 mod cpu;
 #[cfg(feature = "tasks")]
 mod tasks;
+mod throttles;
 mod work;
 
 pub use control::DecisionQuery;

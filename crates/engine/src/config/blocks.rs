@@ -262,9 +262,11 @@ block! {
     Throttling at "throttling" {
         /// Whether throttles act.
         enabled: bool = "true", Kind::Bool;
-        /// The CPU usage of the machine that the default throttle holds.
-        threshold_percent: f64 = "80", percent();
-        /// Throttles beside the default one, each a map.
+        /// The CPU usage of the machine that the daemon's own throttle, `machine`, holds; it holds back classes below `normal` only. A library has none of its own.
+        threshold_percent: f64 = "80", Kind::Percent { min: 1.0, max: 100.0 };
+        /// Whether the daemon's own throttles hold anything back (`enforce`), or only decide and count (`observe`).
+        mode: ThrottleMode = "enforce", Kind::Choice(ThrottleMode::NAMES);
+        /// Throttles beside those, at most 14, each a map: `name`, `scope` (`machine`, `process`, `quota` or `class:NAME`), `threshold_percent`; and at will `hysteresis_percent` (5), `below` (`critical`: it holds classes of a lower priority back), `mode`, `enabled`.
         throttles: MapList = "[]", Kind::Maps;
     }
 }

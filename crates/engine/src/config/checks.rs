@@ -7,6 +7,7 @@ use super::dependency::Check;
 use super::error::{Fault, Faults, Problem, pointer_of};
 use super::layers::{Layer, printed};
 use super::schema;
+use super::throttle::{MAX_THROTTLES, ThrottleSpec};
 use super::value::clip;
 
 /// Finds pairs of values that do not go together. Pairs with a key that is wrong in itself are left out: its default, which stands in
@@ -145,6 +146,25 @@ pub(super) fn check(
             let (key, step) = ("scheduler.checks", index.to_string());
             item(settings, key, &step, fault, Check::EXPECTED, faults);
         }
+    }
+    let throttles = &config.throttling.throttles.0;
+    let mut names = BTreeSet::new();
+    for (index, map) in throttles.iter().enumerate() {
+        let fault = match ThrottleSpec::of(map) {
+            _ if index >= MAX_THROTTLES => format!("{} throttles", throttles.len()),
+            Ok(spec) if names.contains(&spec.name) => format!("a second {:?}", spec.name),
+            Ok(spec) => {
+                names.insert(spec.name);
+                continue;
+            }
+            Err(fault) => fault,
+        };
+        let (key, step) = ("throttling.throttles", index.to_string());
+        let expected = match index >= MAX_THROTTLES {
+            true => "at most 14",
+            false => ThrottleSpec::EXPECTED,
+        };
+        item(settings, key, &step, fault, expected, faults);
     }
     for name in ["cpu", "memory"] {
         if config.scheduler.resources.contains_key(name) {

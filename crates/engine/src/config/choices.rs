@@ -15,6 +15,16 @@ choices! {
 }
 
 choices! {
+    /// What a throttle does.
+    ThrottleMode {
+        /// Holds work back.
+        Enforce = "enforce",
+        /// Decides and counts, and holds nothing back.
+        Observe = "observe",
+    }
+}
+
+choices! {
     /// How I/O rates are limited.
     Limiter {
         /// Bursts up to the bucket's depth.

@@ -29,6 +29,7 @@ mod page;
 mod print;
 mod schema;
 mod sources;
+mod throttle;
 mod tree;
 mod value;
 
@@ -43,6 +44,9 @@ pub use origin::Origin;
 pub use page::{schema_json, schema_markdown, schema_text};
 pub use schema::{ALIASES, Alias, ENVIRONMENT_PREFIX, Key, RESERVED, class_keys, key, schema};
 pub use sources::Sources;
+pub use throttle::{
+    DEFAULT_THROTTLE, MAX_THROTTLES, QUOTA_PERCENT, QUOTA_THROTTLE, Scope, ThrottleSpec,
+};
 pub use tree::{MAX_BYTES, MAX_DEPTH, MAX_FILE, MAX_NODES};
 pub use value::{Kind, Value};
 

@@ -162,8 +162,7 @@ pub const ALIASES: [Alias; 2] = [
 const ABSENT: &[(&str, &str)] = &[
     ("performance.optimization_level", "optimizer"),
     ("memory_pool", "memory pool"),
-    ("cpu_scheduler.control_interval", "throttling"),
-    ("throttling", "throttling"),
+    ("cpu_scheduler.control_interval", "fast tick"),
     ("io_throttler", "I/O throttler"),
     ("cache", "cache"),
     ("allocator", "resource allocator"),

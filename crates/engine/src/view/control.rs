@@ -23,7 +23,7 @@ pub struct DecisionView {
     pub number: u64,
     /// When.
     pub timestamp: Time,
-    /// Who asked: `pool`; `pin` and `unpin` for people, `bounds` for a change of bounds.
+    /// Who asked: `pool`, `throttle`; `pin` and `unpin` for people, `bounds` for a change of bounds.
     pub part: String,
     /// What it is about.
     pub knob: String,
@@ -174,7 +174,7 @@ pub struct EventView {
     pub id: u64,
     /// When.
     pub timestamp: Time,
-    /// `worker`, `decision`, `config`, `sample` or `task`.
+    /// `worker`, `decision`, `throttle`, `config`, `sample` or `task`.
     pub kind: String,
     /// The data of its kind.
     pub data: serde_json::Value,

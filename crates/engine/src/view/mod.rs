@@ -9,6 +9,7 @@ mod cpu;
 mod task_event;
 #[cfg(feature = "tasks")]
 pub mod tasks;
+mod throttle;
 mod time;
 mod work;
 
@@ -22,6 +23,7 @@ pub use cpu::{
 };
 #[cfg(feature = "tasks")]
 pub use task_event::TaskEventView;
+pub use throttle::{ThrottleEvent, ThrottleView, ThrottlerStats};
 pub use time::Time;
 pub use work::{
     BalancerStats, BalancerWorkerLoad, ClassView, LatencyView, QueueView, RunningTask,

@@ -70,11 +70,24 @@ impl Bucket {
     /// Changes rate and depth from `now` on; what is above the new depth is lost.
     #[inline]
     pub(crate) fn reshape(&mut self, now: Timestamp, rate: u64, depth_ns: u64) {
-        self.refill(now);
+        self.reshape_beside(now, rate, depth_ns, 0);
+    }
+
+    /// The same while `pending_ns` are on their way: see [`refill_beside`](Self::refill_beside).
+    #[inline]
+    pub(crate) fn reshape_beside(
+        &mut self,
+        now: Timestamp,
+        rate: u64,
+        depth_ns: u64,
+        pending_ns: u64,
+    ) {
+        self.refill_beside(now, pending_ns);
         if rate != self.rate || depth_ns != self.depth_ns {
             self.rate = rate;
             self.depth_ns = depth_ns;
-            self.level = self.level.min(self.capacity());
+            let most = self.capacity().saturating_add_unsigned(units(pending_ns));
+            self.level = self.level.min(most);
         }
     }
 
@@ -85,6 +98,14 @@ impl Bucket {
             .level
             .saturating_sub_unsigned(units(used_ns))
             .max(FLOOR);
+    }
+
+    /// Gives CPU time that is going to be taken and is not to count, beyond the depth.
+    pub(crate) fn give(&mut self, free_ns: u64) {
+        self.level = self
+            .level
+            .saturating_add_unsigned(units(free_ns))
+            .min(1 << 61);
     }
 
     /// Returns what is left in nanoseconds when `pending_ns` more are on their way; negative if owed.

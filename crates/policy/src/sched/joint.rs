@@ -71,10 +71,19 @@ impl Scheduler {
             let joint = self.joints[place].take();
             let bucket = match joint.filter(|joint| joint.classes == classes) {
                 Some(Joint { mut bucket, .. }) => {
-                    bucket.reshape(self.now, fixed_rate(cpus), DEPTH_NS);
+                    let out = classes & self.in_flight;
+                    let (pending, _) = out_of(&self.classes[..], out, self.now);
+                    bucket.reshape_beside(self.now, fixed_rate(cpus), DEPTH_NS, pending);
                     bucket
                 }
-                None => Bucket::full(self.now, cpus, DEPTH_NS),
+                None => {
+                    // What was begun before the ceiling was is not owed.
+                    let out = classes & self.in_flight;
+                    let (pending, _) = out_of(&self.classes[..], out, self.now);
+                    let mut bucket = Bucket::full(self.now, cpus, DEPTH_NS);
+                    bucket.give(pending);
+                    bucket
+                }
             };
             (!classes.is_empty()).then_some(Joint {
                 classes,
@@ -137,7 +146,7 @@ impl Scheduler {
             if mine.is_empty() {
                 continue;
             }
-            let (pending, busy) = out(&self.classes[..], joint.classes & self.in_flight, now);
+            let (pending, busy) = out_of(&self.classes[..], joint.classes & self.in_flight, now);
             if begins && busy >= joint.cpus {
                 open = open - mine;
                 wait = wait.min(CONCURRENCY_WAIT_NS);
@@ -177,7 +186,7 @@ impl Scheduler {
     pub(super) fn left_jointly(&self, class: ClassId) -> u64 {
         let mine = |joint: &&Joint| joint.classes.contains(class);
         let left = |joint: &Joint| {
-            let (pending, _) = out(&self.classes[..], joint.classes & self.in_flight, self.now);
+            let (pending, _) = out_of(&self.classes[..], joint.classes & self.in_flight, self.now);
             joint.bucket.left_ns(pending).max(SHORTEST_NS as i64) as u64
         };
         let joints = self.joints.iter().flatten().filter(mine);
@@ -194,7 +203,7 @@ impl Scheduler {
 }
 
 /// CPU time that grants of these classes may have used, ns, and how many of them use the CPU.
-fn out(classes: &[ClassState], of: ClassSet, now: Timestamp) -> (u64, f64) {
+fn out_of(classes: &[ClassState], of: ClassSet, now: Timestamp) -> (u64, f64) {
     of.iter().fold((0u64, 0.0), |(pending, busy), class| {
         let state = &classes[class.index()];
         (

@@ -21,14 +21,6 @@ macro_rules! absent {
 }
 
 absent! {
-    /// Totals of the throttles, and their last events.
-    throttler_stats: get "/v1/cpu/throttler/stats", "cpu", "throttler";
-    /// Every throttle and what it does.
-    throttles: get "/v1/cpu/throttler/throttles", "cpu", "throttler";
-    /// Adds a throttle.
-    add_throttle: post "/v1/cpu/throttler/throttle", "cpu", "throttler";
-    /// Changes a throttle.
-    change_throttle: put "/v1/cpu/throttler/throttle", "cpu", "throttler";
     /// What the optimizer tried, and how often that helped.
     optimizer_stats: get "/v1/cpu/optimizer/stats", "cpu", "optimizer";
     /// Every decision of the optimizer with its evidence.
@@ -41,15 +33,12 @@ absent! {
 
 pub(super) fn figures() -> OpenApiRouter<Shared> {
     OpenApiRouter::default()
-        .routes(routes!(throttler_stats))
-        .routes(routes!(throttles))
         .routes(routes!(optimizer_stats))
         .routes(routes!(optimizer_history))
 }
 
 pub(super) fn guarded() -> OpenApiRouter<Shared> {
     OpenApiRouter::default()
-        .routes(routes!(add_throttle, change_throttle))
         .routes(routes!(optimize))
         .routes(routes!(optimizer_strategy))
 }

@@ -36,6 +36,7 @@ mod meta;
 mod outputs;
 mod page;
 mod tasks;
+mod throttles;
 mod workers;
 
 /// What handlers share.
@@ -97,6 +98,7 @@ pub(crate) fn router(app: Shared, access: Arc<Access>) -> Router {
         .merge(workers::figures())
         .merge(classes::figures())
         .merge(control::figures())
+        .merge(throttles::figures())
         .merge(tasks::figures())
         .merge(breakers::figures())
         .merge(events::figures());
@@ -104,6 +106,7 @@ pub(crate) fn router(app: Shared, access: Arc<Access>) -> Router {
         .merge(workers::guarded())
         .merge(classes::guarded())
         .merge(control::guarded())
+        .merge(throttles::guarded())
         .merge(tasks::guarded())
         .merge(outputs::guarded())
         .merge(backup::guarded())

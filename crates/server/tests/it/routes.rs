@@ -253,15 +253,101 @@ fn the_balancer_is_changed() {
         .problem(409);
 }
 
+/// API-2, CPU-20: throttles are listed, added and changed; names that are taken, unknown ones and values out of range are refused, and
+/// nothing has changed then.
+#[test]
+fn throttles_are_added_and_changed() {
+    let daemon = Daemon::start();
+    let path = "/v1/cpu/throttler/throttle";
+    let body =
+        r#"{"name": "night", "scope": "process", "threshold_percent": 50, "mode": "observe"}"#;
+    let reply = daemon.admin("POST", path, body);
+    assert_eq!(reply.status, 201, "{}", reply.json());
+    let throttle = reply.json();
+    has(
+        &throttle,
+        &[
+            "enabled",
+            "scope",
+            "threshold_percent",
+            "usage_percent",
+            "level",
+            "state",
+            "throttled_ms",
+            "throughput_effect_percent",
+        ],
+    );
+    assert_eq!(
+        (&throttle["mode"], &throttle["acts_on"]),
+        (
+            &json!("observe"),
+            &json!(["interactive", "normal", "batch", "idle"])
+        )
+    );
+    daemon.admin("POST", path, body).problem(409);
+    for (body, status, pointer) in [
+        (
+            r#"{"name": "x", "scope": "process", "threshold_percent": 101}"#,
+            422,
+            Some(""),
+        ),
+        (
+            r#"{"name": "x", "scope": "galaxy", "threshold_percent": 50}"#,
+            422,
+            Some(""),
+        ),
+        (
+            r#"{"name": "machine", "scope": "process", "threshold_percent": 50}"#,
+            409,
+            None,
+        ),
+        (
+            r#"{"name": "x", "scope": "class:none", "threshold_percent": 50}"#,
+            404,
+            None,
+        ),
+    ] {
+        let problem = daemon.admin("POST", path, body).problem(status);
+        if let Some(pointer) = pointer {
+            assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+        }
+    }
+    daemon
+        .admin("PUT", path, r#"{"name": "day", "enabled": false}"#)
+        .problem(404);
+    let change = r#"{"name": "night", "threshold_percent": 40, "mode": null, "enabled": false}"#;
+    let changed = daemon.admin("PUT", path, change).json();
+    assert_eq!(
+        (
+            &changed["threshold_percent"],
+            &changed["mode"],
+            &changed["state"]
+        ),
+        (&json!(40.0), &json!("enforce"), &json!("off"))
+    );
+    let all = page(&daemon, "/v1/cpu/throttler/throttles");
+    assert!(
+        all.iter().any(|throttle| throttle["name"] == "night"),
+        "{all:?}"
+    );
+    has(
+        &daemon.get("/v1/cpu/throttler/stats").json(),
+        &[
+            "enabled",
+            "throttles",
+            "active",
+            "throttled_ms",
+            "kernel_throttled_ms",
+            "events",
+        ],
+    );
+}
+
 /// API-2: parts that this build does not have say so.
 #[test]
 fn absent_parts_say_so() {
     let daemon = Daemon::start();
     for (method, path) in [
-        ("GET", "/v1/cpu/throttler/stats"),
-        ("GET", "/v1/cpu/throttler/throttles"),
-        ("POST", "/v1/cpu/throttler/throttle"),
-        ("PUT", "/v1/cpu/throttler/throttle"),
         ("GET", "/v1/cpu/optimizer/stats"),
         ("GET", "/v1/cpu/optimizer/history"),
         ("POST", "/v1/cpu/optimizer/optimize"),

@@ -11,9 +11,9 @@
 //! 1. *Start*: the throttle becomes active when use, smoothed over a second, is above the threshold. The first allowance is
 //!    what the work uses less the excess: the right one if nothing else changes.
 //! 2. *Anti-windup*: an allowance above what the work uses has no effect, so where use is to fall by more than [`BAND`] it counts as
-//!    what the work uses, and an excess beyond [`UPSET`] is taken off that at once. The allowance stays within its bounds, and the
+//!    what the work uses, and an excess beyond [`UPSET`] that lasts is taken off that at once. The allowance stays within its bounds, and the
 //!    level that is in force (a person may have pinned it) is where each step starts from.
-//! 3. *Dead zone*: within [`DEAD_ZONE`] of the threshold nothing changes, so that a steady load changes nothing.
+//! 3. *Dead zone*: with smoothed use within [`DEAD_ZONE`] of the threshold nothing changes, so that a steady load changes nothing.
 //! 4. *Rate limit*: work is let go no faster than [`RELEASE_A_SECOND`], so that a load that comes and goes does not make
 //!    the machine swing; it is held back at once.
 //! 5. *End*: inactive again when nothing is held back any more and use has stayed under the threshold less the hysteresis
@@ -48,8 +48,11 @@ use crate::Error;
 pub const LEAST: f64 = 1.0;
 /// Points around the threshold within which nothing changes: under the resolution of the kernel's 10 ms ticks.
 pub const DEAD_ZONE: f64 = 0.75;
-/// An excess of more points than this is taken off at once: that is another load, not an error of control.
+/// An excess of more points than this in [`UPSET_READINGS`] readings, one after the other, is taken off at once: that is another load,
+/// not an error of control.
 pub const UPSET: f64 = 2.0 * BAND;
+/// See [`UPSET`].
+pub const UPSET_READINGS: usize = 3;
 /// Points that the mean over [`WINDOW`] may lie above the threshold and count as held.
 pub const BAND: f64 = 3.0;
 /// The time over which it is judged whether the threshold is held.
@@ -63,7 +66,7 @@ pub const RELEASE_A_SECOND: f64 = 20.0;
 /// The proportional gain.
 pub const PROPORTIONAL: f64 = 0.2;
 /// The integral gain, a period.
-pub const INTEGRAL: f64 = 0.35;
+pub const INTEGRAL: f64 = 0.2;
 /// How often a throttle looks: long enough for the kernel's 10 ms ticks to tell 2 points on two CPUs.
 pub const PERIOD: Duration = Duration::from_millis(250);
 /// A gap between steps counts as this much at most, so that a machine that slept does not let everything go at once.
@@ -293,6 +296,8 @@ pub struct Throttle {
     acted: Ewma,
     /// What the work used in the last periods, percent: an act shows after one or two of them.
     lately: [f64; 4],
+    /// What the last readings had above the threshold, points.
+    over: [f64; UPSET_READINGS],
     mean: Mean,
     others: Mean,
     /// Readings of the use that lacked, one after the other.
@@ -324,6 +329,7 @@ impl Throttle {
             smooth: Ewma::new(SMOOTH),
             acted: Ewma::new(SMOOTH),
             lately: [0.0; 4],
+            over: [0.0; UPSET_READINGS],
             mean: Mean::default(),
             others: Mean::default(),
             unknown: Duration::ZERO,
@@ -467,6 +473,7 @@ impl Throttle {
         self.state = State::Active;
         self.activations += 1;
         self.error = None;
+        self.over = [0.0; UPSET_READINGS];
         (self.full, self.calm) = (Duration::ZERO, Duration::ZERO);
         self.before = self.acted.get();
         // Not known how much is its own: all of it may be.
@@ -492,24 +499,27 @@ impl Throttle {
             hysteresis,
             ..
         } = self.settings;
-        let error = threshold - usage;
+        // Smoothed, so that tasks that are long against the period do not make it hold back too much: what it lets go is limited in
+        // rate, what it takes is not.
+        let error = threshold - smooth;
         let before = self.error.replace(error).unwrap_or(error);
+        self.over.rotate_left(1);
+        self.over[UPSET_READINGS - 1] = usage - threshold;
         let was = self.allowance;
         let periods = passed.as_secs_f64() / PERIOD.as_secs_f64();
-        let is_near = (threshold - smooth).abs() <= DEAD_ZONE && error.abs() <= BAND;
-        if !is_near {
-            // Under `observe` the allowance is kept by arithmetic, and the work uses more.
+        if error.abs() > DEAD_ZONE {
             let change = PROPORTIONAL * (error - before) + INTEGRAL * error * periods.min(2.0);
             // Under `observe` the allowance is kept by arithmetic, and the work uses more.
             let used = acted.filter(|_| !self.settings.observe);
             let mut wanted = was + change;
-            if let Some(used) = used
-                && error < -BAND
-            {
-                let most_used = self.lately.iter().copied().fold(LEAST, f64::max);
-                wanted = was.min(most_used) + change;
-                if error < -UPSET {
-                    wanted = wanted.min(used + error);
+            if let Some(used) = used {
+                if error < -BAND {
+                    let most_used = self.lately.iter().copied().fold(LEAST, f64::max);
+                    wanted = was.min(most_used) + change;
+                }
+                let excess = self.over.iter().copied().fold(f64::INFINITY, f64::min);
+                if excess > UPSET {
+                    wanted = wanted.min(used - excess);
                 }
             }
             let most = was + RELEASE_A_SECOND * passed.as_secs_f64();

@@ -128,3 +128,35 @@ fn odd_orders_do_no_harm() {
     scheduler.remove(t, id(0)).unwrap();
     assert!(scheduler.held_jointly(t).is_empty());
 }
+
+/// CPU-20: a task that goes on for seconds is held by what it uses: when the allowance changes, nothing of what it had before is owed,
+/// and what was used before there was a ceiling is not owed either.
+#[test]
+fn a_long_task_owes_nothing_for_what_it_had() {
+    let mut scheduler = Scheduler::new(Algorithm::Cfs, 2);
+    let at = |ms: u64| Timestamp::from_nanos(1 + ms * MS);
+    scheduler.insert(at(0), id(0), params(256)).unwrap();
+    let Pick::Run(grant) = scheduler.pick(at(0), set(&[0]), ClassSet::ALL) else {
+        panic!("nothing forbids it")
+    };
+    let (mut used, mut last, mut running) = (1_000 * MS, 1_000, true);
+    for tick in 100..700u64 {
+        let now = tick * 10;
+        if running {
+            used += (now - last) * MS;
+        }
+        last = now;
+        let idle = now * MS - used;
+        scheduler.note_rest(at(now), id(0), idle, if running { 0 } else { 1024 });
+        // A new allowance four times a second.
+        let cpus = 0.5 + 0.01 * ((tick / 25) % 2) as f64;
+        if tick.is_multiple_of(25) {
+            scheduler.set_joint_ceiling(at(now), 0, Some((set(&[0]), cpus)));
+        }
+        running = scheduler.held_jointly(at(now)).is_empty();
+    }
+    let part = (used - 1_000 * MS) as f64 / (6_000 * MS) as f64;
+    assert!((0.48..0.54).contains(&part), "{part}");
+    scheduler.settle(at(7_000), grant, used);
+    assert!(scheduler.held_jointly(at(7_200)).is_empty());
+}

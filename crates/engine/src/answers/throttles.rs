@@ -1,0 +1,115 @@
+//! Throttles: shown, added, changed.
+
+use crate::Engine;
+use crate::config::{DEFAULT_THROTTLE, QUOTA_THROTTLE, ThrottleSpec};
+use crate::error::Error;
+use crate::view::{ThrottleView, ThrottlerStats};
+use serde_json::{Map, Value, json};
+
+impl Engine {
+    /// All throttles together, and what happened last.
+    pub fn throttler_stats(&self) -> ThrottlerStats {
+        self.shared.throttler_stats()
+    }
+
+    /// Every throttle and what it does; those of the daemon first.
+    pub fn throttles(&self) -> Vec<ThrottleView> {
+        self.shared.throttle_views()
+    }
+
+    /// Adds a throttle: the fields of `throttling.throttles` in the configuration.
+    ///
+    /// # Errors
+    /// [`Error::Exists`]; [`Error::Unknown`] for a class that there is not; [`Error::Config`] with what is wrong. Nothing has changed then.
+    pub fn add_throttle(&self, fields: &Map<String, Value>, who: &str) -> Result<(), Error> {
+        let changing = self.changing();
+        let name = fields.get("name").and_then(Value::as_str).unwrap_or("");
+        let mut maps = self.config().throttling.throttles.0.clone();
+        if is_daemons(name) || maps.iter().any(|map| is_named(map, name)) {
+            return Err(Error::Exists {
+                what: "throttle",
+                name: name.to_owned(),
+            });
+        }
+        self.check_classes(fields)?;
+        maps.push(fields.clone());
+        changing.configure(&throttling(maps), who, false)?;
+        Ok(())
+    }
+
+    /// Changes fields of the throttle of the name in `name`; the others stay. A null takes back what is said of a field. Of the daemon's
+    /// own, threshold (of `machine`), mode and enabled can be changed, which are keys of the configuration: the latter two of both.
+    ///
+    /// # Errors
+    /// There is no such throttle; [`Error::Config`] with what is wrong. Nothing has changed then.
+    pub fn change_throttle(&self, fields: &Map<String, Value>, who: &str) -> Result<(), Error> {
+        let changing = self.changing();
+        let name = fields.get("name").and_then(Value::as_str).unwrap_or("");
+        if is_daemons(name) {
+            let mut keys = Map::new();
+            for (field, value) in fields.iter().filter(|(field, _)| *field != "name") {
+                let known = match field.as_str() {
+                    "threshold_percent" => name == DEFAULT_THROTTLE,
+                    "mode" | "enabled" => true,
+                    _ => false,
+                };
+                if !known {
+                    return Err(Error::Invalid {
+                        field: "field",
+                        found: field.clone(),
+                        expected: "threshold_percent (of machine), mode or enabled".to_owned(),
+                    });
+                }
+                keys.insert(field.clone(), value.clone());
+            }
+            changing.configure(&json!({ "throttling": keys }), who, false)?;
+            return Ok(());
+        }
+        let mut maps = self.config().throttling.throttles.0.clone();
+        let Some(map) = maps.iter_mut().find(|map| is_named(map, name)) else {
+            let known = maps.iter().filter_map(|map| map.get("name")?.as_str());
+            let known: Vec<&str> = [DEFAULT_THROTTLE, QUOTA_THROTTLE]
+                .into_iter()
+                .chain(known)
+                .collect();
+            return Err(Error::Unknown {
+                what: "throttle",
+                name: name.to_owned(),
+                known: format!("; there are {}", known.join(", ")),
+            });
+        };
+        for (field, value) in fields {
+            match value {
+                Value::Null => map.remove(field),
+                value => map.insert(field.clone(), value.clone()),
+            };
+        }
+        self.check_classes(map)?;
+        changing.configure(&throttling(maps), who, false)?;
+        Ok(())
+    }
+
+    /// A class that a throttle names is there. What else is wrong the configuration says.
+    fn check_classes(&self, map: &Map<String, Value>) -> Result<(), Error> {
+        let Ok(spec) = ThrottleSpec::of(map) else {
+            return Ok(());
+        };
+        if let crate::config::Scope::Class(name) = &spec.scope {
+            self.class(name)?;
+        }
+        self.class(&spec.below)?;
+        Ok(())
+    }
+}
+
+fn is_daemons(name: &str) -> bool {
+    [DEFAULT_THROTTLE, QUOTA_THROTTLE].contains(&name)
+}
+
+fn is_named(map: &Map<String, Value>, name: &str) -> bool {
+    map.get("name").and_then(Value::as_str) == Some(name)
+}
+
+fn throttling(maps: Vec<Map<String, Value>>) -> Value {
+    json!({ "throttling": { "throttles": maps } })
+}

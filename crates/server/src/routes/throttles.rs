@@ -1,0 +1,154 @@
+//! Throttles of family 1: what holds use at a threshold.
+
+use super::Shared;
+use super::page::{Page, PageQuery};
+use crate::access::Caller;
+use crate::http::json::Json;
+use crate::http::query::Query;
+use crate::problem::Problem;
+use axum::extract::State;
+use axum::http::StatusCode;
+use flyball_engine::Error;
+use flyball_engine::view::{ThrottleView, ThrottlerStats};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn figures() -> OpenApiRouter<Shared> {
+    OpenApiRouter::default()
+        .routes(routes!(throttler_stats))
+        .routes(routes!(throttles))
+}
+
+pub(super) fn guarded() -> OpenApiRouter<Shared> {
+    OpenApiRouter::default().routes(routes!(add_throttle, change_throttle))
+}
+
+/// Fields of a throttle. One that is left out has its default when a throttle is added, and stays when one is changed; a null gives it
+/// its default back.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct ThrottleFields(Map<String, Value>);
+
+const FIELDS: [(&str, &str); 7] = [
+    (
+        "name",
+        "1 to 64 characters of a-z, 0-9, _ and -; `machine` and `quota` are the daemon's own.",
+    ),
+    (
+        "scope",
+        "What it measures: `machine`, `process`, `quota` or `class:NAME`.",
+    ),
+    (
+        "threshold_percent",
+        "What it holds, 1 to 100: of all CPUs, for the scope `quota` of the quota.",
+    ),
+    (
+        "hysteresis_percent",
+        "How far use must fall below that for it to end, 0 to 50 points; 5 unless said.",
+    ),
+    (
+        "below",
+        "It holds back classes of a lower priority than this one's; `critical` unless said.",
+    ),
+    (
+        "mode",
+        "`enforce`, or `observe`: decide and count, and hold nothing back.",
+    ),
+    ("enabled", "Whether it does anything."),
+];
+
+impl PartialSchema for ThrottleFields {
+    fn schema() -> RefOr<Schema> {
+        let object = ObjectBuilder::new().schema_type(Type::Object);
+        let field = |object: ObjectBuilder, (name, about): &(&str, &str)| {
+            let field = ObjectBuilder::new()
+                .schema_type(SchemaType::AnyValue)
+                .description(Some(*about));
+            object.property(*name, field)
+        };
+        FIELDS.iter().fold(object, field).into()
+    }
+}
+
+impl ToSchema for ThrottleFields {}
+
+/// Says of a refused field where it is in the body rather than in the configuration.
+fn refused(error: Error) -> Problem {
+    Problem::from(error).moved(|pointer| {
+        let Some(rest) = pointer.strip_prefix("/throttling") else {
+            return pointer.to_owned();
+        };
+        // Of an item of the list, what is below it.
+        let rest = match rest.strip_prefix("/throttles/") {
+            Some(item) => item.split_once('/').map_or("", |(_, field)| field),
+            None => rest.trim_start_matches('/'),
+        };
+        match rest {
+            "" => String::new(),
+            field => format!("/{field}"),
+        }
+    })
+}
+
+fn find(app: &Shared, fields: &Map<String, Value>) -> Result<ThrottleView, Problem> {
+    let name = fields.get("name").and_then(Value::as_str);
+    let all = app.engine.throttles();
+    let found = all
+        .into_iter()
+        .find(|throttle| Some(&*throttle.name) == name);
+    // Somebody else took it away, or switched throttles off, in this very moment.
+    found.ok_or_else(|| Problem::new(StatusCode::CONFLICT, "the throttle is not there any more"))
+}
+
+/// Totals of the throttles, and their last events.
+#[utoipa::path(get, path = "/v1/cpu/throttler/stats", tag = "cpu", responses((status = 200, body = ThrottlerStats)))]
+async fn throttler_stats(State(app): State<Shared>) -> Json<ThrottlerStats> {
+    Json(app.engine.throttler_stats())
+}
+
+/// Every throttle and what it does.
+#[utoipa::path(get, path = "/v1/cpu/throttler/throttles", tag = "cpu", params(PageQuery), responses((status = 200, body = Page<ThrottleView>)))]
+async fn throttles(
+    State(app): State<Shared>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<Page<ThrottleView>>, Problem> {
+    page.cut(&app, app.engine.throttles()).map(Json)
+}
+
+/// Adds a throttle.
+#[utoipa::path(post, path = "/v1/cpu/throttler/throttle", tag = "cpu", request_body = ThrottleFields, responses(
+    (status = 201, description = "Added", body = ThrottleView),
+    (status = 404, description = "There is no such class", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "A throttle of this name exists", body = Problem, content_type = "application/problem+json"),
+))]
+async fn add_throttle(
+    State(app): State<Shared>,
+    caller: Caller,
+    Json(ThrottleFields(fields)): Json<ThrottleFields>,
+) -> Result<(StatusCode, Json<ThrottleView>), Problem> {
+    app.engine
+        .add_throttle(&fields, &caller.to_string())
+        .map_err(refused)?;
+    Ok((StatusCode::CREATED, Json(find(&app, &fields)?)))
+}
+
+/// Changes fields of the throttle with the name in the body. Of `machine` its threshold, and of it and `quota` together `mode` and `enabled`.
+#[utoipa::path(put, path = "/v1/cpu/throttler/throttle", tag = "cpu", request_body = ThrottleFields, responses(
+    (status = 200, body = ThrottleView),
+    (status = 404, description = "There is no such throttle", body = Problem, content_type = "application/problem+json"),
+))]
+async fn change_throttle(
+    State(app): State<Shared>,
+    caller: Caller,
+    Json(ThrottleFields(fields)): Json<ThrottleFields>,
+) -> Result<Json<ThrottleView>, Problem> {
+    app.engine
+        .change_throttle(&fields, &caller.to_string())
+        .map_err(refused)?;
+    Ok(Json(find(&app, &fields)?))
+}
