@@ -399,6 +399,9 @@ impl Batch {
             return;
         }
         self.stop = stop;
+        if stop >= Stop::Now {
+            self.bounds.release();
+        }
         for running in self.running.values() {
             let control = running.child.control();
             match (stop, control.status()) {

@@ -170,24 +170,44 @@ fn folder_and_variables_can_be_set() {
 /// TASK-12: what belongs to a later build is refused, and says what is there instead.
 #[test]
 fn bounds_that_are_not_there_are_refused() {
-    for option in [["--cpu", "80%"], ["--io", "100M"]] {
-        let ran = run(option.into_iter().chain(["echo", ":::", "1"]));
-        assert_eq!((ran.code, ran.text()), (2, ""));
-        assert!(
-            ran.err.contains(option[0]) && ran.err.contains("later build"),
-            "{}",
-            ran.err
-        );
-    }
+    let ran = run(["--io", "100M", "echo", ":::", "1"]);
+    assert_eq!((ran.code, ran.text()), (2, ""));
+    assert!(
+        ran.err.contains("--io") && ran.err.contains("later build"),
+        "{}",
+        ran.err
+    );
     for wrong in [
         ["--load", "much"],
         ["--memfree", "0"],
         ["--mem", "-1"],
         ["--mem-each", "x"],
+        ["--cpu", "0"],
+        ["--cpu", "101%"],
+        ["--cpu", "-5"],
+        ["--cpu", "NaN"],
     ] {
         let ran = run(wrong.into_iter().chain(["echo", ":::", "1"]));
         assert_eq!((ran.code, ran.text()), (2, ""), "{wrong:?}");
     }
+}
+
+/// CPU-20: with a bound on the CPU all commands run to their end, those that stand still for a part of the time included, and the
+/// summary says what became of it.
+#[test]
+fn a_bound_on_the_cpu_lets_everything_end() {
+    let busy = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; echo {}";
+    let ran = run([
+        "--cpu", "2%", "--json", "-k", "-j2", busy, ":::", "1", "2", "3",
+    ]);
+    assert_eq!((ran.code, ran.text()), (0, "1\n2\n3\n"), "{}", ran.err);
+    let summary: serde_json::Value = serde_json::from_str(ran.err.lines().last().unwrap()).unwrap();
+    let bound = &summary["bounds"]["cpu"];
+    assert_eq!(
+        (&bound["bound_percent"], &bound["hard"]),
+        (&2.0.into(), &false.into()),
+        "{summary}"
+    );
 }
 
 /// TASK-12: numbers of jobs as people write them, and names that other tools have.

@@ -7,6 +7,7 @@ mod looking;
 mod starting;
 #[cfg(feature = "tasks")]
 mod tasks;
+mod throttling;
 
 use flyball_engine::Engine;
 use flyball_engine::config::{Loaded, Sources, load};

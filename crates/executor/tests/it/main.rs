@@ -29,6 +29,7 @@ mod stress;
 mod switching;
 #[cfg(feature = "testing")]
 mod testing_kit;
+mod throttling;
 mod tokio_inside;
 mod tuning;
 

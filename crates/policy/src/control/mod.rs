@@ -34,6 +34,7 @@
 
 mod arbiter;
 mod decision;
+pub mod duty;
 pub mod throttle;
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ struct Job {
     peak: u64,
     alone: bool,
     ending: Ending,
+    paused: bool,
 }
 
 /// Memory of a run.
@@ -163,6 +164,7 @@ impl Memory {
             peak: 0,
             alone,
             ending: Ending::No,
+            paused: false,
         };
         self.jobs.insert(number, job);
         self.next_sample
@@ -259,10 +261,12 @@ impl Memory {
                 self.paused += 1;
                 find(&mut self.jobs, id, &|job| {
                     job.control.pause();
+                    job.paused = true;
                 });
             }
             Verdict::Resume(id) => find(&mut self.jobs, id, &|job| {
                 job.control.resume();
+                job.paused = false;
             }),
             Verdict::End(id) => find(&mut self.jobs, id, &|job| {
                 job.ending = Ending::ForOthers;
@@ -273,6 +277,11 @@ impl Memory {
                 job.control.kill_now();
             }),
         }
+    }
+
+    /// Whether a command stands still for want of memory.
+    pub(super) fn is_paused(&self, number: u64) -> bool {
+        self.jobs.get(&number).is_some_and(|job| job.paused)
     }
 
     /// What is reserved and not used yet, bytes.

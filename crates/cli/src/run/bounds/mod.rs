@@ -6,13 +6,14 @@
 //! Invariants: with no bound asked for, nothing is measured; a start that may not be now is asked about again when something has
 //! ended and at [`Bounds::due`]; a command that was ended for the others' sake runs once more, alone.
 
+mod cpu;
 mod machine;
 mod memory;
 mod share;
 
 use std::sync::mpsc::Sender;
 
-use flyball_core::time::Timestamp;
+use flyball_core::time::{Clock, OsClock, Timestamp};
 use flyball_process::{Control, Error, Exit, Options};
 use flyball_sense::Root;
 
@@ -20,6 +21,7 @@ use super::batch;
 use super::batch::Event;
 use super::options::{self, Load};
 use super::plan::Plan;
+use cpu::Cpu;
 use machine::Machine;
 use memory::Memory;
 use share::Share;
@@ -39,6 +41,7 @@ pub(crate) enum After {
 pub(crate) struct Bounds {
     memory: Option<Memory>,
     machine: Option<Machine>,
+    cpu: Option<Cpu>,
     share: Share,
     jobs: u32,
     /// When to look again although nothing has happened.
@@ -58,9 +61,14 @@ impl Bounds {
         let memory = Memory::wanted(asked).then(|| Memory::new(asked, &plan.command));
         let machine = (memory.is_some() || load.is_some())
             .then(|| Machine::new(&Root::default(), load, asked.memfree));
+        let now = OsClock.now();
         Bounds {
             memory,
             machine,
+            // Its range was checked with the options.
+            cpu: asked
+                .cpu
+                .and_then(|percent| Cpu::new(percent, cpus, now).ok()),
             share: Share::new(plan, cpus, events),
             jobs: plan.jobs,
             look_again: None,
@@ -132,6 +140,9 @@ impl Bounds {
 
     /// A command was handed over to start.
     pub(crate) fn started(&mut self, now: Timestamp, number: u64, control: Control, alone: bool) {
+        if let Some(cpu) = &mut self.cpu {
+            cpu.started(number, control.clone());
+        }
         if let Some(memory) = &mut self.memory {
             memory.started(now, number, control, alone);
         }
@@ -139,6 +150,9 @@ impl Bounds {
 
     /// A command has ended.
     pub(crate) fn ended(&mut self, number: u64, result: &Result<Exit, Error>) -> After {
+        if let Some(cpu) = &mut self.cpu {
+            cpu.ended(number);
+        }
         match &mut self.memory {
             Some(memory) => memory.ended(number, result),
             None => After::Counts,
@@ -148,11 +162,22 @@ impl Bounds {
     /// When to call [`tick`](Bounds::tick) and ask again though nothing has happened.
     pub(crate) fn due(&self) -> Option<Timestamp> {
         let sample = self.memory.as_ref().and_then(Memory::due);
-        [sample, self.look_again].into_iter().flatten().min()
+        let cpu = self.cpu.as_ref().and_then(|cpu| cpu.due(OsClock.now()));
+        [sample, self.look_again, cpu].into_iter().flatten().min()
     }
 
     /// Measures and acts, when it is time.
     pub(crate) fn tick(&mut self, now: Timestamp) {
+        self.tick_memory(now);
+        if let Some(cpu) = &mut self.cpu {
+            if let Some(memory) = &self.memory {
+                cpu.leave(|number| memory.is_paused(number));
+            }
+            cpu.tick(now);
+        }
+    }
+
+    fn tick_memory(&mut self, now: Timestamp) {
         let Some(memory) = &mut self.memory else {
             return;
         };
@@ -167,6 +192,13 @@ impl Bounds {
         self.share.reserved(memory.outstanding());
     }
 
+    /// The run is being stopped: what stands still for the CPU's sake goes on, so that it can end.
+    pub(crate) fn release(&mut self) {
+        if let Some(cpu) = &mut self.cpu {
+            cpu.release();
+        }
+    }
+
     /// Keeps what was learned.
     pub(crate) fn finish(&mut self) {
         if let Some(memory) = &mut self.memory {
@@ -179,6 +211,7 @@ impl Bounds {
         let mut lines = Vec::new();
         lines.extend(self.memory.iter().flat_map(Memory::lines));
         lines.extend(self.machine.iter().flat_map(Machine::lines));
+        lines.extend(self.cpu.iter().flat_map(Cpu::lines));
         lines.extend(self.share.line());
         lines
     }
@@ -188,6 +221,7 @@ impl Bounds {
         serde_json::json!({
             "memory": self.memory.as_ref().map(Memory::json),
             "machine": self.machine.as_ref().map(Machine::json),
+            "cpu": self.cpu.as_ref().map(Cpu::json),
             "shared": self.share.json(),
         })
     }

@@ -3,7 +3,9 @@
 use clap::Args;
 use flyball_core::units::format_size;
 
-use super::values::{Load, MemoryEach, parse_load, parse_memory_each, parse_size_above_zero};
+use super::values::{
+    Load, MemoryEach, parse_load, parse_memory_each, parse_percent, parse_size_above_zero,
+};
 
 /// Bounds on memory, load, CPU and I/O.
 #[derive(Args, Debug, Default)]
@@ -23,9 +25,9 @@ pub(crate) struct Bounds {
     /// Leave other runs on this machine out of account: with `-j auto` take a slot for each CPU even if they do
     #[arg(long, help_heading = HEADING)]
     pub(crate) alone: bool,
-    /// CPU for all commands together (belongs to a later build)
-    #[arg(long, value_name = "N%", help_heading = HEADING)]
-    pub(crate) cpu: Option<String>,
+    /// CPU for all commands together, in percent of all CPUs: what would use more stands still for a part of the time
+    #[arg(long, value_name = "N%", help_heading = HEADING, allow_negative_numbers = true, value_parser = parse_percent)]
+    pub(crate) cpu: Option<f64>,
     /// I/O for all commands together (belongs to a later build)
     #[arg(long, value_name = "RATE", help_heading = HEADING)]
     pub(crate) io: Option<String>,
@@ -39,16 +41,10 @@ const MEM_MIN: u64 = 16_000_000;
 impl Bounds {
     /// Refuses what this build has not.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let absent = [
-            (
-                self.cpu.is_some(),
-                "--cpu: a bound on the CPU time of all commands together belongs to a later build; -j, --class and --nice are there",
-            ),
-            (
-                self.io.is_some(),
-                "--io: a bound on the I/O of all commands together belongs to a later build; --class batch and idle step back",
-            ),
-        ];
+        let absent = [(
+            self.io.is_some(),
+            "--io: a bound on the I/O of all commands together belongs to a later build; --class batch and idle step back",
+        )];
         if self.mem.is_some_and(|bytes| bytes < MEM_MIN) {
             return Err(format!(
                 "--mem: at least {}, as a program and what starts it take some of it",
@@ -68,6 +64,7 @@ impl Bounds {
             ("--memfree", self.memfree.map(format_size)),
             ("--mem", self.mem.map(format_size)),
             ("--mem-each", self.mem_each.map(|each| each.to_string())),
+            ("--cpu", self.cpu.map(|percent| format!("{percent}%"))),
         ]
         .into_iter()
         .filter_map(|(option, value)| Some((option, value?)))

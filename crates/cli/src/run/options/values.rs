@@ -149,6 +149,14 @@ pub(super) fn parse_load(text: &str) -> Result<Load, String> {
     })
 }
 
+/// A part of all CPUs, with or without the sign.
+pub(super) fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number
+        .filter(|percent| (1.0..=100.0).contains(percent))
+        .ok_or_else(|| "expected a percentage of all CPUs, 1% to 100%".to_owned())
+}
+
 pub(super) fn parse_size_above_zero(text: &str) -> Result<u64, String> {
     match parse_size(text).map_err(|error| error.to_string())? {
         0 => Err("expected more than nothing".to_owned()),

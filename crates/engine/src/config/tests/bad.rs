@@ -143,7 +143,7 @@ fn wrong_values() {
         ("memory_pool: {max_size: aut}", "did you mean auto?"),
         (
             "throttling: {threshold_percent: 101}",
-            "found 101, expected a percentage from 0 to 100",
+            "found 101, expected a percentage from 1 to 100",
         ),
         (
             "cpu_scheduler: {algorithm: fair}",

@@ -1,0 +1,183 @@
+//! Throttles on real threads and the real machine.
+
+use crate::{end, engine, loaded, wait_for};
+use flyball_engine::{Engine, Error, Options};
+use flyball_executor::checkpoint;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::*};
+
+fn fields(value: Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap_or_default()
+}
+
+/// A closure of a class that computes until it is told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    handle: flyball_executor::Handle<()>,
+}
+
+impl Load {
+    fn begin(engine: &Engine, class: &str) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = stop.clone();
+        let handle = engine
+            .class(class)
+            .expect("there")
+            .run(move || while !seen.load(SeqCst) && checkpoint().is_ok() {});
+        Load { stop, handle }
+    }
+
+    fn end(mut self) {
+        self.stop.store(true, SeqCst);
+        self.handle.join().expect("it ends");
+    }
+}
+
+/// CPU-20, DASH-5: a throttle becomes active when its class uses more than its threshold, which is an event and a decision with its
+/// evidence; the level is a knob that a person can pin; when the load has ended, so does the throttle.
+#[test]
+fn a_throttle_begins_and_ends() {
+    let engine = engine(
+        "throttling: { throttles: [{ name: few, scope: 'class:batch', threshold_percent: 1, hysteresis_percent: 0 }] }",
+    );
+    let load = Load::begin(&engine, "batch");
+    let begun = wait_for(&engine, 0, |event| {
+        event.kind == "throttle" && event.data["kind"] == "activated"
+    });
+    assert_eq!(begun.data["throttle"], "few");
+    let decided = wait_for(&engine, 0, |event| {
+        event.kind == "decision" && event.data["part"] == "throttle"
+    });
+    assert_eq!(
+        (&decided.data["knob"], &decided.data["applied"]),
+        (&json!("throttle.few"), &json!(true))
+    );
+    assert!(
+        decided.data["evidence"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty()),
+        "{decided:?}"
+    );
+    let pinned = engine
+        .pin("throttle.few", 0.5, "a person")
+        .expect("within bounds");
+    assert_eq!(pinned.to, Some(0.5));
+    let view = &engine.throttles()[0];
+    assert_eq!(
+        (view.level, &*view.acts_on),
+        (0.5, &["batch".to_owned()][..])
+    );
+    engine
+        .unpin("throttle.few", "a person")
+        .expect("was pinned");
+    load.end();
+    let ended = wait_for(&engine, begun.id, |event| {
+        event.kind == "throttle" && event.data["kind"] == "deactivated"
+    });
+    assert_eq!(ended.data["level"], 0.0);
+    let stats = engine.throttler_stats();
+    assert!(
+        stats.activations >= 1 && stats.deactivations >= 1 && stats.throttled_ms > 0,
+        "{stats:?}"
+    );
+    end(engine);
+}
+
+/// CPU-30: a throttle that observes decides and counts, and neither knob nor executor hear of it.
+#[test]
+fn an_observing_throttle_holds_nothing_back() {
+    let engine = engine(
+        "throttling: { throttles: [{ name: few, scope: 'class:batch', threshold_percent: 1, mode: observe }] }",
+    );
+    let load = Load::begin(&engine, "batch");
+    let begun = wait_for(&engine, 0, |event| {
+        event.kind == "throttle" && event.data["kind"] == "activated"
+    });
+    assert_eq!(begun.data["observed"], true);
+    let knobs = engine.knobs();
+    let knob = knobs.iter().find(|knob| knob.name == "throttle.few");
+    assert_eq!(knob.map(|knob| knob.value), Some(0.0));
+    let view = &engine.throttles()[0];
+    assert!(view.level > 0.0 && view.mode == "observe", "{view:?}");
+    assert_eq!(engine.throttler_stats().active, 0);
+    load.end();
+    end(engine);
+}
+
+/// CPU-20: a library has no throttle of its own; the daemon's act on classes below normal only, and can be changed.
+#[test]
+fn only_the_daemon_has_throttles_of_its_own() {
+    let library = engine("");
+    assert!(library.throttles().is_empty());
+    assert!(!library.cpu_status().cpu_throttling.enabled);
+    end(library);
+    let options = Options {
+        daemon_throttles: true,
+        ..Options::default()
+    };
+    let engine = Engine::start_with(loaded(""), options).expect("starts");
+    let names = |engine: &Engine| -> Vec<String> {
+        engine
+            .throttles()
+            .into_iter()
+            .map(|throttle| throttle.name)
+            .collect()
+    };
+    assert_eq!(names(&engine), ["machine", "quota"]);
+    for throttle in engine.throttles() {
+        assert_eq!(throttle.acts_on, ["batch", "idle"]);
+    }
+    let change = fields(json!({ "name": "machine", "threshold_percent": 70, "mode": "observe" }));
+    engine.change_throttle(&change, "a person").expect("valid");
+    let machine = &engine.throttles()[0];
+    assert_eq!(
+        (machine.threshold_percent, &*machine.mode),
+        (70.0, "observe")
+    );
+    let wrong = fields(json!({ "name": "quota", "threshold_percent": 70 }));
+    assert!(matches!(
+        engine.change_throttle(&wrong, "a person"),
+        Err(Error::Invalid { .. })
+    ));
+    let off = json!({ "throttling": { "enabled": false } });
+    engine.configure(&off, "a person", false).expect("valid");
+    assert!(names(&engine).is_empty());
+    end(engine);
+}
+
+/// CPU-20, CFG-3: throttles are added, changed and taken away while the engine runs; what is wrong changes nothing, and one that held
+/// something back and goes lets go of it.
+#[test]
+fn throttles_come_and_go() {
+    let engine = engine("");
+    let few = json!({ "name": "few", "scope": "class:batch", "threshold_percent": 1 });
+    engine
+        .add_throttle(&fields(few.clone()), "a person")
+        .expect("new");
+    assert!(matches!(
+        engine.add_throttle(&fields(few), "a person"),
+        Err(Error::Exists { .. })
+    ));
+    let none = json!({ "name": "none", "scope": "class:none", "threshold_percent": 50 });
+    assert!(engine.add_throttle(&fields(none), "a person").is_err());
+    let wrong = json!({ "name": "few", "threshold_percent": 0 });
+    assert!(matches!(
+        engine.change_throttle(&fields(wrong), "a person"),
+        Err(Error::Config(_))
+    ));
+    assert_eq!(engine.throttles()[0].threshold_percent, 1.0);
+    let load = Load::begin(&engine, "batch");
+    wait_for(&engine, 0, |event| {
+        event.kind == "decision" && event.data["part"] == "throttle"
+    });
+    let gone = json!({ "throttling": { "throttles": null } });
+    engine.configure(&gone, "a person", false).expect("valid");
+    assert!(engine.throttles().is_empty());
+    let knobs = engine.knobs();
+    let knob = knobs.iter().find(|knob| knob.name == "throttle.few");
+    assert_eq!(knob.map(|knob| knob.value), Some(0.0));
+    assert_eq!(engine.throttler_stats().active, 0);
+    load.end();
+    end(engine);
+}
