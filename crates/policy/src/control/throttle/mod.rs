@@ -14,7 +14,7 @@
 //!    what the work uses, and an excess beyond [`UPSET`] that lasts is taken off that at once. The allowance stays within its bounds, and the
 //!    level that is in force (a person may have pinned it) is where each step starts from.
 //! 3. *Dead zone*: with smoothed use within [`DEAD_ZONE`] of the threshold nothing changes, so that a steady load changes nothing.
-//! 4. *Rate limit*: work is let go no faster than [`RELEASE_A_SECOND`], so that a load that comes and goes does not make
+//! 4. *Rate limit*: work is let go no faster than [`RELEASE_A_SECOND`] (and as fast as that where it uses less than half of what it may), so that a load that comes and goes does not make
 //!    the machine swing; it is held back at once.
 //! 5. *End*: inactive again when nothing is held back any more and use has stayed under the threshold less the hysteresis
 //!    for [`CALM`].
@@ -512,9 +512,13 @@ impl Throttle {
             // Under `observe` the allowance is kept by arithmetic, and the work uses more.
             let used = acted.filter(|_| !self.settings.observe);
             let mut wanted = was + change;
+            let most_used = self.lately.iter().copied().fold(LEAST, f64::max);
+            if error > 0.0 && acted.is_some() && most_used < was / 2.0 {
+                // It is not the allowance that keeps use low.
+                wanted = f64::INFINITY;
+            }
             if let Some(used) = used {
                 if error < -BAND {
-                    let most_used = self.lately.iter().copied().fold(LEAST, f64::max);
                     wanted = was.min(most_used) + change;
                 }
                 let excess = self.over.iter().copied().fold(f64::INFINITY, f64::min);

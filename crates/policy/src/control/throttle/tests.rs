@@ -240,6 +240,68 @@ fn nothing_is_held_back_below_the_threshold() {
     assert!((29.0..40.0).contains(&held), "{held}");
 }
 
+/// CPU-20: tasks that are longer than a period and cannot be interrupted come in bursts; the mean is held all the same.
+#[test]
+fn bursts_are_held_on_average() {
+    let mut throttle = Throttle::new(Settings::at(20.0)).unwrap();
+    // One task at a time on one of two CPUs, of 300 ms; a bucket says when the next one begins, looked at each 50 ms.
+    let (mut credit, mut left, mut usage) = (0.0, 0, Vec::new());
+    let mut level = 0.0;
+    for period in 0..200 * SECOND {
+        let mut own = 0.0;
+        for _ in 0..5 {
+            let filled: f64 = credit + allowance(level) / 5.0;
+            credit = if left > 0 {
+                filled
+            } else {
+                filled.min(allowance(level) * 0.4)
+            };
+            if left == 0 && credit > 0.0 {
+                left = 6;
+            }
+            if left > 0 {
+                (own, credit, left) = (own + 10.0, credit - 10.0, left - 1);
+            }
+        }
+        usage.push(own);
+        let view = View {
+            usage: Some(own),
+            acted: Some(own),
+            level,
+        };
+        level = throttle.step(at(period), &view).level;
+    }
+    let trace = Trace {
+        usage,
+        changes: Vec::new(),
+        throttle,
+    };
+    let worst = trace.worst(10 * SECOND, 200 * SECOND, 20.0);
+    println!("bursts: worst 5 s mean off by {worst:.2}");
+    assert!(worst <= BAND, "{worst}");
+}
+
+/// CPU-20: what has ended is let go at the usual rate, however near to nothing the threshold is.
+#[test]
+fn a_low_threshold_lets_go_as_fast() {
+    let machine = Machine {
+        demand: &|period| if period < 10 * SECOND { 100.0 } else { 0.0 },
+        ..Machine::default()
+    };
+    let trace = run(
+        Settings {
+            hysteresis: 0.0,
+            ..Settings::at(1.0)
+        },
+        &machine,
+        20 * SECOND,
+    );
+    assert_eq!(
+        (trace.throttle.state(), trace.throttle.level()),
+        (State::Idle, 0.0)
+    );
+}
+
 /// CPU-20: between threshold and hysteresis it neither ends nor starts again and again.
 #[test]
 fn it_does_not_flap_within_the_hysteresis() {
