@@ -4,6 +4,8 @@
 //! (closures that never end, with checkpoints), `tasks` (closures of 1 ms) or `long` (of 300 ms, without checkpoints). A fourth is
 //! the scope: `machine`, or `process` where other programs are busy.
 
+#![allow(clippy::print_stdout)] // it is for people
+
 use flyball_core::time::{Clock, OsClock};
 use flyball_engine::Engine;
 use flyball_engine::config::{Sources, load};

@@ -88,7 +88,8 @@ impl Entry {
         executor: &Executor,
         parallelism: usize,
     ) -> Result<(), flyball_executor::Error> {
-        let wanted = (self.level > 0.0 && self.is_on() && !self.acts_on.is_empty()).then(|| {
+        let acts = self.is_on() && !self.spec.settings.observe && !self.acts_on.is_empty();
+        let wanted = (self.level > 0.0 && acts).then(|| {
             let cpus = allowance(self.level) / 100.0 * self.whole;
             (self.acts_on.clone(), cpus, parallelism)
         });
