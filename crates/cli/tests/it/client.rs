@@ -462,7 +462,12 @@ fn the_token_is_found_for_this_machine() {
 /// Decisions are followed as they are made, and the end of the daemon is the end of that.
 #[test]
 fn decisions_are_followed() {
-    let daemon = Daemon::start("follow");
+    // What a busy machine has throttles decide would come between.
+    let daemon = Daemon::start_with("follow", |command, _| {
+        command
+            .args(["--listen", "127.0.0.1:0"])
+            .env("FLYBALL_THROTTLING_ENABLED", "false");
+    });
     daemon.tell(&["knobs", "pin", "worker_pool.back", "3"]);
     let mut child = daemon
         .command(&["decisions", "--follow"])
