@@ -3,7 +3,6 @@
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use std::println;
 
 use flyball_core::rng::Rng;
 use proptest::prelude::*;
@@ -118,7 +117,6 @@ fn a_step_settles_on_the_threshold_and_stays() {
         };
         let trace = run(Settings::at(threshold), &machine, 120 * SECOND);
         let worst = trace.worst(12 * SECOND, 120 * SECOND, threshold);
-        println!("threshold {threshold}: worst 5 s mean off by {worst:.2}");
         assert!(worst <= BAND, "{threshold}: {worst}");
         assert!(trace.spread(20 * SECOND, 120 * SECOND) < 1.0);
         assert_eq!(trace.changes_in(20 * SECOND, 120 * SECOND), 0);
@@ -160,7 +158,6 @@ fn noise_stays_in_the_band() {
     };
     let trace = run(Settings::at(60.0), &machine, 300 * SECOND);
     let worst = trace.worst(5 * SECOND, 300 * SECOND, 60.0);
-    println!("noise of 4 points: worst 5 s mean off by {worst:.2}");
     assert!(worst <= BAND, "{worst}");
 }
 
@@ -277,7 +274,6 @@ fn bursts_are_held_on_average() {
         throttle,
     };
     let worst = trace.worst(10 * SECOND, 200 * SECOND, 20.0);
-    println!("bursts: worst 5 s mean off by {worst:.2}");
     assert!(worst <= BAND, "{worst}");
 }
 
@@ -510,7 +506,6 @@ fn throttle_and_pool_size_do_not_fight() {
         let mean = trace.mean((half * 20 + 5) * SECOND, (half + 1) * 20 * SECOND);
         assert!((mean - 60.0).abs() <= BAND, "{half}: {mean}");
     }
-    println!("the pool was resized {resized} times in {minutes} minutes");
     assert!(resized <= 3, "{resized}");
 }
 
