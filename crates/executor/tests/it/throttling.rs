@@ -31,7 +31,7 @@ fn a_long_closure_stands_still_at_its_checkpoints() {
     let (mut before, mut still) = (u64::MAX, false);
     for _ in 0..10_000 {
         for _ in 0..100 {
-            normal.run(|| std::thread::yield_now()).join().unwrap();
+            normal.run(std::thread::yield_now).join().unwrap();
         }
         let now = rounds.load(SeqCst);
         still = now == before;
