@@ -7,7 +7,7 @@
 //! - usually a call waits up to 0.3 of the time it has, first come first served;
 //! - once calls have waited without a break for that long, the service is *overloaded*: a call waits up to 0.05 of its time, and the last
 //!   comes first, as the others have no hope;
-//! - under overload those who would be refused after waiting anyway are refused at once ([`θ`](Threshold)): the lowest classes first, and
+//! - under overload those who would be refused after waiting anyway are refused at once (a threshold θ): the lowest classes first, and
 //!   inside a class by cohort (tenant, user, session), the same ones for an hour, so that some users are served whole instead of all by halves;
 //! - nothing is refused while there is room.
 //!
