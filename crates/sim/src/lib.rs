@@ -19,6 +19,7 @@ mod engine;
 mod error;
 mod index_set;
 mod metrics;
+pub mod overload;
 mod placement;
 mod queue;
 pub mod report;

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use flyball_core::class::ClassSpec;
 use flyball_core::time::{Source, Timestamp};
 use flyball_core::units::parse_duration;
@@ -12,6 +12,7 @@ use flyball_policy::sched::Algorithm;
 use flyball_policy::sched::place::Strategy;
 use flyball_sim::compare::{self, Scenario};
 use flyball_sim::config::{Arrivals, Config, Keys, Sizes, Switch, SwitchTo};
+use flyball_sim::overload::{self, Cell, Kind};
 use flyball_sim::{Error, Progress, Report, run};
 
 /// Runs flyball's scheduling policies on simulated workers.
@@ -25,9 +26,13 @@ use flyball_sim::{Error, Progress, Report, run};
   flyball-sim
   flyball-sim --algorithm all --tasks 1000000
   flyball-sim --classes 8 --arrivals backlog --sizes fixed
-  flyball-sim --strategy all --workers 24 --tasks 300000"
+  flyball-sim --strategy all --workers 24 --tasks 300000
+  flyball-sim overload --cells io8",
+    args_conflicts_with_subcommands = true
 )]
 struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Simulated workers
     #[arg(long, default_value_t = 1_000)]
     workers: u32,
@@ -85,6 +90,68 @@ struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs limits and admission on overloaded services, against the best fixed limit and limiters of others
+    Overload(Overload),
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  flyball-sim overload
+  flyball-sim overload --cells steady-2x --limiters run_delay,envoy --each
+  flyball-sim overload --cells held-out --seeds 3")]
+struct Overload {
+    /// Cells whose name contains this; "held-out" and "known" are the halves of the grid; repeatable
+    #[arg(long, value_name = "PART")]
+    cells: Vec<String>,
+    /// Limiters, separated by commas; all unless given
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    limiters: Vec<Kind>,
+    /// Runs of each cell and limiter, each with a seed of its own, 1 to 100
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
+    seeds: u64,
+    /// Print each cell too
+    #[arg(long)]
+    each: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Overload {
+    fn run(&self) -> Result<()> {
+        let wanted = |cell: &Cell| {
+            let half = if cell.held_out { "held-out" } else { "known" };
+            let name = cell.name();
+            self.cells.is_empty()
+                || self
+                    .cells
+                    .iter()
+                    .any(|part| part == half || name.contains(part.as_str()))
+        };
+        let cells: Vec<Cell> = Cell::all().into_iter().filter(wanted).collect();
+        anyhow::ensure!(!cells.is_empty(), "no cell has such a name");
+        let kinds = if self.limiters.is_empty() {
+            Kind::ALL.to_vec()
+        } else {
+            self.limiters.clone()
+        };
+        let mut display = Display::new();
+        let grid = overload::grid(&cells, &kinds, self.seeds, &mut |progress| {
+            display.cells(progress);
+        })?;
+        display.clear();
+        let output = if self.json {
+            serde_json::to_string_pretty(&grid)? + "\n"
+        } else {
+            overload::to_text(&grid, &kinds, self.each)
+        };
+        std::io::stdout().lock().write_all(output.as_bytes())?;
+        Ok(())
+    }
 }
 
 impl Options {
@@ -149,6 +216,9 @@ fn main() -> ExitCode {
 }
 
 fn simulate(options: &Options) -> Result<()> {
+    if let Some(Command::Overload(overload)) = &options.command {
+        return overload.run();
+    }
     let mut config = options.config()?;
     let mut display = Display::new();
     let output = if options.strategy == "all" {
@@ -245,6 +315,24 @@ impl Display {
             done as f64 / seconds / 1e6,
             rest = BAR.saturating_sub(filled),
         );
+    }
+
+    fn cells(&mut self, progress: overload::Progress) {
+        if self.terminal {
+            // As above.
+            let _ = write!(
+                std::io::stderr(),
+                "\r{} of {} cells  ",
+                progress.done,
+                progress.total
+            );
+        }
+    }
+
+    fn clear(&mut self) {
+        if self.terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
     }
 
     fn finish(&mut self) {

@@ -93,8 +93,8 @@ impl Cohorts {
         cohort.number
     }
 
-    pub(super) fn advance(&mut self, now: Timestamp, in_flight: u32) {
-        self.filling.occupancy.advance(now, in_flight);
+    pub(super) fn advance(&mut self, now: Timestamp, in_flight: u32, full: bool) {
+        self.filling.occupancy.advance(now, in_flight, full);
     }
 
     pub(super) fn end(

@@ -110,7 +110,7 @@ enum State {
 impl State {
     fn new(now: Timestamp, algorithm: &Algorithm) -> Self {
         match *algorithm {
-            Algorithm::RunDelay { .. } => Self::RunDelay(RunDelay::new()),
+            Algorithm::RunDelay { .. } => Self::RunDelay(RunDelay::default()),
             Algorithm::Vegas { probe_every } => Self::Vegas(Vegas::new(now, probe_every)),
             Algorithm::Gradient { tolerance } => Self::Gradient(Gradient::new(tolerance)),
             Algorithm::Aimd {
@@ -195,8 +195,7 @@ impl AdaptiveLimit {
         if let Algorithm::Fixed(limit) = self.config.algorithm {
             return limit;
         }
-        // Half a call more than a whole number of them is no call more.
-        (self.exact as u32).clamp(self.config.min, self.config.max)
+        ((self.exact + 0.5) as u32).clamp(self.config.min, self.config.max)
     }
 
     /// How many are.
@@ -273,7 +272,11 @@ impl AdaptiveLimit {
     #[must_use]
     pub fn due(&self, now: Timestamp) -> bool {
         let nanos = now.saturating_nanos_since(self.occupancy.from());
-        let wanted = WINDOW_CALLS.max(u64::from(self.limit()));
+        let wanted = match self.state {
+            // Run delay adds up over time, not over calls.
+            State::RunDelay(_) => 0,
+            _ => WINDOW_CALLS.max(u64::from(self.limit())),
+        };
         nanos >= WINDOW_MAX_NANOS || (nanos >= WINDOW_MIN_NANOS && self.latencies.count >= wanted)
     }
 
@@ -329,8 +332,9 @@ impl AdaptiveLimit {
     }
 
     fn advance(&mut self, now: Timestamp) {
-        self.occupancy.advance(now, self.in_flight);
-        self.cohorts.advance(now, self.in_flight);
+        let full = !self.has_room();
+        self.occupancy.advance(now, self.in_flight, full);
+        self.cohorts.advance(now, self.in_flight, full);
     }
 
     fn set(&mut self, from: u32, wanted: f64, reason: Reason) -> Option<Change> {

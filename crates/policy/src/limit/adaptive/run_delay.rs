@@ -10,50 +10,83 @@ use super::limit::Reason;
 use super::window::Window;
 use crate::math::square_root;
 
-/// Weight of a new window.
-const WEIGHT: f64 = 0.25;
-/// At first the limit grows by this a window, while next to nothing waits.
-const START_FACTOR: f64 = 1.6;
-/// Run delay above which the first growth is over.
-const START_UNTIL: f64 = 0.10;
+/// What is measured is averaged over so long, ns: several times as long as calls wait for something else, whose number in flight is what scatters.
+const AVERAGED_NANOS: f64 = 500e6;
+/// Weight of a window that is further off than scatter explains.
+const WEIGHT_OFF: f64 = 0.4;
+/// How many roots of the calls elsewhere scatter explains, and at least one call.
+const SCATTER: f64 = 2.0;
 /// How far the limit moves at most in a window.
 const STEP: (f64, f64) = (0.7, 1.4);
+/// How fast it grows until CPUs are busy for the first time.
+const START_STEP: f64 = 2.0;
 /// The least reserve, calls.
-const RESERVE_MIN: f64 = 2.0;
-/// Reserve by the root of what the machine works at: calls that wait for something else end that in clumps of about the root of their number.
-const RESERVE_BY_ROOT: f64 = 0.5;
+const RESERVE_MIN: f64 = 1.0;
+/// Reserve by the root of the calls that wait for something else: their number scatters by its root, as that of customers in a service
+/// without a queue does (Palm's theorem), and with it the number of those that want a CPU.
+const RESERVE_BY_ROOT: f64 = 1.5;
+/// With less than this part of the reserve waiting, the limit is far too low.
+const FAR: f64 = 0.25;
+/// So many windows must say so in a row, after the start.
+const FAR_WINDOWS: u32 = 3;
+/// Windows in which the limit was reached for less than this part say little of how many are too many.
+const FULL: f64 = 0.5;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RunDelay {
-    works_at: Option<f64>,
-    starting: bool,
+    /// Calls that the machine works at, and those of them that wait for something else.
+    works_at: Option<(f64, f64)>,
+    started: bool,
+    far: u32,
 }
 
 impl RunDelay {
-    pub(super) fn new() -> Self {
-        Self {
-            works_at: None,
-            starting: true,
-        }
-    }
-
     pub(super) fn step(&mut self, limit: f64, window: &Window) -> Option<(f64, Reason)> {
         let delayed = window.run_delay_share?;
-        let busy = window.in_flight_mean * (1.0 - delayed);
-        let works_at = self
-            .works_at
-            .map_or(busy, |before| before + (busy - before) * WEIGHT);
-        self.works_at = Some(works_at);
-        if self.starting {
-            if delayed < START_UNTIL {
-                return window
-                    .blocked
-                    .then_some((limit * START_FACTOR, Reason::Start));
-            }
-            self.starting = false;
+        let ran = window.run_share?;
+        if window.full_share <= 0.0 {
+            return None;
         }
-        let reserve = (RESERVE_BY_ROOT * square_root(works_at)).max(RESERVE_MIN);
-        let wanted = (works_at + reserve).clamp(limit * STEP.0, limit * STEP.1);
+        // What was too many before the limit was reached counts as if it had been while it was: few, and on the safe side.
+        let excess = window.in_flight_mean * delayed / window.full_share;
+        let elsewhere = window.in_flight_full_mean * (1.0 - delayed - ran).max(0.0);
+        if window.full_share < FULL {
+            let more = (reserve(elsewhere) - excess).min(1.0);
+            return (window.blocked && more > 0.0).then_some((limit + more, Reason::Room));
+        }
+        let busy = (window.in_flight_full_mean - excess).max(0.0);
+        let far = excess < FAR * reserve(elsewhere);
+        if far && !self.started {
+            return window
+                .blocked
+                .then_some((limit * START_STEP, Reason::Start));
+        }
+        self.started = true;
+        self.far = if far { self.far + 1 } else { 0 };
+        let (works_at, waits) = match self.works_at {
+            Some((works_at, waits)) => {
+                let nanos = window.to.saturating_nanos_since(window.from) as f64;
+                let off = (busy - works_at).abs() > 1.0 + SCATTER * square_root(waits);
+                let weight = if off {
+                    WEIGHT_OFF
+                } else {
+                    nanos / (nanos + AVERAGED_NANOS)
+                };
+                (
+                    works_at + (busy - works_at) * weight,
+                    waits + (elsewhere - waits) * weight,
+                )
+            }
+            None => (busy, elsewhere),
+        };
+        self.works_at = Some((works_at, waits));
+        let most = limit * STEP.1;
+        let wanted = if self.far >= FAR_WINDOWS {
+            self.works_at = Some((busy, elsewhere));
+            most
+        } else {
+            (works_at + reserve(waits)).clamp(limit * STEP.0, most)
+        };
         if wanted < limit {
             Some((wanted, Reason::RunDelay))
         } else if window.blocked {
@@ -62,4 +95,8 @@ impl RunDelay {
             None
         }
     }
+}
+
+fn reserve(elsewhere: f64) -> f64 {
+    (RESERVE_BY_ROOT * square_root(elsewhere)).max(RESERVE_MIN)
 }

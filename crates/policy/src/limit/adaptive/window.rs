@@ -40,6 +40,10 @@ pub struct Window {
     pub in_flight_mean: f64,
     /// The most calls in flight.
     pub in_flight_max: u32,
+    /// The part of the window in which the limit was reached, 0 to 1.
+    pub full_share: f64,
+    /// Calls in flight while it was, mean over time; 0 if it never was.
+    pub in_flight_full_mean: f64,
     /// Mean latency of the calls that count; zero without any.
     pub latency_mean: Duration,
     /// The least latency; zero without any.
@@ -61,6 +65,9 @@ pub(super) struct Occupancy {
     last: Timestamp,
     /// Calls × nanoseconds.
     area: u128,
+    /// Nanoseconds at the limit, and calls × nanoseconds of these.
+    full_nanos: u64,
+    full_area: u128,
     max: u32,
 }
 
@@ -70,16 +77,21 @@ impl Occupancy {
             from: now,
             last: now,
             area: 0,
+            full_nanos: 0,
+            full_area: 0,
             max: in_flight,
         }
     }
 
-    /// Brings the integral up to now; since the last time there were `in_flight` calls.
-    pub(super) fn advance(&mut self, now: Timestamp, in_flight: u32) {
+    /// Brings the integral up to now; since the last time there were `in_flight` calls, `full` if that was the limit.
+    pub(super) fn advance(&mut self, now: Timestamp, in_flight: u32, full: bool) {
         let nanos = now.saturating_nanos_since(self.last);
-        self.area = self
-            .area
-            .saturating_add(u128::from(nanos) * u128::from(in_flight));
+        let area = u128::from(nanos) * u128::from(in_flight);
+        self.area = self.area.saturating_add(area);
+        if full {
+            self.full_nanos = self.full_nanos.saturating_add(nanos);
+            self.full_area = self.full_area.saturating_add(area);
+        }
         self.last = self.last.max(now);
     }
 
@@ -101,7 +113,15 @@ impl Occupancy {
         self.area as f64
     }
 
-    pub(super) fn mean(&self) -> f64 {
+    fn full_share(&self) -> f64 {
+        self.full_nanos as f64 / self.nanos().max(1) as f64
+    }
+
+    fn full_mean(&self) -> f64 {
+        self.full_area as f64 / self.full_nanos.max(1) as f64
+    }
+
+    fn mean(&self) -> f64 {
         match self.nanos() {
             0 => f64::from(self.max),
             nanos => self.area as f64 / nanos as f64,
@@ -159,6 +179,8 @@ impl Latencies {
             failures: self.failures,
             in_flight_mean: occupancy.mean(),
             in_flight_max: occupancy.max,
+            full_share: occupancy.full_share(),
+            in_flight_full_mean: occupancy.full_mean(),
             latency_mean: Duration::from_nanos(self.mean_nanos() as u64),
             latency_min: Duration::from_nanos(self.least),
             latency_variation: crate::math::square_root(self.squared_variation()),

@@ -14,6 +14,12 @@ pub struct Ticket {
     rank: u8,
 }
 
+impl Ticket {
+    pub(super) fn rank(self) -> usize {
+        usize::from(self.rank).min(PRIORITIES - 1)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     pub(super) arrived: Timestamp,
@@ -56,13 +62,14 @@ impl Line {
         }
     }
 
-    /// Takes the next of the most important class: the first who came, or the last.
-    pub(super) fn take(&mut self, last_first: bool) -> Option<(Ticket, Waiting)> {
-        let (rank, line) = self
-            .by_rank
-            .iter_mut()
-            .enumerate()
-            .find(|(_, line)| !line.is_empty())?;
+    /// The most important class of which somebody waits.
+    pub(super) fn first_rank(&self) -> Option<usize> {
+        self.by_rank.iter().position(|line| !line.is_empty())
+    }
+
+    /// Takes the next of a class: the first who came, or the last.
+    pub(super) fn take(&mut self, rank: usize, last_first: bool) -> Option<(Ticket, Waiting)> {
+        let line = self.by_rank.get_mut(rank)?;
         let (number, waiting) = if last_first {
             line.pop_last()?
         } else {
@@ -76,13 +83,6 @@ impl Line {
     pub(super) fn oldest(&self, rank: usize) -> Option<Waiting> {
         let (_, waiting) = self.by_rank.get(rank)?.first_key_value()?;
         Some(*waiting)
-    }
-
-    pub(super) fn take_oldest(&mut self, rank: usize) -> Option<Ticket> {
-        let (number, _) = self.by_rank.get_mut(rank)?.pop_first()?;
-        self.len = self.len.saturating_sub(1);
-        let rank = rank as u8;
-        Some(Ticket { number, rank })
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Waiting> {

@@ -5,7 +5,7 @@
 //! for the answer any more. So the bound is on the *time* that calls wait, and it shrinks under overload:
 //!
 //! - usually a call waits up to 0.3 of the time it has, first come first served;
-//! - once calls have waited without a break for that long, the service is *overloaded*: a call waits up to 0.05 of its time, and the last
+//! - once waits have not been below 0.05 of the time that calls have for that long, their class is *overloaded*: a call waits up to 0.05 of its time, and the last
 //!   comes first, as the others have no hope;
 //! - under overload those who would be refused after waiting anyway are refused at once (a threshold θ): the lowest classes first, and
 //!   inside a class by cohort (tenant, user, session), the same ones for an hour, so that some users are served whole instead of all by halves;
@@ -168,13 +168,23 @@ pub struct AdmissionStats {
     pub refused_at_once: f64,
 }
 
+/// Whether calls of a class wait too long.
+#[derive(Clone, Copy, Debug, Default)]
+struct Strain {
+    overloaded: bool,
+    /// Since when the wait of the oldest has not been short.
+    late_since: Option<Timestamp>,
+    /// When one was refused last.
+    refused_at: Timestamp,
+}
+
 /// Decides who comes in, waits or is refused. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct Admission {
     config: AdmissionConfig,
     line: Line,
-    /// Since when somebody has waited without a break.
-    waited_since: Option<Timestamp>,
+    /// By class.
+    strains: [Strain; PRIORITIES],
     /// The time that calls usually have, ns.
     usual_nanos: f64,
     /// How long a call takes at least.
@@ -194,7 +204,7 @@ impl Admission {
         Ok(Self {
             config,
             line: Line::default(),
-            waited_since: None,
+            strains: [Strain::default(); PRIORITIES],
             usual_nanos: nanos_of(config.deadline) as f64,
             takes: Duration::ZERO,
             threshold: Threshold::new(now),
@@ -243,6 +253,7 @@ impl Admission {
             return Admit::Now;
         }
         if !self.threshold.passes(now, rank, request.cohort) {
+            self.strains[rank].refused_at = now;
             return self.shed(request.cohort, ShedReason::Overload);
         }
         if self.line.len() >= self.config.queue_max {
@@ -254,8 +265,7 @@ impl Admission {
             cohort: request.cohort,
             deadline: request.deadline,
         };
-        let until = self.until(now, &waiting);
-        self.waited_since.get_or_insert(now);
+        let until = self.until(rank, &waiting);
         self.stats.queued += 1;
         Admit::Wait(self.line.push(rank, waiting), until)
     }
@@ -275,8 +285,12 @@ impl Admission {
     ) -> Option<Ticket> {
         self.expire(now, &mut expired);
         let mut next = None;
-        while let Some((ticket, waiting)) = self.line.take(self.overloaded(now)) {
-            if let Some(reason) = self.over(now, &waiting) {
+        while let Some(rank) = self.line.first_rank() {
+            let last_first = self.strains[rank].overloaded;
+            let Some((ticket, waiting)) = self.line.take(rank, last_first) else {
+                break;
+            };
+            if let Some(reason) = self.over(now, rank, &waiting) {
                 expired(ticket, self.refusal(waiting.cohort, reason));
             } else {
                 next = Some(ticket);
@@ -287,7 +301,6 @@ impl Admission {
             self.stats.admitted += 1;
             self.threshold.served();
         }
-        self.note_line();
         next
     }
 
@@ -295,24 +308,29 @@ impl Admission {
     pub fn expire(&mut self, now: Timestamp, mut expired: impl FnMut(Ticket, Shed)) {
         self.tick(now);
         for rank in 0..PRIORITIES {
+            self.judge(now, rank);
             while let Some(waiting) = self.line.oldest(rank) {
-                let Some(reason) = self.over(now, &waiting) else {
+                let Some(reason) = self.over(now, rank, &waiting) else {
                     break;
                 };
-                let Some(ticket) = self.line.take_oldest(rank) else {
+                let Some((ticket, _)) = self.line.take(rank, false) else {
                     break;
                 };
+                self.strains[rank].refused_at = now;
                 expired(ticket, self.refusal(waiting.cohort, reason));
             }
         }
-        self.note_line();
     }
 
     /// Gives up waiting, its time being over or for a reason of its own; `None` if it was named before.
     pub fn cancel(&mut self, now: Timestamp, ticket: Ticket) -> Option<Shed> {
         let waiting = self.line.remove(ticket)?;
-        let shed = match self.over(now, &waiting) {
-            Some(reason) => self.refusal(waiting.cohort, reason),
+        let rank = ticket.rank();
+        let shed = match self.over(now, rank, &waiting) {
+            Some(reason) => {
+                self.strains[rank].refused_at = now;
+                self.refusal(waiting.cohort, reason)
+            }
             None => {
                 self.stats.cancelled += 1;
                 Shed {
@@ -321,7 +339,6 @@ impl Admission {
                 }
             }
         };
-        self.note_line();
         Some(shed)
     }
 
@@ -339,24 +356,44 @@ impl Admission {
 
     /// Figures.
     #[must_use]
-    pub fn stats(&self, now: Timestamp) -> AdmissionStats {
+    pub fn stats(&self) -> AdmissionStats {
         AdmissionStats {
             waiting: self.line.len(),
-            overloaded: self.overloaded(now),
+            overloaded: self.strains.iter().any(|strain| strain.overloaded),
             refused_at_once: self.threshold.refuses(),
             ..self.stats
         }
     }
 
-    /// Whether calls have waited without a break for as long as one may usually wait.
-    fn overloaded(&self, now: Timestamp) -> bool {
-        self.waited_since.is_some_and(|since| {
-            now.saturating_nanos_since(since) as f64 >= PATIENCE * self.usual_nanos
-        })
+    /// Whether a class is overloaded: as CoDel does, by a delay that has not been short for an interval, not by how many wait.
+    fn judge(&mut self, now: Timestamp, rank: usize) {
+        let interval = PATIENCE * self.usual_nanos;
+        let strain = &mut self.strains[rank];
+        let Some(oldest) = self.line.oldest(rank) else {
+            *strain = Strain::default();
+            return;
+        };
+        if strain.overloaded {
+            let calm = now.saturating_nanos_since(strain.refused_at) as f64;
+            strain.overloaded = calm < interval;
+        } else if (now.saturating_nanos_since(oldest.arrived) as f64)
+            < PATIENCE_OVERLOADED * self.usual_nanos
+        {
+            strain.late_since = None;
+        } else {
+            let since = *strain.late_since.get_or_insert(now);
+            if now.saturating_nanos_since(since) as f64 >= interval {
+                *strain = Strain {
+                    overloaded: true,
+                    late_since: None,
+                    refused_at: now,
+                };
+            }
+        }
     }
 
-    fn until(&self, now: Timestamp, waiting: &Waiting) -> Timestamp {
-        let patience = if self.overloaded(now) {
+    fn until(&self, rank: usize, waiting: &Waiting) -> Timestamp {
+        let patience = if self.strains[rank].overloaded {
             PATIENCE_OVERLOADED
         } else {
             PATIENCE
@@ -367,22 +404,16 @@ impl Admission {
     }
 
     /// Why who waits should not any longer.
-    fn over(&self, now: Timestamp, waiting: &Waiting) -> Option<ShedReason> {
+    fn over(&self, now: Timestamp, rank: usize, waiting: &Waiting) -> Option<ShedReason> {
         if waiting
             .deadline
             .is_some_and(|deadline| now >= deadline || deadline.duration_since(now) < self.takes)
         {
             Some(ShedReason::Deadline)
-        } else if now >= self.until(now, waiting) {
+        } else if now >= self.until(rank, waiting) {
             Some(ShedReason::Waited)
         } else {
             None
-        }
-    }
-
-    fn note_line(&mut self) {
-        if self.line.len() == 0 {
-            self.waited_since = None;
         }
     }
 

@@ -1,0 +1,19 @@
+//! Overload: limits and admission on simulated services, against the best fixed limit and against limiters of others.
+//!
+//! A *cell* is a service under a course of load ([`Cell`]). Calls arrive whether or not those before were answered, wait in the queue of
+//! [`admission`](flyball_policy::limit::admission), the same for all limiters, and share CPUs. An answer counts when it is there before its
+//! deadline. The *oracle* is the fixed limit whose run had the most of these, found by trying; it knows the whole run beforehand, and no limit
+//! that must be chosen beforehand does better.
+//!
+//! Left out: the network, memory, garbage, and neighbours whose share of the CPU depends on how many threads ask for it.
+
+mod cells;
+mod limiter;
+mod peers;
+mod report;
+mod run;
+mod service;
+
+pub use cells::Cell;
+pub use limiter::Kind;
+pub use report::{CellReport, Figures, Grid, Progress, Summary, grid, to_text};
