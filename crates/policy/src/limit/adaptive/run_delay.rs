@@ -29,21 +29,40 @@ const RESERVE_BY_ROOT: f64 = 1.5;
 const FAR: f64 = 0.25;
 /// So many windows must say so in a row, after the start.
 const FAR_WINDOWS: u32 = 3;
+/// The limit that is reached for less than this part of the time has a reserve that is greater by as much, up to the second number times: calls
+/// that come in clumps then run at once where a CPU is idle most of the time, instead of waiting or being refused.
+const SELDOM: (f64, f64) = (0.9, 4.0);
+/// That part is averaged over so long, ns.
+const SELDOM_NANOS: f64 = 1e9;
 /// Windows in which the limit was reached for less than this part say little of how many are too many.
 const FULL: f64 = 0.5;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct RunDelay {
     /// Calls that the machine works at, and those of them that wait for something else.
     works_at: Option<(f64, f64)>,
     started: bool,
     far: u32,
+    /// The part of the time in which the limit was reached, averaged.
+    full: f64,
 }
 
 impl RunDelay {
+    pub(super) fn new() -> Self {
+        Self {
+            works_at: None,
+            started: false,
+            far: 0,
+            full: 1.0,
+        }
+    }
+
     pub(super) fn step(&mut self, limit: f64, window: &Window) -> Option<(f64, Reason)> {
         let delayed = window.run_delay_share?;
         let ran = window.run_share?;
+        let nanos = window.to.saturating_nanos_since(window.from) as f64;
+        self.full += (window.full_share - self.full) * nanos / (nanos + SELDOM_NANOS);
+        let clumps = (SELDOM.0 / self.full.max(1e-3)).clamp(1.0, SELDOM.1) - 1.0;
         if window.full_share <= 0.0 {
             return None;
         }
@@ -51,11 +70,13 @@ impl RunDelay {
         let excess = window.in_flight_mean * delayed / window.full_share;
         let elsewhere = window.in_flight_full_mean * (1.0 - delayed - ran).max(0.0);
         if window.full_share < FULL {
-            let more = (reserve(elsewhere) - excess).min(1.0);
+            let more = (reserve(elsewhere, clumps * square_root(window.in_flight_full_mean))
+                - excess)
+                .min(1.0);
             return (window.blocked && more > 0.0).then_some((limit + more, Reason::Room));
         }
         let busy = (window.in_flight_full_mean - excess).max(0.0);
-        let far = excess < FAR * reserve(elsewhere);
+        let far = excess < FAR * reserve(elsewhere, 0.0);
         if far && !self.started {
             return window
                 .blocked
@@ -65,7 +86,6 @@ impl RunDelay {
         self.far = if far { self.far + 1 } else { 0 };
         let (works_at, waits) = match self.works_at {
             Some((works_at, waits)) => {
-                let nanos = window.to.saturating_nanos_since(window.from) as f64;
                 let off = (busy - works_at).abs() > 1.0 + SCATTER * square_root(waits);
                 let weight = if off {
                     WEIGHT_OFF
@@ -85,7 +105,7 @@ impl RunDelay {
             self.works_at = Some((busy, elsewhere));
             most
         } else {
-            (works_at + reserve(waits)).clamp(limit * STEP.0, most)
+            (works_at + reserve(waits, clumps * square_root(works_at))).clamp(limit * STEP.0, most)
         };
         if wanted < limit {
             Some((wanted, Reason::RunDelay))
@@ -97,6 +117,7 @@ impl RunDelay {
     }
 }
 
-fn reserve(elsewhere: f64) -> f64 {
-    (RESERVE_BY_ROOT * square_root(elsewhere)).max(RESERVE_MIN)
+/// How many more than the machine works at, and for clumps of arrivals on top.
+fn reserve(elsewhere: f64, clumps: f64) -> f64 {
+    (RESERVE_BY_ROOT * square_root(elsewhere)).max(RESERVE_MIN) + clumps
 }
