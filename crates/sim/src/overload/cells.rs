@@ -19,7 +19,7 @@ pub(crate) const BACK_S: f64 = 13.0;
 const MS: f64 = 1e6;
 
 /// Services that were looked at.
-const KNOWN: [Service; 6] = [
+const KNOWN: [Service; 7] = [
     service(
         "cpu8",
         8.0,
@@ -80,10 +80,20 @@ const KNOWN: [Service; 6] = [
         0.01,
         500,
     ),
+    service(
+        "wait12",
+        12.0,
+        Sharing::Even,
+        5.0,
+        Work::Fixed,
+        (1, 100.0),
+        0.005,
+        500,
+    ),
 ];
 
 /// Services that were not.
-const HELD_OUT: [Service; 6] = [
+const HELD_OUT: [Service; 7] = [
     service(
         "fifo8",
         8.0,
@@ -125,16 +135,6 @@ const HELD_OUT: [Service; 6] = [
         150,
     ),
     service(
-        "wait12",
-        12.0,
-        Sharing::Even,
-        5.0,
-        Work::Fixed,
-        (1, 100.0),
-        0.005,
-        500,
-    ),
-    service(
         "pareto6",
         6.0,
         Sharing::Fifo,
@@ -143,6 +143,26 @@ const HELD_OUT: [Service; 6] = [
         (2, 12.0),
         0.004,
         350,
+    ),
+    service(
+        "wait10",
+        10.0,
+        Sharing::Even,
+        3.0,
+        Work::Exp,
+        (2, 90.0),
+        0.004,
+        450,
+    ),
+    service(
+        "wait3",
+        3.0,
+        Sharing::Fifo,
+        4.0,
+        Work::Bimodal,
+        (1, 40.0),
+        0.01,
+        300,
     ),
 ];
 

@@ -1,6 +1,8 @@
 //! Whole runs of the simulator. Every run also checks by itself that each task ends exactly once and that no worker idles
 //! beside work that it may run (`Error::Broken` otherwise).
 
+mod overload;
+
 use std::process::Command;
 
 use flyball_core::class::{ClassSpec, Group};

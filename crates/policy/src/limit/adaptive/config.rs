@@ -104,7 +104,7 @@ pub struct AdaptiveConfig {
     pub min: u32,
     /// The greatest limit, up to 1,000,000: 1,000 unless set.
     pub max: u32,
-    /// The limit at first, brought between `min` and `max`: the CPUs for run delay, 8 for the others unless set.
+    /// The limit at first, brought between `min` and `max`: four for each CPU for run delay, 8 for the others unless set.
     pub initial: Option<u32>,
 }
 
@@ -177,7 +177,8 @@ impl AdaptiveConfig {
     /// The limit at first.
     pub(super) fn first(&self) -> u32 {
         let usual = match self.algorithm {
-            Algorithm::RunDelay { cpus } => cpus,
+            // Calls of services mostly wait for something else; too many at first are cut within tenths of a second.
+            Algorithm::RunDelay { cpus } => cpus.saturating_mul(4),
             Algorithm::Fixed(limit) => return limit,
             _ => 8,
         };

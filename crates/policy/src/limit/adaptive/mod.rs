@@ -26,6 +26,8 @@ mod config;
 mod gradient;
 mod limit;
 mod run_delay;
+#[cfg(test)]
+mod tests;
 mod vegas;
 mod window;
 

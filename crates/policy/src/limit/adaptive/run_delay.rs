@@ -6,6 +6,8 @@
 //!
 //! Nothing is remembered but `b`, averaged over a few windows: what the machine works at follows from what it does now, whatever it did before.
 
+use flyball_core::time::{Timestamp, nanos_of};
+
 use super::limit::Reason;
 use super::window::Window;
 use crate::math::square_root;
@@ -25,10 +27,12 @@ const RESERVE_MIN: f64 = 1.0;
 /// Reserve by the root of the calls that wait for something else: their number scatters by its root, as that of customers in a service
 /// without a queue does (Palm's theorem), and with it the number of those that want a CPU.
 const RESERVE_BY_ROOT: f64 = 1.5;
+/// After a long step there is no other until calls have gone round once, or for this long, ns.
+const ROUND_MAX_NANOS: u64 = 250_000_000;
 /// With less than this part of the reserve waiting, the limit is far too low.
 const FAR: f64 = 0.25;
-/// So many windows must say so in a row, after the start.
-const FAR_WINDOWS: u32 = 3;
+/// Windows of so long must say so in a row after the start, ns; or of two rounds of calls, as they come in waves for a while after any change.
+const FAR_NANOS: u64 = 60_000_000;
 /// The limit that is reached for less than this part of the time has a reserve that is greater by as much, up to the second number times: calls
 /// that come in clumps then run at once where a CPU is idle most of the time, instead of waiting or being refused.
 const SELDOM: (f64, f64) = (0.9, 4.0);
@@ -42,18 +46,28 @@ pub(super) struct RunDelay {
     /// Calls that the machine works at, and those of them that wait for something else.
     works_at: Option<(f64, f64)>,
     started: bool,
-    far: u32,
+    /// Since when, in all windows, too few waited.
+    far_since: Option<Timestamp>,
+    /// Since when, in all windows, enough did.
+    near_since: Option<Timestamp>,
+    /// Since when, in all windows, what was measured was further off than scatter explains.
+    off_since: Option<Timestamp>,
     /// The part of the time in which the limit was reached, averaged.
     full: f64,
+    /// When the limit made a long step last.
+    stepped: Timestamp,
 }
 
 impl RunDelay {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(now: Timestamp) -> Self {
         Self {
             works_at: None,
             started: false,
-            far: 0,
+            far_since: None,
+            near_since: None,
+            off_since: None,
             full: 1.0,
+            stepped: now,
         }
     }
 
@@ -76,18 +90,37 @@ impl RunDelay {
             return (window.blocked && more > 0.0).then_some((limit + more, Reason::Room));
         }
         let busy = (window.in_flight_full_mean - excess).max(0.0);
+        // Calls that a long step let in all want a CPU at first: until they have gone round once, the excess is theirs.
+        let round = nanos_of(window.latency_mean).min(ROUND_MAX_NANOS);
+        let settled =
+            window.completions > 0 && window.to.saturating_nanos_since(self.stepped) >= round;
         let far = excess < FAR * reserve(elsewhere, 0.0);
-        if far && !self.started {
-            return window
-                .blocked
-                .then_some((limit * START_STEP, Reason::Start));
+        let lasts = |since: &mut Option<Timestamp>, is: bool| {
+            if !is {
+                *since = None;
+                return 0;
+            }
+            window
+                .to
+                .saturating_nanos_since(*since.get_or_insert(window.from))
+        };
+        if !self.started {
+            // Waves of calls come and go within a round; only what lasts that long is the CPUs' doing.
+            if lasts(&mut self.near_since, !far) >= round && settled {
+                self.started = true;
+            } else if far && settled && window.blocked {
+                self.stepped = window.to;
+                return Some((limit * START_STEP, Reason::Start));
+            } else {
+                return None;
+            }
         }
-        self.started = true;
-        self.far = if far { self.far + 1 } else { 0 };
+        let far_nanos = lasts(&mut self.far_since, far);
         let (works_at, waits) = match self.works_at {
             Some((works_at, waits)) => {
                 let off = (busy - works_at).abs() > 1.0 + SCATTER * square_root(waits);
-                let weight = if off {
+                let weight = if lasts(&mut self.off_since, off) >= round && settled {
+                    self.stepped = window.to;
                     WEIGHT_OFF
                 } else {
                     nanos / (nanos + AVERAGED_NANOS)
@@ -101,7 +134,8 @@ impl RunDelay {
         };
         self.works_at = Some((works_at, waits));
         let most = limit * STEP.1;
-        let wanted = if self.far >= FAR_WINDOWS {
+        let wanted = if far_nanos >= FAR_NANOS.max(2 * round) && settled {
+            self.stepped = window.to;
             self.works_at = Some((busy, elsewhere));
             most
         } else {

@@ -23,6 +23,8 @@ impl Ticket {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     pub(super) arrived: Timestamp,
+    /// What it was told.
+    pub(super) until: Timestamp,
     /// The time it had when it arrived.
     pub(super) left: Duration,
     pub(super) cohort: u64,

@@ -24,6 +24,8 @@
 
 mod degradation;
 mod line;
+#[cfg(test)]
+mod tests;
 mod threshold;
 
 use core::time::Duration;
@@ -259,13 +261,15 @@ impl Admission {
         if self.line.len() >= self.config.queue_max {
             return self.shed(request.cohort, ShedReason::QueueFull);
         }
-        let waiting = Waiting {
+        let mut waiting = Waiting {
             arrived: now,
+            until: Timestamp::MAX,
             left,
             cohort: request.cohort,
             deadline: request.deadline,
         };
         let until = self.until(rank, &waiting);
+        waiting.until = until;
         self.stats.queued += 1;
         Admit::Wait(self.line.push(rank, waiting), until)
     }
@@ -398,9 +402,11 @@ impl Admission {
         } else {
             PATIENCE
         };
-        waiting
+        let until = waiting
             .arrived
-            .saturating_add(waiting.left.mul_f64(patience))
+            .saturating_add(waiting.left.mul_f64(patience));
+        // Nobody waits longer than was said, also when patience is greater again.
+        until.min(waiting.until)
     }
 
     /// Why who waits should not any longer.

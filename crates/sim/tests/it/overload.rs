@@ -1,0 +1,75 @@
+//! A few cells of the overload grid, which `flyball-sim overload` runs whole.
+
+use std::process::Command;
+
+use flyball_sim::overload::{Cell, Grid, Kind, grid};
+
+fn run(names: &[&str], kinds: &[Kind]) -> Grid {
+    let cells: Vec<Cell> = Cell::all()
+        .into_iter()
+        .filter(|cell| names.contains(&cell.name().as_str()))
+        .collect();
+    assert_eq!(cells.len(), names.len());
+    grid(&cells, kinds, 1, &mut |_| {}).unwrap()
+}
+
+/// CPU-22: the grid has at least a hundred cells with names of their own, half of them held out.
+#[test]
+fn half_of_the_grid_is_held_out() {
+    let cells = Cell::all();
+    let held_out = cells.iter().filter(|cell| cell.held_out).count();
+    assert!(cells.len() >= 100 && 2 * held_out == cells.len());
+    let mut names: Vec<String> = cells.iter().map(Cell::name).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), cells.len());
+}
+
+/// CPU-22: without tuning the default does nearly what the best fixed limit does that knows the run beforehand, at twice the capacity
+/// and after steps, and refuses next to nothing at four fifths; no limit at all serves nobody.
+#[test]
+fn the_default_does_nearly_what_the_best_fixed_limit_does() {
+    let names = ["fifo4/steady-0.8x", "small2/steady-2x", "fifo4/step"];
+    let report = run(&names, &[Kind::RunDelay, Kind::None]);
+    let [Some(summary), ..] = &report.summaries["run_delay"] else {
+        panic!("no summary")
+    };
+    assert!(summary.goodput_worst >= 0.95, "{summary:?}");
+    assert!(summary.p99_at_2x_worst.unwrap() <= 1.15, "{summary:?}");
+    assert!(summary.converged_worst_s.unwrap() <= 2.0, "{summary:?}");
+    assert!(summary.refused_at_08_worst.unwrap() < 0.005, "{summary:?}");
+    let [Some(unlimited), ..] = &report.summaries["none"] else {
+        panic!("no summary")
+    };
+    assert!(unlimited.goodput_worst < 0.2, "{unlimited:?}");
+}
+
+/// A seed is a run, under every limiter; the program prints the same bytes each time.
+#[test]
+fn a_cell_repeats() {
+    let names = ["small2/retry-storm"];
+    assert_eq!(run(&names, &Kind::ALL), run(&names, &Kind::ALL));
+    let print = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_flyball-sim"))
+            .arg("overload")
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let arguments = ["--cells", "small2/step", "--limiters", "aimd", "--each"];
+    let first = print(&arguments);
+    assert!(
+        first.status.success() && !first.stdout.is_empty(),
+        "{first:?}"
+    );
+    assert_eq!(first.stdout, print(&arguments).stdout);
+    for wrong in [
+        &["--cells", "nowhere"][..],
+        &["--limiters", "luck"],
+        &["--seeds", "0"],
+    ] {
+        let refused = print(wrong);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(refused.stdout.is_empty());
+    }
+}
