@@ -330,7 +330,7 @@ impl Gate {
             level: state.admission.level(),
             sampled_one_in: inner.hot.mask.load(Ordering::Relaxed) + 1,
             adaptive: *state.limit.stats(),
-            admission: state.admission.stats(now),
+            admission: state.admission.stats(),
             classes: classes
                 .map(|(class, counts)| counts.status(&class.name, class.priority))
                 .collect(),
@@ -495,10 +495,10 @@ impl Gate {
         let standing = match waiting.standing {
             Standing::Waits => {
                 state.queued -= 1;
-                let gave_up = state.admission.stats(now).cancelled;
+                let gave_up = state.admission.stats().cancelled;
                 let shed = state.admission.cancel(now, ticket).unwrap_or(NO_ANSWER);
                 let counts = &inner.counts[usize::from(waiting.place)];
-                if state.admission.stats(now).cancelled > gave_up {
+                if state.admission.stats().cancelled > gave_up {
                     add(&counts.cancelled);
                 } else {
                     counts.shed(shed.reason);

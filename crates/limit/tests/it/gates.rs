@@ -265,23 +265,20 @@ fn the_limit_follows_what_calls_tell() {
 #[test]
 fn futures_that_wait_for_their_polls_lower_the_limit() {
     let (clock, source) = clock();
-    let config = AdaptiveConfig::new(Algorithm::RunDelay { cpus: 2 }).with_initial(400);
+    let config = AdaptiveConfig::new(Algorithm::RunDelay { cpus: 2 }).with_initial(100);
     let gate = Gate::with_clock(GateConfig::with_limit(config), source).unwrap();
-    for _ in 0..40 {
-        let mut permits: Vec<_> = (0..100)
-            .filter_map(|_| gate.try_enter(&Ask::default()).ok())
-            .collect();
-        // All are ready; one CPU polls one after the other.
-        let mut wakers = Vec::new();
-        for permit in &mut permits {
+    let mut inside = std::collections::VecDeque::new();
+    for _ in 0..4_000 {
+        // There are always more, and all who are in are ready; one CPU polls one after the other.
+        while let Ok(mut permit) = gate.try_enter(&Ask::default()) {
             let mut context = Context::from_waker(Waker::noop());
             let _ = permit.poll(&mut context, |context| {
-                wakers.push(context.waker().clone());
+                context.waker().wake_by_ref();
                 Poll::<()>::Pending
             });
+            inside.push_back(permit);
         }
-        wakers.iter().for_each(Waker::wake_by_ref);
-        for mut permit in permits {
+        if let Some(mut permit) = inside.pop_front() {
             let mut context = Context::from_waker(Waker::noop());
             let _ = permit.poll(&mut context, |_| {
                 clock.advance(Duration::from_millis(1));
