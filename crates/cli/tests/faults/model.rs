@@ -346,15 +346,23 @@ pub(crate) fn numbers_of(body: &str) -> Vec<u64> {
     }
 }
 
-/// Completes all that is left, and says whether each task was completed.
+/// Completes all that is left, and says whether each task was completed. What a crash interrupted starts again within half a minute.
 pub(crate) fn drain(shared: &Shared, client: &mut Client) -> io::Result<()> {
+    let mut patience = 40;
     loop {
         let ask = json!({"worker": "last", "kinds": ["pull"], "max": 500, "lease_ms": 600_000, "wait_ms": 0});
         let (status, answer) = client.post("/v1/tasks/lease", &ask)?;
         assert_eq!(status, 200, "{answer}");
         let leases = answer["tasks"].as_array().cloned().unwrap_or_default();
         if leases.is_empty() {
-            break;
+            let (status, page) = client.get("/v1/tasks?kind=pull&state=scheduled&limit=1")?;
+            assert_eq!(status, 200, "{page}");
+            if patience == 0 || page["items"].as_array().is_some_and(Vec::is_empty) {
+                break;
+            }
+            patience -= 1;
+            crate::let_pass(std::time::Duration::from_secs(1));
+            continue;
         }
         crate::load::finish(shared, client, &leases)?;
         if !shared.model().wrong.is_empty() {

@@ -222,12 +222,19 @@ impl Queue {
         } else if timeout.is_some_and(|timeout| ran >= timeout) {
             self.fail(slot, Reason::TimedOut, true, None, now, effects);
         } else {
-            self.lost(slot, Reason::LeaseExpired, now, effects);
+            self.lost(slot, Reason::LeaseExpired, Duration::ZERO, now, effects);
         }
     }
 
-    /// Counts an attempt of which nothing was heard; the next one may follow at once.
-    pub(super) fn lost(&mut self, slot: u32, reason: Reason, now: Now, effects: &mut Effects) {
+    /// Counts an attempt of which nothing was heard; the next one may follow after a wait.
+    pub(super) fn lost(
+        &mut self,
+        slot: u32,
+        reason: Reason,
+        wait: Duration,
+        now: Now,
+        effects: &mut Effects,
+    ) {
         self.figures.failed_attempts += 1;
         let entry = &mut self.tasks[slot];
         entry.attempts.counted = entry.attempts.counted.saturating_add(1);
@@ -240,11 +247,11 @@ impl Queue {
         } else {
             let cause = Cause::RetryIn {
                 reason,
-                wait: Duration::ZERO,
+                wait,
                 counted,
                 max,
             };
-            self.place(slot, now, false, cause, effects);
+            self.back_off(slot, wait, cause, now, effects);
         }
     }
 

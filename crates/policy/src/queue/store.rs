@@ -258,8 +258,8 @@ impl Queue {
         }
     }
 
-    /// Ends restoring. After a crash, tasks that were running have lost an attempt; after a clean end their leases go on, each for its
-    /// whole length from now.
+    /// Ends restoring. After a crash, tasks that were running have lost an attempt, and start again one after the other (`apart`); after a clean
+    /// end their leases go on, each for its whole length from now.
     pub fn opened(&mut self, now: Now, opening: Opening, effects: &mut Effects) {
         let first = |epoch| Token { epoch, number: 1 };
         let (token, crashed) = match opening {
@@ -275,6 +275,7 @@ impl Queue {
         let restored = core::mem::take(&mut self.restored);
         let mut ended: Vec<(u64, TaskId, u32)> = Vec::new();
         let mut blocked = Vec::new();
+        let mut lost: Vec<(TaskId, u32)> = Vec::new();
         for &slot in &restored {
             let entry = &self.tasks[slot];
             if entry.state.is_terminal() {
@@ -297,7 +298,11 @@ impl Queue {
                 self.deadlines.insert((deadline, slot));
             }
             match self.tasks[slot].state {
-                State::Running | State::Paused => self.open_lease(slot, crashed, now, effects),
+                State::Running | State::Paused => {
+                    let id = self.tasks[slot].id;
+                    let has_lost = self.open_lease(slot, crashed, now, effects);
+                    lost.extend(has_lost.then_some((id, slot)));
+                }
                 State::Scheduled => self.open_wait(slot, now, effects),
                 State::Blocked => blocked.push(slot),
                 State::Pending if self.unique_is_anothers(slot) => {
@@ -305,6 +310,11 @@ impl Queue {
                 }
                 _ => {}
             }
+        }
+        lost.sort_unstable();
+        for (place, &(_, slot)) in lost.iter().enumerate() {
+            let wait = apart(place, lost.len(), self.tasks[slot].attempts.counted);
+            self.lost(slot, Reason::Crashed, wait, now, effects);
         }
         for slot in blocked {
             if self.tasks[slot].state != State::Blocked {
@@ -376,15 +386,14 @@ impl Queue {
         }
     }
 
-    fn open_lease(&mut self, slot: u32, crashed: bool, now: Now, effects: &mut Effects) {
+    /// Gives a lease its whole length from now, or takes it back. Answers whether the task has lost an attempt.
+    fn open_lease(&mut self, slot: u32, crashed: bool, now: Now, effects: &mut Effects) -> bool {
         let entry = &self.tasks[slot];
         let line = entry.line;
         let running = entry.state == State::Running;
         if entry.run == NONE {
             // Without a lease nobody has it: as after a crash.
-            let cancelled = entry.has(CANCEL);
-            self.crash(slot, cancelled, now, effects);
-            return;
+            return !self.stopped(slot, now, effects);
         }
         self.lines.resumed(line);
         let run = &mut self.runs[entry.run];
@@ -392,17 +401,18 @@ impl Queue {
         self.extend(slot, now, false);
         if crashed {
             self.release(slot, now.mono, effects);
-            let cancelled = self.tasks[slot].has(CANCEL);
-            self.crash(slot, cancelled, now, effects);
+            return !self.stopped(slot, now, effects);
         }
+        false
     }
 
-    fn crash(&mut self, slot: u32, cancelled: bool, now: Now, effects: &mut Effects) {
+    /// Ends a task that nobody has any more and that was to be cancelled.
+    fn stopped(&mut self, slot: u32, now: Now, effects: &mut Effects) -> bool {
+        let cancelled = self.tasks[slot].has(CANCEL);
         if cancelled {
             self.stop(slot, now, effects);
-        } else {
-            self.lost(slot, Reason::Crashed, now, effects);
         }
+        cancelled
     }
 
     fn open_wait(&mut self, slot: u32, now: Now, effects: &mut Effects) {
@@ -424,4 +434,22 @@ impl Queue {
             self.wait_until(slot, at);
         }
     }
+}
+
+/// How long the task at a place among those that a crash has interrupted waits before it starts again.
+///
+/// One of them may have caused the crash, and nobody knows which. Started all at once they would all lose their attempts with it, crash by
+/// crash, and end as dead letters. So they start a second apart, half a minute in all at most: what dies within its second takes along nobody who starts
+/// later. Every other time they start in the opposite order, so that those that work on meanwhile and were taken along once are not taken
+/// along again. With three attempts or more the one ends as a dead letter and the others do not.
+fn apart(place: usize, of: usize, counted: u32) -> Duration {
+    const STEP: Duration = Duration::from_secs(1);
+    const IN_ALL: Duration = Duration::from_secs(30);
+    let step = STEP.min(IN_ALL / u32::try_from(of.max(1)).unwrap_or(u32::MAX));
+    let place = if counted.is_multiple_of(2) {
+        place
+    } else {
+        of - 1 - place
+    };
+    step.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX))
 }

@@ -76,6 +76,8 @@ struct Plain {
     again: bool,
     cancel: bool,
     lease: Option<(Token, Timestamp, u64)>,
+    /// When it goes on after a crash, and how long that is.
+    wait: Option<(Timestamp, Duration)>,
 }
 
 #[derive(Default)]
@@ -132,7 +134,50 @@ impl Model {
         }
     }
 
+    /// Those that ran when the process died: who is to be cancelled is; the others lose an attempt and start a second apart, half a minute in all at
+    /// most, from the first to the last or the other way round.
+    fn crash(&mut self, now: Timestamp) {
+        let ran = |task: &Plain| task.lease.is_some() && !task.cancel;
+        let ran: Vec<usize> = (0..self.tasks.len())
+            .filter(|place| ran(&self.tasks[*place]))
+            .collect();
+        let apart = Duration::from_secs(1).min(Duration::from_secs(30) / ran.len().max(1) as u32);
+        for place in 0..self.tasks.len() {
+            if self.tasks[place].lease.is_none() {
+                continue;
+            }
+            let even = self.tasks[place].counted % 2 == 0;
+            self.lost(place);
+            let Some(order) = ran.iter().position(|other| *other == place) else {
+                continue;
+            };
+            let order = if even { order } else { ran.len() - 1 - order };
+            let wait = apart * order as u32;
+            let task = &mut self.tasks[place];
+            if task.state == State::Pending && !wait.is_zero() {
+                task.state = State::Scheduled;
+                task.wait = Some((now.saturating_add(wait), wait));
+            }
+        }
+    }
+
+    /// What waits after a crash waits anew (the wall clock stands still here).
+    fn wait_anew(&mut self, now: Timestamp) {
+        for task in &mut self.tasks {
+            if let Some((at, wait)) = &mut task.wait {
+                *at = now.saturating_add(*wait);
+            }
+        }
+    }
+
     fn pass(&mut self, now: Timestamp) {
+        for task in &mut self.tasks {
+            if task.state != State::Scheduled {
+                task.wait = None;
+            } else if task.wait.is_some_and(|(at, _)| at <= now) {
+                (task.state, task.wait) = (State::Pending, None);
+            }
+        }
         for place in 0..self.tasks.len() {
             if self.tasks[place]
                 .lease
@@ -245,6 +290,7 @@ fn run(steps: Vec<Step>) {
                         again: false,
                         cancel: false,
                         lease: None,
+                        wait: None,
                     });
                     model.tell();
                 }
@@ -411,14 +457,17 @@ fn run(steps: Vec<Step>) {
             Step::Restart(clean) => {
                 epoch += 1;
                 restart(&mut bench, model.tasks.len(), epoch, clean);
-                for place in 0..model.tasks.len() {
-                    match &mut model.tasks[place].lease {
-                        None => {}
-                        Some((_, until, length)) if clean => {
-                            *until = now.saturating_add(secs(*length));
-                        }
-                        Some(_) => model.lost(place),
+                model.wait_anew(now);
+                if clean {
+                    for (_, until, length) in model
+                        .tasks
+                        .iter_mut()
+                        .filter_map(|task| task.lease.as_mut())
+                    {
+                        *until = now.saturating_add(secs(*length));
                     }
+                } else {
+                    model.crash(now);
                 }
             }
         }

@@ -233,6 +233,45 @@ fn restarts_honour_or_fence_leases() {
     assert_eq!(crashed.record(id).reason, Some(Reason::Crashed));
 }
 
+/// TASK-7, TASK-10: of many tasks that run when the process dies, again and again, the one that kills it ends as a dead letter; the others, which run
+/// on for as long as it lets them, do not, wherever it stands among them.
+#[test]
+fn a_crash_loop_takes_nobody_along() {
+    const TASKS: usize = 9;
+    for deadly in 0..TASKS {
+        let mut bench = Bench::new();
+        let ids: Vec<TaskId> = (0..TASKS).map(|_| bench.add(head("a"))).collect();
+        let mut crashes = 0;
+        while bench.state(ids[deadly]) != State::Dead {
+            // Everything that is ready runs, and works on, until the deadly one has run.
+            let running = bench.lease(TASKS as u32);
+            if !running.iter().any(|granted| granted.id == ids[deadly]) {
+                bench.now = at((bench.now.mono.as_nanos() as f64 + 1e9) / 1e9);
+                bench.apply(Command::Tick);
+                continue;
+            }
+            crashes += 1;
+            assert!(crashes <= 3);
+            let mut queue = Queue::new(Settings::default(), Box::new(Every));
+            for id in &ids {
+                queue.restore(*id, &bench.queue.head(*id).unwrap(), &bench.record(*id));
+            }
+            bench.effects.clear();
+            let epoch = crashes + 1;
+            queue.opened(bench.now, Opening::Crashed { epoch }, &mut bench.effects);
+            queue.check();
+            bench.queue = queue;
+        }
+        assert_eq!(crashes, 3);
+        for id in ids.iter().filter(|id| **id != ids[deadly]) {
+            assert!(
+                !bench.state(*id).is_terminal(),
+                "{deadly} took {id:?} along"
+            );
+        }
+    }
+}
+
 /// TASK-7: drain and preemption cost no attempt, and the task comes first again.
 #[test]
 fn a_returned_task_has_lost_nothing() {
