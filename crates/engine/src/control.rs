@@ -15,7 +15,7 @@ use flyball_core::class::Group;
 use flyball_core::time::Timestamp;
 use flyball_executor::{Stats, WorkerState};
 use flyball_policy::control::{Controller, Proposal};
-use flyball_policy::sched::pool::{Classic, PoolView, fill};
+use flyball_policy::sched::pool::{PoolView, Sizer};
 use flyball_sense::{Readings, Root, Sample, Sensors};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ struct Sensing {
 /// The size of one group.
 struct Pool {
     group: Group,
-    controller: Classic,
+    controller: Sizer,
     due: Timestamp,
     last: Option<Seen>,
 }
@@ -69,6 +69,7 @@ struct Seen {
     at: Timestamp,
     busy_ns: u64,
     ended: u64,
+    refused: u64,
 }
 
 /// Runs until the engine ends.
@@ -149,10 +150,12 @@ impl Loop {
         let parallelism = self.shared.executor.stats().parallelism;
         for pool in &mut self.pools {
             let settings = settings::pool(config, pool.group, parallelism, self.shared.cpus);
-            // Other settings begin all delays anew.
-            if *pool.controller.config() != settings {
-                pool.controller.set_config(settings);
+            // Other settings begin all delays anew; a controller of another kind looks at once.
+            let sizing = config.worker_pool.sizing;
+            if pool.controller.sizing() != sizing {
+                pool.due = self.shared.now();
             }
+            pool.controller.set(sizing, settings);
         }
     }
 
@@ -331,6 +334,7 @@ impl Pool {
             at: now,
             busy_ns: group.busy_ns,
             ended: self.classes(stats).map(|class| class.counts.tasks).sum(),
+            refused: self.classes(stats).map(|class| class.refused).sum(),
         };
         let last = self.last.replace(seen)?;
         let passed = now.saturating_nanos_since(last.at);
@@ -353,11 +357,11 @@ impl Pool {
                 .map(|class| class.queued as u64)
                 .sum(),
             ran: seen.ended.saturating_sub(last.ended) as f64,
+            refused: seen.refused.saturating_sub(last.refused) as f64,
             parallelism: stats.parallelism as u32,
             idle_longest: group.idle_longest,
         };
-        let slow = self.controller.step(now, &view);
-        fill(knob, self.controller.config(), &view).or(slow)
+        self.controller.step(now, &view)
     }
 
     fn classes<'a>(

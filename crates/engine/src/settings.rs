@@ -7,7 +7,7 @@ use flyball_core::class::{ClassSpec, Group};
 use flyball_executor as executor;
 use flyball_policy::sched::Algorithm;
 use flyball_policy::sched::place::Strategy;
-use flyball_policy::sched::pool::{Classic, PoolConfig};
+use flyball_policy::sched::pool::{PoolConfig, Sizer};
 
 /// Most threads that a group may have; one place of the front group is the I/O thread's.
 fn most(group: Group) -> usize {
@@ -83,10 +83,11 @@ pub(crate) fn pool(config: &Config, group: Group, parallelism: usize, cpus: usiz
 }
 
 /// A group's controller.
-pub(crate) fn pool_controller(shared: &Shared, config: &Config, group: Group) -> Classic {
+pub(crate) fn pool_controller(shared: &Shared, config: &Config, group: Group) -> Sizer {
     let parallelism = shared.executor.stats().parallelism;
     let knob = shared.knobs().of(group);
-    Classic::new(pool(config, group, parallelism, shared.cpus), knob)
+    let settings = pool(config, group, parallelism, shared.cpus);
+    Sizer::new(config.worker_pool.sizing, settings, knob)
 }
 
 /// What may change of the executor while it runs; `base` has what only a program can say.

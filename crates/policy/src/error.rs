@@ -80,6 +80,14 @@ pub enum Error {
         /// The names that exist.
         known: &'static str,
     },
+    /// No way to size a pool has this name.
+    #[error("unknown sizing {given:?}: expected one of {known}")]
+    UnknownSizing {
+        /// What was given.
+        given: String,
+        /// The names that exist.
+        known: &'static str,
+    },
     /// A knob cannot be added.
     #[error("knob {name:?} cannot be added: {fault}")]
     Knob {

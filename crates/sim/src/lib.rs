@@ -23,6 +23,7 @@ pub mod overload;
 mod placement;
 mod queue;
 pub mod report;
+pub mod sizing;
 mod timers;
 mod workload;
 

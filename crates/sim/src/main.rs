@@ -13,7 +13,7 @@ use flyball_policy::sched::place::Strategy;
 use flyball_sim::compare::{self, Scenario};
 use flyball_sim::config::{Arrivals, Config, Keys, Sizes, Switch, SwitchTo};
 use flyball_sim::overload::{self, Cell, Kind};
-use flyball_sim::{Error, Progress, Report, run};
+use flyball_sim::{Error, Progress, Report, run, sizing};
 
 /// Runs flyball's scheduling policies on simulated workers.
 ///
@@ -27,7 +27,8 @@ use flyball_sim::{Error, Progress, Report, run};
   flyball-sim --algorithm all --tasks 1000000
   flyball-sim --classes 8 --arrivals backlog --sizes fixed
   flyball-sim --strategy all --workers 24 --tasks 300000
-  flyball-sim overload --cells io8",
+  flyball-sim overload --cells io8
+  flyball-sim sizing",
     args_conflicts_with_subcommands = true
 )]
 struct Options {
@@ -96,6 +97,8 @@ struct Options {
 enum Command {
     /// Runs limits and admission on overloaded services, against the best fixed limit and limiters of others
     Overload(Overload),
+    /// Pool sizing: by offered work against the rule of the Kubernetes autoscaler, and adaptive sizing against each fixed size
+    Sizing(Sizing),
 }
 
 #[derive(Args)]
@@ -148,6 +151,38 @@ impl Overload {
             serde_json::to_string_pretty(&grid)? + "\n"
         } else {
             overload::to_text(&grid, &kinds, self.each)
+        };
+        std::io::stdout().lock().write_all(output.as_bytes())?;
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+struct Sizing {
+    /// Seed of all randomness
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Simulated seconds of each run of adaptive sizing
+    #[arg(long, default_value_t = 1_800.0)]
+    seconds: f64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Sizing {
+    fn run(&self) -> Result<()> {
+        let rows = sizing::grid::run(&sizing::grid::cells(), self.seed)?;
+        let climbs = sizing::climb::compare(self.seconds, self.seed)?;
+        let output = if self.json {
+            let both = serde_json::json!({ "grid": rows, "climbs": climbs });
+            serde_json::to_string_pretty(&both)? + "\n"
+        } else {
+            format!(
+                "{}\n{}",
+                sizing::grid::to_text(&rows),
+                sizing::climb::to_text(&climbs)
+            )
         };
         std::io::stdout().lock().write_all(output.as_bytes())?;
         Ok(())
@@ -216,8 +251,10 @@ fn main() -> ExitCode {
 }
 
 fn simulate(options: &Options) -> Result<()> {
-    if let Some(Command::Overload(overload)) = &options.command {
-        return overload.run();
+    match &options.command {
+        Some(Command::Overload(overload)) => return overload.run(),
+        Some(Command::Sizing(sizing)) => return sizing.run(),
+        None => {}
     }
     let mut config = options.config()?;
     let mut display = Display::new();

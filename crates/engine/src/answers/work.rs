@@ -133,8 +133,11 @@ impl Engine {
                 }
             })
             .collect();
+        let config = self.config();
+        let sizing = config.worker_pool.sizing;
         SchedulerStats {
             algorithm: stats.algorithm.to_string(),
+            sizing: config.performance.enabled.then(|| sizing.to_string()),
             parallelism: stats.parallelism as u32,
             running_workers: stats.running as u32,
             totals: sum,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use flyball_policy::sched::Algorithm;
 use flyball_policy::sched::place::Strategy;
+use flyball_policy::sched::pool::Sizing;
 
 use super::choices::*;
 use super::classes::Classes;
@@ -46,6 +47,16 @@ const STRATEGIES: [&str; 12] = {
     let mut i = 0;
     while i < names.len() {
         names[i] = Strategy::ALL[i].name();
+        i += 1;
+    }
+    names
+};
+
+const SIZINGS: [&str; 3] = {
+    let mut names = [""; 3];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = Sizing::ALL[i].name();
         i += 1;
     }
     names
@@ -212,6 +223,8 @@ block! {
         max_workers: u32 = "0", integer(0, MAX_WORKERS as i64), unit("workers");
         /// Workers at the start; 0 stands for `min_workers`.
         initial_workers: u32 = "0", integer(0, MAX_WORKERS as i64), unit("workers"), restart();
+        /// How their number is found: `classic` by load with delays, `offered` by the work that comes, refused work included, at once up and later down, `adaptive` by trying out which number does most, for tasks that block.
+        sizing: Sizing = "classic", Kind::Choice(&SIZINGS);
         /// The load (busy and backlogged work over worker time) that the pool's size aims at.
         target_load: f64 = "0.7", number(0.05, 1.0);
         /// How long load stays above target, or the queue grows, before workers are added.

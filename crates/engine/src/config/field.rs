@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use flyball_policy::sched::Algorithm;
 use flyball_policy::sched::place::Strategy;
+use flyball_policy::sched::pool::Sizing;
 
 use super::layers;
 use super::schema::Key;
@@ -157,7 +158,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(SocketAddr, Algorithm, Strategy);
+as_text!(SocketAddr, Algorithm, Strategy, Sizing);
 
 /// `None` is the word that the key accepts.
 impl<T: Field> Field for Option<T> {

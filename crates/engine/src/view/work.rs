@@ -49,6 +49,8 @@ pub struct TaskTotals {
 pub struct SchedulerStats {
     /// The algorithm in force.
     pub algorithm: String,
+    /// How the number of workers is found: `classic`, `offered`, `adaptive`; null while nothing sizes the pool.
+    pub sizing: Option<String>,
     /// Workers allowed to run at once.
     pub parallelism: u32,
     /// Workers that run now.

@@ -60,6 +60,44 @@ fn the_pool_follows_the_load_and_says_why() {
     end(engine);
 }
 
+/// CPU-17: the way of sizing is a setting that changes while the pool runs, and each way adds workers for waiting work and takes them away again, with
+/// its reasons.
+#[test]
+fn the_way_of_sizing_is_a_setting() {
+    let engine = engine(QUICK);
+    let stats = engine.scheduler_stats();
+    assert_eq!(stats.sizing.as_deref(), Some("classic"));
+    for (sizing, why) in [
+        ("offered", ["workers' worth of work came", "tasks wait"]),
+        ("adaptive", ["tasks wait", "work waits"]),
+    ] {
+        let change = serde_json::json!({ "worker_pool": { "sizing": sizing } });
+        engine
+            .configure(&change, "a person", false)
+            .expect("a way of sizing");
+        let stats = engine.scheduler_stats();
+        assert_eq!(stats.sizing.as_deref(), Some(sizing));
+        let before = engine.events().last();
+        let held = hold(&engine, "batch", 40, 1);
+        let up = applied(&engine, before, |decision| {
+            decision.knob == knobs::BACK && decision.to > decision.from
+        });
+        assert!(
+            why.iter().any(|word| up.reason.contains(word)),
+            "{sizing}: {}",
+            up.reason
+        );
+        assert!(!up.evidence.is_empty());
+        held.release();
+        let last = engine.events().last();
+        let down = applied(&engine, last, |decision| {
+            decision.knob == knobs::BACK && decision.to == Some(1.0)
+        });
+        assert!(!down.reason.is_empty());
+    }
+    end(engine);
+}
+
 /// CPU-18: a person's target holds against the controller until it is given back; refusals say why and are kept.
 #[test]
 fn a_pin_outranks_the_controller() {

@@ -42,7 +42,12 @@
 //! CPU-bound load beyond the parallelism goes to the greatest size, as the rule says; the reason then says that
 //! parallelism is what limits.
 //!
-//! Absent on purpose: which worker retires (the least healthy; the shell knows), starting them in stages, sizing by throughput.
+//! # Other ways
+//!
+//! [`Offered`] sizes by the work that comes, refused work included, and moves at once; [`Adaptive`] tries out which size does most, for tasks that
+//! block. [`Sizer`] is one of the three, as a setting says.
+//!
+//! Absent on purpose: which worker retires (the least healthy; the shell knows), starting them in stages.
 
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -54,16 +59,23 @@ use flyball_core::time::Timestamp;
 
 use crate::control::{Controller, Evidence, KnobId, Proposal, Rank, Span};
 
+pub mod adaptive;
 mod fill;
 mod load;
+pub mod offered;
 mod params;
+mod peaks;
+mod sizer;
 #[cfg(test)]
 mod tests;
 
+pub use adaptive::Adaptive;
 pub use fill::fill;
 pub use load::LOAD_WINDOW;
 use load::{Measured, Window, in_range};
+pub use offered::{Offered, OfferedConfig};
 pub use params::{LoadPoint, PoolConfig, PoolView};
+pub use sizer::{Sizer, Sizing};
 
 /// The part of target that a change aims at; below 0.9 / 1.1, so that scatter of ±10 % does not undo it.
 pub const AIM: f64 = 0.8;

@@ -81,6 +81,8 @@ pub struct PoolView {
     pub backlog: u64,
     /// The tasks that ended since the last view.
     pub ran: f64,
+    /// The tasks that were refused since the last view, for want of room.
+    pub refused: f64,
     /// How many workers may run at once.
     pub parallelism: u32,
     /// The longest time that a worker has been idle up to now; `None` when none is idle or it is not known.

@@ -91,6 +91,7 @@ impl Plant {
             busy,
             backlog: (self.waiting / self.run) as u64,
             ran: served / self.run,
+            refused: 0.0,
             parallelism: self.parallelism,
             idle_longest: (idle > 0.0).then(|| Duration::from_secs_f64(idle)),
         };
@@ -343,6 +344,7 @@ fn a_growing_queue_is_a_reason() {
         busy: 4.0,
         backlog: 20,
         ran: 400.0,
+        refused: 0.0,
         parallelism: 16,
         idle_longest: None,
     };
@@ -586,6 +588,7 @@ fn stochastic(seed: u64, demand: f64, run: f64, seconds: u32) -> Plant {
             busy,
             backlog: queued,
             ran,
+            refused: 0.0,
             parallelism: 64,
             idle_longest: None,
         };
@@ -634,6 +637,7 @@ fn any_view() -> impl Strategy<Value = PoolView> {
                 busy,
                 backlog,
                 ran,
+                refused: 0.0,
                 parallelism,
                 idle_longest: idle.map(|ms| Duration::from_millis(u64::from(ms))),
             },
@@ -698,6 +702,7 @@ proptest! {
                 busy: base * (1.0 - inside) + 8.0 * inside,
                 backlog: queue,
                 ran: 100.0,
+                refused: 0.0,
                 parallelism: 8,
                 idle_longest: None,
             };
