@@ -2,6 +2,7 @@
 //! beside work that it may run (`Error::Broken` otherwise).
 
 mod overload;
+mod sizing;
 
 use std::process::Command;
 
