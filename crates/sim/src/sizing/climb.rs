@@ -24,7 +24,7 @@ pub struct Row {
     pub sizing: &'static str,
     /// Its run.
     pub outcome: Outcome,
-    /// Throughput of the size that it ended at, run as a fixed one, over that of the best fixed size.
+    /// Throughput of the size that it settled at, run as a fixed one, over that of the best fixed size.
     pub found: f64,
     /// Throughput of its own second half, trials included, over that of the best fixed size.
     pub reached: f64,

@@ -4,7 +4,7 @@
 //! `interference` for each thread beyond the cores, so a thread is ready when attained time reaches a figure that is known when it begins.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use flyball_core::rng::Rng;
@@ -91,7 +91,7 @@ pub enum Size {
 pub struct Outcome {
     /// Tasks that ended in a second, over the second half of the time.
     pub throughput: f64,
-    /// Threads at the end.
+    /// Threads that there were for the longest time in the second half: the size that was settled at, whatever is being tried.
     pub threads: u32,
     /// The greatest number of threads.
     pub most: u32,
@@ -307,6 +307,7 @@ pub fn run(work: &Work, size: Size, seconds: f64, seed: u64) -> Result<Outcome, 
     let mut ended_late = 0;
     let mut late = 0.0;
     let mut most = first;
+    let mut looks_at: BTreeMap<u32, u64> = BTreeMap::new();
     let span = period.as_secs_f64();
     let looks = (seconds / span) as u64;
     for look in 1..=looks {
@@ -317,6 +318,7 @@ pub fn run(work: &Work, size: Size, seconds: f64, seed: u64) -> Result<Outcome, 
         if look * 2 > looks {
             ended_late += ran;
             late += span;
+            *looks_at.entry(run.size).or_default() += 1;
         }
         let Some(sizer) = &mut sizer else { continue };
         let view = PoolView {
@@ -336,10 +338,11 @@ pub fn run(work: &Work, size: Size, seconds: f64, seed: u64) -> Result<Outcome, 
             sizes.push((end, run.size));
         }
     }
+    let longest = looks_at.iter().max_by_key(|(_, looks)| **looks);
     let changes_late = sizes.iter().filter(|(at, _)| at * 2.0 > seconds).count();
     Ok(Outcome {
         throughput: ended_late as f64 / late.max(1e-9),
-        threads: run.size,
+        threads: longest.map_or(run.size, |(size, _)| *size),
         most,
         changes: sizes.len() as u32,
         changes_an_hour: changes_late as f64 / (late / 3_600.0).max(1e-9),
