@@ -17,6 +17,7 @@ use flyball_engine::{Engine, ScaleRequest, knobs};
 use flyball_executor::{Class, blocking};
 use std::error::Error;
 use std::hint::black_box;
+use std::io::{Write as _, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -150,7 +151,11 @@ fn compare(engine: &Engine, work: &Work, pairs: usize, seconds: f64) -> Result<(
         hold(engine, fixed)?;
         // The better of two, as others use the machine, too.
         let rate = measure(&clock, &load).max(measure(&clock, &load));
-        println!("{:<10} fixed {fixed:>3}: {rate:>9.1} tasks/s", work.name);
+        writeln!(
+            stdout(),
+            "{:<10} fixed {fixed:>3}: {rate:>9.1} tasks/s",
+            work.name
+        )?;
         // More workers must do more than scatter to count as better.
         if rate > best.1 * 1.01 {
             best = (fixed, rate);
@@ -182,7 +187,8 @@ fn compare(engine: &Engine, work: &Work, pairs: usize, seconds: f64) -> Result<(
     let squares: f64 = logs.iter().map(|log| (log - mean) * (log - mean)).sum();
     // 2.09 is Student's t for 20 pairs; more need a little less.
     let half = 2.09 * (squares / (n - 1.0) / n).sqrt();
-    println!(
+    writeln!(
+        stdout(),
         "{:<10} best fixed {} ({:.1} tasks/s), adaptive settled at {found}, now {}: {:.3} of it, {:.3} to {:.3} over {pairs} pairs",
         work.name,
         best.0,
@@ -191,7 +197,7 @@ fn compare(engine: &Engine, work: &Work, pairs: usize, seconds: f64) -> Result<(
         mean.exp(),
         (mean - half).exp(),
         (mean + half).exp(),
-    );
+    )?;
     load.stop.store(true, Relaxed);
     drop(load);
     // Until the last task is gone.

@@ -190,7 +190,7 @@ fn long_tasks_are_no_flood() {
 fn slow_scatter_does_not_swing_it() {
     let mut plant = Plant::new(OfferedConfig::for_threads(pool(2, 64)), 2);
     let wave = |t: f64| {
-        if (t / 45.0) as u64 % 2 == 0 {
+        if ((t / 45.0) as u64).is_multiple_of(2) {
             11.0
         } else {
             9.0
