@@ -478,6 +478,7 @@ fn throttle_and_pool_size_do_not_fight() {
             busy: own / 100.0 * CPUS,
             backlog: if held { 0 } else { backlog as u64 },
             ran: own / 100.0 * CPUS * 25.0,
+            refused: 0.0,
             parallelism: CPUS as u32,
             idle_longest: None,
         };

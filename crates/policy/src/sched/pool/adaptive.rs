@@ -336,8 +336,10 @@ impl Adaptive {
                 doubts: 0,
             };
             self.tally = Tally::default();
-            if best.workers > view.workers {
-                self.increased(now);
+            if best.workers != view.workers {
+                if best.workers > view.workers {
+                    self.increased(now);
+                }
                 let reason = format!("{waits}; {} did best when work waited before", best.workers);
                 return Some(self.propose(now, view, best.workers, reason, Vec::new()));
             }
@@ -604,7 +606,9 @@ impl Controller for Adaptive {
             );
             return Some(self.propose(now, view, to, reason, Vec::new()));
         }
-        let saturated = view.backlog > 0 && in_range(view.busy) >= BUSY * f64::from(view.workers);
+        // Beyond the parallelism, workers wait for their turn unless others block.
+        let at_work = f64::from(view.workers.min(view.parallelism.max(1)));
+        let saturated = view.backlog > 0 && in_range(view.busy) >= BUSY * at_work;
         match core::mem::replace(&mut self.stage, Stage::Rest) {
             Stage::Rest => {
                 // Whoever was just refused, or found nothing to compare, does not ask again at once.

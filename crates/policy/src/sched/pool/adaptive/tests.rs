@@ -32,6 +32,8 @@ struct Plant {
     /// Tasks a second that come; infinite: work always waits.
     offered: f64,
     backlog: f64,
+    /// The most workers that are at work at once.
+    cap: f64,
     decisions: Vec<(f64, Decision)>,
 }
 
@@ -55,6 +57,7 @@ impl Plant {
             noise,
             offered: f64::INFINITY,
             backlog: 0.0,
+            cap: f64::INFINITY,
             decisions: Vec::new(),
         }
     }
@@ -85,6 +88,7 @@ impl Plant {
                 } else {
                     1.0
                 };
+            let busy = busy.min(self.cap);
             let view = PoolView {
                 workers,
                 healthy: workers,
@@ -209,6 +213,24 @@ fn without_waiting_work_nothing_is_tried() {
     let (_, last) = plant.decisions.last().expect("it came back");
     assert!(last.reason.contains("did best"), "{last}");
     plant.check();
+}
+
+/// CPU-17: the best size comes back after a person held another one, also where workers beyond the parallelism only wait for their turn.
+#[test]
+fn the_best_size_comes_back_after_a_pin() {
+    let mut plant = Plant::new(config(2, 128), 2, 0.0);
+    let shared = |workers: u32| 200.0 * f64::from(workers.min(8));
+    plant.for_seconds(900.0, shared);
+    let best = plant.adaptive.best();
+    assert_eq!(best, Some(8));
+    let (knob, now) = (plant.knob, at(plant.seconds));
+    assert!(plant.arbiter.pin(knob, 24.0, "ada", now).applied());
+    plant.for_seconds(30.0, shared);
+    let now = at(plant.seconds);
+    assert!(plant.arbiter.unpin(knob, "ada", now).applied());
+    plant.cap = 8.0;
+    plant.for_seconds(6.0, shared);
+    assert_eq!(plant.workers(), 8);
 }
 
 /// CPU-17: who is pinned gives up, and does not ask all the time.
