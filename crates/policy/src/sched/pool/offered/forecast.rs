@@ -38,7 +38,7 @@ struct Pending {
     last: f64,
 }
 
-/// Predicts offered work, and keeps the record of its predictions. See the [module](self).
+/// Predicts offered work, and keeps the record of its predictions.
 #[derive(Clone, Debug)]
 pub struct Forecast {
     trend: Duration,
