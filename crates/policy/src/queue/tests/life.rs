@@ -146,7 +146,7 @@ impl Model {
             if self.tasks[place].lease.is_none() {
                 continue;
             }
-            let even = self.tasks[place].counted % 2 == 0;
+            let even = self.tasks[place].counted.is_multiple_of(2);
             self.lost(place);
             let Some(order) = ran.iter().position(|other| *other == place) else {
                 continue;
