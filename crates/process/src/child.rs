@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use flyball_core::time::nanos_of;
 
 use crate::bounds::cgroup::Leaf;
+use crate::bounds::cpu;
 use crate::bounds::memory::{self, Count};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -62,6 +63,9 @@ struct State {
     settle: Option<Settle>,
     /// Killed between its claim and its start: `Some(at once)`.
     kill_first: Option<bool>,
+    /// Its tree was stopped by [`Control::pause`], or its turn is over ([`Control::hold`]). It runs when neither is so.
+    paused: bool,
+    held: bool,
 }
 
 /// What the handles of one child share.
@@ -87,6 +91,8 @@ impl Shared {
             on_exit,
             settle: None,
             kill_first: None,
+            paused: false,
+            held: false,
         };
         Arc::new(Shared {
             program,
@@ -219,30 +225,66 @@ impl Control {
 
     /// Stops every process of the tree (SIGSTOP) and the clock of its timeout. Answers whether it ran.
     pub fn pause(&self) -> bool {
-        let sent = self.0.order(Kind::Pause, &[]);
-        if sent {
-            let mut state = self.0.lock();
-            if matches!(state.status, Status::Running | Status::Starting) {
-                state.status = Status::Paused;
-            }
-        }
-        sent
+        self.stand(|state| &mut state.paused, true)
     }
 
-    /// Lets a paused tree go on. Answers whether it was there.
+    /// Lets a paused tree go on, unless its turn is over. Answers whether it was there.
     pub fn resume(&self) -> bool {
-        let sent = self.0.order(Kind::Resume, &[]);
-        if sent {
-            let mut state = self.0.lock();
-            if state.status == Status::Paused {
-                state.status = if state.pid.is_some() {
-                    Status::Running
-                } else {
-                    Status::Starting
-                };
+        self.stand(|state| &mut state.paused, false)
+    }
+
+    /// As [`pause`](Self::pause), for who lets commands run in turns: the tree stands still until it is neither paused nor held.
+    pub(crate) fn hold(&self) -> bool {
+        self.stand(|state| &mut state.held, true)
+    }
+
+    /// Its turn has come. Answers whether it was there.
+    pub(crate) fn let_go(&self) -> bool {
+        self.stand(|state| &mut state.held, false)
+    }
+
+    /// Whether it would use the CPU if it had its turn: it has been handed over, has not ended and is not paused.
+    pub(crate) fn wants_turn(&self) -> bool {
+        let state = self.0.lock();
+        state.keeper.is_some() && !state.paused
+    }
+
+    fn stand(&self, cause: fn(&mut State) -> &mut bool, stands: bool) -> bool {
+        let mut state = self.0.lock();
+        let Some(keeper) = state.keeper.clone() else {
+            return false;
+        };
+        let before = state.paused || state.held;
+        let was = std::mem::replace(cause(&mut state), stands);
+        let after = state.paused || state.held;
+        if before != after {
+            let order = if after { Kind::Pause } else { Kind::Resume };
+            if wire::send(&keeper, order, &[], &[]).is_err() {
+                *cause(&mut state) = was;
+                return false;
             }
         }
-        sent
+        state.status = match (state.status, after) {
+            (Status::Running | Status::Starting, true) => Status::Paused,
+            (Status::Paused, false) if state.pid.is_some() => Status::Running,
+            (Status::Paused, false) => Status::Starting,
+            (status, _) => status,
+        };
+        true
+    }
+
+    /// CPU time of its tree so far, nanoseconds, as /proc tells it in ticks of the kernel: of the processes that are there and of those they have waited
+    /// for. Orphans that its keeper took in are missing until the end, when [`Exit::cpu`] has them. `None` when it has not started or has ended.
+    #[must_use]
+    pub fn cpu(&self) -> Option<u64> {
+        let state = self.0.lock();
+        state.keeper.as_ref()?;
+        let keeper = Arc::clone(&state.place.keeper);
+        drop(state);
+        match keeper.load(Ordering::Relaxed) {
+            0 => None,
+            keeper => Some(cpu::of_descendants_of(keeper as i32)),
+        }
     }
 
     /// What its tree uses now, bytes; `None` when it has not started or has ended. Where each command has a control group, that is

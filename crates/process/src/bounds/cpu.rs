@@ -15,19 +15,28 @@ use crate::tree;
 /// when a process ends; whoever wants differences keeps the highest.
 #[must_use]
 pub fn of_descendants() -> u64 {
-    let tick_ns = 1_000_000_000 / sys::ticks_per_second();
     let own = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
-    let mut ticks = fs::read_to_string("/proc/self/stat")
+    let waited_for = fs::read_to_string("/proc/self/stat")
         .ok()
         .and_then(|text| parse(&text))
         .map_or(0, |(_, waited_for)| waited_for);
-    for member in tree::descendants(own) {
+    of_descendants_of(own).saturating_add(waited_for.saturating_mul(tick_ns()))
+}
+
+/// CPU time of all that descend from a process and of those they have waited for, nanoseconds; not its own.
+pub(crate) fn of_descendants_of(root: i32) -> u64 {
+    let mut ticks = 0u64;
+    for member in tree::descendants(root) {
         let stat = fs::read_to_string(format!("/proc/{}/stat", member.pid)).ok();
         if let Some((itself, waited_for)) = stat.and_then(|text| parse(&text)) {
             ticks = itself.saturating_add(waited_for).saturating_add(ticks);
         }
     }
-    ticks.saturating_mul(tick_ns)
+    ticks.saturating_mul(tick_ns())
+}
+
+fn tick_ns() -> u64 {
+    1_000_000_000 / sys::ticks_per_second()
 }
 
 /// Ticks of a process itself, and of those it has waited for.

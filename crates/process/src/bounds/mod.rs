@@ -7,6 +7,7 @@
 //! - [`scope`]: a scope that the user's service manager makes, for users who may not make groups themselves.
 //! - [`memory`]: what a tree of processes uses, for where there is neither, and for judging before the kernel has to.
 //! - [`cpu`]: what all commands have used of the CPU.
+//! - [`turns`]: commands that run for a part of the time.
 //! - [`learned`]: the peaks of earlier runs of a command, kept in the user's cache.
 //! - [`sharing`]: several programs of one user, on one machine, by a file whose locks end with their holders.
 //!
@@ -19,3 +20,4 @@ pub mod memory;
 pub mod scope;
 pub mod sharing;
 mod sys;
+pub mod turns;

@@ -12,6 +12,7 @@ mod sharing;
 mod slots;
 mod starting;
 mod trees;
+mod turns;
 mod usage;
 
 use std::io::{Read, Write};
@@ -40,6 +41,7 @@ fn main() {
         groups::TESTS,
         sharing::TESTS,
         jobserver::TESTS,
+        turns::TESTS,
     ]
     .concat();
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,33 +1,24 @@
 //! CPU time of all commands together: `--cpu N%`.
 //!
 //! A throttle (`policy::control::throttle`) looks at what the commands and all they started have used, and sets the part of the time for
-//! which they run; the others stand still by SIGSTOP meanwhile (`policy::control::duty`). So the bound holds whatever commands do,
-//! commands without a signal handler notice nothing, and the clock of `--timeout` stands while they do.
-
-use std::collections::BTreeMap;
+//! which they run; the others stand still meanwhile, by turns (`process::bounds::turns`).
 
 use flyball_core::time::Timestamp;
-use flyball_policy::control::duty::Duty;
 use flyball_policy::control::throttle::{PERIOD, Settings, State, Throttle, View, allowance};
 use flyball_process::Control;
 use flyball_process::bounds::cpu::of_descendants;
-
-struct Job {
-    control: Control,
-    /// This bound made it stand still.
-    stands: bool,
-    /// It stands still for want of memory; it is left alone.
-    others: bool,
-}
+use flyball_process::bounds::turns::Turns;
 
 /// The bound, and who runs.
 pub(super) struct Cpu {
     percent: f64,
     cpus: f64,
     throttle: Throttle,
-    duty: Duty,
-    /// In the order of their starts.
-    jobs: BTreeMap<u64, Job>,
+    turns: Turns,
+    /// The part of the time for which commands run.
+    part: f64,
+    /// When somebody is stopped or goes on next.
+    next_turn: Option<Timestamp>,
     /// CPU time of all so far, ns, and when it was read.
     used: u64,
     read: Timestamp,
@@ -48,8 +39,9 @@ impl Cpu {
             percent,
             cpus: f64::from(cpus.max(1)),
             throttle,
-            duty: Duty::all(now),
-            jobs: BTreeMap::new(),
+            turns: Turns::new(now),
+            part: 1.0,
+            next_turn: None,
             used,
             read: now,
             next_look: now.saturating_add(PERIOD),
@@ -58,45 +50,29 @@ impl Cpu {
         })
     }
 
-    pub(super) fn started(&mut self, number: u64, control: Control) {
-        let job = Job {
-            control,
-            stands: false,
-            others: false,
-        };
-        self.jobs.insert(number, job);
+    pub(super) fn started(&mut self, now: Timestamp, number: u64, control: Control) {
+        self.turns.insert(number, control, self.part);
+        self.next_turn = Some(now);
     }
 
     pub(super) fn ended(&mut self, number: u64) {
-        self.jobs.remove(&number);
-    }
-
-    /// Leaves commands alone that stand still for another reason, and those that no longer do to this bound.
-    pub(super) fn leave(&mut self, is_paused: impl Fn(u64) -> bool) {
-        for (number, job) in &mut self.jobs {
-            job.others = is_paused(*number);
-        }
+        self.turns.remove(number);
     }
 
     /// Lets everything go on, for good: the run ends.
     pub(super) fn release(&mut self) {
         self.released = true;
-        for job in self
-            .jobs
-            .values_mut()
-            .filter(|job| job.stands && !job.others)
-        {
-            job.control.resume();
-            job.stands = false;
-        }
+        self.turns.release();
     }
 
-    pub(super) fn due(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.released || self.jobs.is_empty() {
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        if self.released || self.turns.is_empty() {
             return None;
         }
-        let turn = self.duty.next(now, self.jobs.len());
-        [turn, Some(self.next_look)].into_iter().flatten().min()
+        [self.next_turn, Some(self.next_look)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Measures when it is time, and stops and lets go whom the moment says.
@@ -106,21 +82,9 @@ impl Cpu {
         }
         if self.next_look <= now {
             self.look(now, of_descendants());
+            self.turns.set_parts(|_| self.part);
         }
-        let count = self.jobs.len();
-        for (index, job) in self.jobs.values_mut().enumerate() {
-            let runs = self.duty.runs(now, index, count);
-            if job.others || runs != job.stands {
-                continue;
-            }
-            // One that has not started cannot be stopped; it is asked again at the next turn.
-            if runs || job.control.pause() {
-                job.stands = !runs;
-            }
-            if runs {
-                job.control.resume();
-            }
-        }
+        self.next_turn = self.turns.tick(now);
     }
 
     fn look(&mut self, now: Timestamp, total: u64) {
@@ -134,10 +98,10 @@ impl Cpu {
                 level: self.throttle.level(),
             };
             let step = self.throttle.step(now, &view);
-            self.duty.set_part(match step.level > 0.0 {
+            self.part = match step.level > 0.0 {
                 true => allowance(step.level) / 100.0,
                 false => 1.0,
-            });
+            };
         }
         (self.used, self.read) = (self.used.max(total), now);
         self.next_look = now.saturating_add(PERIOD);
@@ -190,7 +154,7 @@ mod tests {
             let mut cpu = Cpu::new(percent, 2, at(0)).unwrap();
             let (mut total, mut late) = (cpu.used, 0.0);
             for tick in 1..=80 {
-                let spent = cpu.duty.part() * wants * 2.0 * 250_000_000.0;
+                let spent = cpu.part * wants * 2.0 * 250_000_000.0;
                 total += spent as u64;
                 cpu.look(at(tick), total);
                 if tick > 20 {

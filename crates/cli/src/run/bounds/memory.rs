@@ -279,11 +279,6 @@ impl Memory {
         }
     }
 
-    /// Whether a command stands still for want of memory.
-    pub(super) fn is_paused(&self, number: u64) -> bool {
-        self.jobs.get(&number).is_some_and(|job| job.paused)
-    }
-
     /// What is reserved and not used yet, bytes.
     pub(super) fn outstanding(&self) -> u64 {
         self.admission.outstanding()

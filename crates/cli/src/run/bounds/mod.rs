@@ -141,7 +141,7 @@ impl Bounds {
     /// A command was handed over to start.
     pub(crate) fn started(&mut self, now: Timestamp, number: u64, control: Control, alone: bool) {
         if let Some(cpu) = &mut self.cpu {
-            cpu.started(number, control.clone());
+            cpu.started(now, number, control.clone());
         }
         if let Some(memory) = &mut self.memory {
             memory.started(now, number, control, alone);
@@ -162,7 +162,7 @@ impl Bounds {
     /// When to call [`tick`](Bounds::tick) and ask again though nothing has happened.
     pub(crate) fn due(&self) -> Option<Timestamp> {
         let sample = self.memory.as_ref().and_then(Memory::due);
-        let cpu = self.cpu.as_ref().and_then(|cpu| cpu.due(OsClock.now()));
+        let cpu = self.cpu.as_ref().and_then(Cpu::due);
         [sample, self.look_again, cpu].into_iter().flatten().min()
     }
 
@@ -170,9 +170,6 @@ impl Bounds {
     pub(crate) fn tick(&mut self, now: Timestamp) {
         self.tick_memory(now);
         if let Some(cpu) = &mut self.cpu {
-            if let Some(memory) = &self.memory {
-                cpu.leave(|number| memory.is_paused(number));
-            }
             cpu.tick(now);
         }
     }
