@@ -1,14 +1,17 @@
 //! Throttles at work: what they see, what they ask for, what their levels do.
 //!
-//! Each throttle has a place in the executor (its joint ceiling) and a knob (its level). The control loop reads the machine, steps
+//! Each throttle has a place in the executor (its joint ceiling) and a knob (its level). The control loop reads the machine (`watch`), steps
 //! every controller and hands the proposals to the arbiter; what is decided, be it by a throttle or by a person who pins the knob,
-//! is done in [`Throttles::act`].
+//! is done in [`Throttles::act`]. What the level allows is divided (`policy::control::split`) between closures and futures, which have a ceiling in the
+//! executor, and commands of tasks, which stand still by turns.
 //!
 //! Invariants: a throttle that is off, idle or observing holds nothing back; the executor has the ceiling of the knob's level, renewed
-//! when the classes, their priorities or the parallelism change; the lock of the knobs is taken before that of the throttles, never
-//! after.
+//! when the classes, their priorities or the parallelism change; commands of a class on which several throttles act run for the least of their parts;
+//! the lock of the knobs is taken before that of the throttles, never after.
 //!
 //! While nothing is held back and use is far below every threshold, it looks once a second; without throttles, never.
+
+mod watch;
 
 use crate::config::{
     Config, DEFAULT_THROTTLE, QUOTA_PERCENT, QUOTA_THROTTLE, Scope, ThrottleMode, ThrottleSpec,
@@ -16,21 +19,22 @@ use crate::config::{
 use crate::events::EventKind;
 use crate::knobs::Knobs;
 use crate::shared::Shared;
-use crate::view::{ThrottleEvent, ThrottleView, ThrottlerStats, Time};
+use crate::view::{QuotaView, ThrottleEvent, ThrottleView, ThrottlerStats, Time};
 use flyball_core::time::Timestamp;
 use flyball_executor::{Executor, Stats};
-use flyball_policy::control::throttle::{PERIOD, Settings, State, Throttle, View, allowance};
+use flyball_policy::control::quota::{QuotaVerdict, QuotaWatch};
+use flyball_policy::control::split::Split;
+use flyball_policy::control::throttle::{Settings, State, Throttle, View, allowance};
 use flyball_policy::control::{KnobId, KnobSpec, Proposal};
 use flyball_policy::sched::MAX_JOINT;
-use flyball_sense::{Readings, Root, Sample, Sensors, Usage};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
+use watch::Seen;
+pub(crate) use watch::Watch;
 
 /// Events that are kept.
 pub const MAX_THROTTLE_EVENTS: usize = 128;
-/// How often it looks while nothing is near its threshold.
-const QUIET_PERIOD: Duration = Duration::from_secs(1);
 /// So many points below its threshold use is far from it.
 const FAR: f64 = 15.0;
 /// The name under which throttles decide.
@@ -45,6 +49,7 @@ pub(crate) struct Throttles {
     /// Of throttles that are gone.
     past: Counts,
     kernel_ns: Option<u64>,
+    quota: QuotaWatch,
     /// Workers that ran at once at the last look.
     parallelism: usize,
 }
@@ -73,6 +78,10 @@ struct Entry {
     there: bool,
     /// The level in force.
     level: f64,
+    /// Between work on workers and commands.
+    split: Split,
+    /// The part of the time for which commands run.
+    part: f64,
     /// What the executor was told: classes, CPUs, at what parallelism.
     told: Option<(Vec<String>, f64, usize)>,
 }
@@ -89,10 +98,13 @@ impl Entry {
         parallelism: usize,
     ) -> Result<(), flyball_executor::Error> {
         let acts = self.is_on() && !self.spec.settings.observe && !self.acts_on.is_empty();
-        let wanted = (self.level > 0.0 && acts).then(|| {
-            let cpus = allowance(self.level) / 100.0 * self.whole;
-            (self.acts_on.clone(), cpus, parallelism)
-        });
+        let allowed =
+            (self.level > 0.0 && acts).then(|| allowance(self.level) / 100.0 * self.whole);
+        let shares = self.split.divide(allowed);
+        self.part = shares.part;
+        let wanted = shares
+            .inside
+            .map(|cpus| (self.acts_on.clone(), cpus, parallelism));
         if wanted == self.told {
             return Ok(());
         }
@@ -123,142 +135,6 @@ impl Counts {
         self.adjustments += other.adjustments;
         self.deactivations += other.deactivations;
         self.throttled = self.throttled.saturating_add(other.throttled);
-    }
-}
-
-/// What the control loop remembers of the machine between two looks.
-pub(crate) struct Watch {
-    root: Root,
-    /// None while there is no throttle.
-    sensing: Option<Box<Sensing>>,
-    pub(crate) due: Timestamp,
-}
-
-struct Sensing {
-    sensors: Sensors,
-    before: Sample,
-    sample: Sample,
-    /// CPU time by class, ns.
-    classes: BTreeMap<String, u64>,
-    kernel_ns: Option<u64>,
-}
-
-/// What was seen between two looks.
-struct Seen {
-    usage: Usage,
-    quota: Option<f64>,
-    /// CPUs of the machine.
-    cpus: f64,
-    /// CPUs' worth of time by class.
-    classes: BTreeMap<String, f64>,
-    kernel_ns: Option<u64>,
-}
-
-impl Watch {
-    pub(crate) fn new(root: Root) -> Watch {
-        Watch {
-            root,
-            sensing: None,
-            due: Timestamp::MAX,
-        }
-    }
-
-    /// Follows a change of the configuration.
-    pub(crate) fn configure(&mut self, shared: &Shared) {
-        let now = shared.now();
-        let wanted = shared.configure_throttles();
-        if !wanted {
-            (self.sensing, self.due) = (None, Timestamp::MAX);
-        } else if self.sensing.is_none() {
-            let mut sensing = Box::new(Sensing {
-                sensors: Sensors::open(&self.root),
-                before: Sample::default(),
-                sample: Sample::default(),
-                classes: BTreeMap::new(),
-                kernel_ns: None,
-            });
-            sensing.look(&shared.executor, now, shared.cpus);
-            self.sensing = Some(sensing);
-            self.due = now.saturating_add(PERIOD);
-        } else {
-            self.due = self.due.min(now.saturating_add(PERIOD));
-        }
-    }
-
-    /// Looks, steps the throttles and has their proposals decided.
-    pub(crate) fn look(&mut self, shared: &Shared, now: Timestamp, stats: &Stats) {
-        let Some(sensing) = &mut self.sensing else {
-            return;
-        };
-        let seen = sensing.look(&shared.executor, now, stats.parallelism);
-        let is_quiet = shared.step_throttles(now, &seen, stats);
-        let period = if is_quiet { QUIET_PERIOD } else { PERIOD };
-        self.due = now.saturating_add(period);
-    }
-}
-
-impl Sensing {
-    fn look(&mut self, executor: &Executor, now: Timestamp, parallelism: usize) -> Seen {
-        std::mem::swap(&mut self.before, &mut self.sample);
-        let wanted = Readings::CPU | Readings::PROCESS | Readings::CGROUP;
-        self.sensors.sample_only(wanted, now, &mut self.sample);
-        let passed = now.saturating_nanos_since(self.before.at);
-        let times: BTreeMap<String, u64> = executor.class_times().into_iter().collect();
-        let spent = |(name, used): (&String, &u64)| {
-            let before = self.classes.get(name).copied().unwrap_or(*used);
-            let cpus = used.saturating_sub(before) as f64 / passed.max(1) as f64;
-            (name.clone(), cpus)
-        };
-        let classes = times.iter().map(spent).collect();
-        self.classes = times;
-        let throttled = |sample: &Sample| {
-            let quota = sample.quota?;
-            Some(quota.throttled_ns.saturating_add(quota.other_throttled_ns))
-        };
-        if let Some(after) = throttled(&self.sample) {
-            let since = throttled(&self.before).map_or(0, |before| after.saturating_sub(before));
-            *self.kernel_ns.get_or_insert(0) += since;
-        }
-        let cpus = match self.sample.cores.len() {
-            0 => parallelism,
-            cores => cores,
-        };
-        Seen {
-            usage: flyball_sense::usage(&self.before, &self.sample),
-            quota: self.sample.quota.map(|quota| quota.cpus),
-            cpus: cpus as f64,
-            classes,
-            kernel_ns: self.kernel_ns,
-        }
-    }
-}
-
-impl Seen {
-    /// CPUs' worth of time that percentages of a scope are of; None where there is no such thing.
-    fn whole(&self, scope: &Scope) -> Option<f64> {
-        match scope {
-            Scope::Quota => self.quota.filter(|cpus| *cpus > 0.0),
-            _ => Some(self.cpus),
-        }
-    }
-
-    fn of_scope(&self, scope: &Scope) -> Option<f64> {
-        match scope {
-            Scope::Machine => Some(self.usage.cpu?.overall_percent),
-            Scope::Process => Some(self.usage.process_cpus? / self.cpus * 100.0),
-            Scope::Quota => {
-                let used = self.usage.process_cpus? / self.whole(scope)? * 100.0;
-                // Others of the group may have spent it.
-                let spent = self.usage.throttled_ratio.is_some_and(|ratio| ratio > 0.0);
-                Some(if spent { 100.0 } else { used })
-            }
-            Scope::Class(name) => Some(self.classes.get(name)? / self.cpus * 100.0),
-        }
-    }
-
-    fn of_classes(&self, names: &[String], whole: f64) -> f64 {
-        let used = names.iter().filter_map(|name| self.classes.get(name));
-        used.sum::<f64>() / whole * 100.0
     }
 }
 
@@ -370,6 +246,8 @@ impl Shared {
                 earlier: Duration::ZERO,
                 counts: Counts::default(),
                 level: knobs.arbiter.value(knob),
+                split: Split::default(),
+                part: 1.0,
                 told: None,
             });
         }
@@ -383,6 +261,7 @@ impl Shared {
         }
         let any = entries.iter().any(Entry::is_on);
         throttles.entries = entries;
+        self.hold_commands(&throttles);
         drop(throttles);
         let proposals: Vec<Proposal> = released
             .into_iter()
@@ -412,10 +291,12 @@ impl Shared {
         let Throttles {
             entries,
             kernel_ns,
+            quota,
             parallelism,
             ..
         } = &mut *throttles;
         *kernel_ns = seen.kernel_ns;
+        quota.saw(now, seen.usage.throttled_ratio, seen.usage.throttled_cpus);
         *parallelism = stats.parallelism;
         for entry in entries.iter_mut().filter(|entry| entry.is_on()) {
             entry.acts_on = acts_on(&entry.spec, stats);
@@ -423,9 +304,11 @@ impl Shared {
             let whole = seen.whole(&entry.spec.scope);
             entry.there = whole.is_some();
             entry.whole = whole.unwrap_or(entry.whole);
+            let (inside, commands) = seen.of_classes(&entry.acts_on);
+            entry.split.saw(now, inside, commands);
             let view = View {
                 usage: whole.and_then(|_| seen.of_scope(&entry.spec.scope)),
-                acted: whole.map(|whole| seen.of_classes(&entry.acts_on, whole)),
+                acted: whole.map(|whole| (inside + commands) / whole * 100.0),
                 level: entry.level,
             };
             let step = entry.controller.step(now, &view);
@@ -458,6 +341,7 @@ impl Shared {
                 tracing::debug!(%error, "a class went while a throttle held it back");
             }
         }
+        self.hold_commands(&throttles);
         for event in &events {
             if throttles.events.len() == MAX_THROTTLE_EVENTS {
                 throttles.events.pop_front();
@@ -498,14 +382,44 @@ impl Shared {
             .entries
             .iter_mut()
             .find(|entry| entry.knob == knob);
-        match entry {
-            Some(entry) => {
-                entry.level = level;
-                entry.tell(&self.executor, parallelism)
+        // One that is gone holds nothing back any more.
+        let Some(entry) = entry else {
+            return Ok(());
+        };
+        entry.level = level;
+        entry.tell(&self.executor, parallelism)?;
+        self.hold_commands(&throttles);
+        Ok(())
+    }
+
+    /// Tells what runs commands for which part of the time they may; told under the lock, so that the last word is the newest.
+    #[cfg(feature = "tasks")]
+    fn hold_commands(&self, throttles: &Throttles) {
+        let Some(open) = self.tasks.opened() else {
+            return;
+        };
+        let mut parts: BTreeMap<Box<str>, f64> = BTreeMap::new();
+        for entry in throttles.entries.iter().filter(|entry| entry.part < 1.0) {
+            for name in &entry.acts_on {
+                let part = parts.entry(name.as_str().into()).or_insert(1.0);
+                *part = part.min(entry.part);
             }
-            // One that is gone holds nothing back any more.
-            None => Ok(()),
         }
+        open.runners.hold_commands(parts);
+    }
+
+    #[cfg(not(feature = "tasks"))]
+    fn hold_commands(&self, _: &Throttles) {}
+
+    #[cfg(feature = "tasks")]
+    fn commands_held(&self) -> usize {
+        let open = self.tasks.opened();
+        open.map_or(0, |open| open.runners.commands_held())
+    }
+
+    #[cfg(not(feature = "tasks"))]
+    fn commands_held(&self) -> usize {
+        0
     }
 
     /// The classes that are held back now: what waits in them is not for want of workers.
@@ -519,11 +433,16 @@ impl Shared {
     }
 
     pub(crate) fn throttle_views(&self) -> Vec<ThrottleView> {
-        self.throttles().entries.iter().map(view).collect()
+        let throttles = self.throttles();
+        let quota = throttles.quota.verdict();
+        let entries = throttles.entries.iter();
+        entries.map(|entry| view(entry, quota)).collect()
     }
 
     pub(crate) fn throttler_stats(&self) -> ThrottlerStats {
+        let commands_held = self.commands_held() as u32;
         let throttles = self.throttles();
+        let quota = throttles.quota.verdict();
         let mut counts = throttles.past;
         for entry in &throttles.entries {
             counts.add(entry.counts());
@@ -544,6 +463,13 @@ impl Shared {
             deactivations: counts.deactivations,
             throttled_ms: counts.throttled.as_millis() as u64,
             kernel_throttled_ms: throttles.kernel_ns.map(|ns| ns / 1_000_000),
+            commands_held,
+            quota: quota.map(|verdict| QuotaView {
+                verdict: verdict.name().to_owned(),
+                throttled_percent: verdict.throttled().map_or(0.0, |of| of.percent),
+                throttled_cpus: verdict.throttled().map_or(0.0, |of| of.cpus),
+                reason: verdict.to_string(),
+            }),
             events: throttles.events.iter().cloned().collect(),
         }
     }
@@ -567,14 +493,14 @@ impl Knobs {
     }
 }
 
-fn view(entry: &Entry) -> ThrottleView {
+fn view(entry: &Entry, quota: Option<QuotaVerdict>) -> ThrottleView {
     let Settings {
         threshold,
         hysteresis,
         observe,
     } = entry.spec.settings;
     let (controller, state) = (&entry.controller, entry.controller.state());
-    let (state, reason) = match (entry.is_on(), entry.acts_on.is_empty()) {
+    let (state, mut reason) = match (entry.is_on(), entry.acts_on.is_empty()) {
         (true, _) if !entry.there && entry.spec.scope == Scope::Quota => {
             ("idle", "there is no CPU quota".to_owned())
         }
@@ -585,6 +511,10 @@ fn view(entry: &Entry) -> ThrottleView {
         ),
         (true, false) => (state.name(), state.to_string()),
     };
+    let of_quota = entry.is_on() && entry.spec.scope == Scope::Quota;
+    if let Some(verdict) = quota.filter(|verdict| of_quota && verdict.throttled().is_some()) {
+        reason = format!("{reason}; {verdict}");
+    }
     ThrottleView {
         name: entry.spec.name.clone(),
         enabled: entry.is_on(),
@@ -605,5 +535,6 @@ fn view(entry: &Entry) -> ThrottleView {
         activations: entry.counts.activations,
         adjustments: entry.counts.adjustments,
         throughput_effect_percent: controller.effect(),
+        commands_run_percent: entry.part * 100.0,
     }
 }

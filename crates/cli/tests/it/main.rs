@@ -18,6 +18,7 @@ mod parallel_pipe;
 mod serve;
 mod stopping;
 mod tasks;
+mod throttling;
 
 use std::ffi::OsStr;
 use std::io::Write;

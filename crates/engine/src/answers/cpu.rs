@@ -237,6 +237,7 @@ impl Snapshot {
             }),
             quota_cpus: sample.quota.map(|quota| quota.cpus),
             throttled_percent: usage.throttled_ratio.map(|ratio| ratio * 100.0),
+            throttled_cpus: usage.throttled_cpus,
         }
     }
 }

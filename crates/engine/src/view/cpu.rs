@@ -57,6 +57,8 @@ pub struct CpuProfile {
     pub quota_cpus: Option<f64>,
     /// Part of the quota's periods in which the kernel throttled the group.
     pub throttled_percent: Option<f64>,
+    /// CPUs that stood still as quotas of its groups were spent, on average.
+    pub throttled_cpus: Option<f64>,
 }
 
 /// One CPU.

@@ -23,7 +23,7 @@ pub use cpu::{
 };
 #[cfg(feature = "tasks")]
 pub use task_event::TaskEventView;
-pub use throttle::{ThrottleEvent, ThrottleView, ThrottlerStats};
+pub use throttle::{QuotaView, ThrottleEvent, ThrottleView, ThrottlerStats};
 pub use time::Time;
 pub use work::{
     BalancerStats, BalancerWorkerLoad, ClassView, LatencyView, QueueView, RunningTask,

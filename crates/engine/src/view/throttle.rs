@@ -37,6 +37,8 @@ pub struct ThrottleView {
     pub adjustments: u64,
     /// How much less CPU time what it holds back gets than just before, percent; null while it holds nothing back.
     pub throughput_effect_percent: Option<f64>,
+    /// The part of the time for which it lets commands of tasks run, percent; 100 while it holds nothing back, and under `observe`.
+    pub commands_run_percent: f64,
 }
 
 /// Something that happened to a throttle.
@@ -80,6 +82,24 @@ pub struct ThrottlerStats {
     /// Time for which the kernel held this process's control groups back, as their CPU quota was spent, added up over CPUs, since
     /// throttles began to look; null where there is no quota.
     pub kernel_throttled_ms: Option<u64>,
+    /// What the CPU quota does to this process, over the last seconds; null where there is none, or nobody has looked.
+    pub quota: Option<QuotaView>,
+    /// Commands of tasks that stand still now for the part of the time that they may run.
+    pub commands_held: u32,
     /// The last events, newest last.
     pub events: Vec<ThrottleEvent>,
+}
+
+/// What a CPU quota does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct QuotaView {
+    /// `free`, `bursts` (the kernel held this process back in some periods) or `bottleneck` (in a quarter of them or more).
+    pub verdict: String,
+    /// Of the periods in which something ran, those whose quota was spent too early, percent; 0 where that is under 1%.
+    pub throttled_percent: f64,
+    /// CPUs that stood still for it, on average.
+    pub throttled_cpus: f64,
+    /// The same as a sentence.
+    pub reason: String,
 }

@@ -3,6 +3,7 @@
 use crate::{end, engine, loaded, wait_for};
 use flyball_engine::{Engine, Error, Options};
 use flyball_executor::checkpoint;
+use flyball_sense::Root;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
@@ -180,4 +181,62 @@ fn throttles_come_and_go() {
     assert_eq!(engine.throttler_stats().active, 0);
     load.end();
     end(engine);
+}
+
+/// CPU-31: time that the kernel throttled is a figure of the profile; where it throttles a part of the periods again and again, the verdict is a
+/// bottleneck, and the throttle of the quota says so.
+#[test]
+fn a_spent_quota_is_told() {
+    let name = format!("flyball-quota-{}", std::process::id());
+    let root = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let write = |path: &str, text: &str| {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().expect("below the root")).expect("made");
+        std::fs::write(path, text).expect("written");
+    };
+    write("proc/self/cgroup", "0::/job\n");
+    write(
+        "proc/self/mountinfo",
+        "31 23 0:28 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw\n",
+    );
+    write("sys/fs/cgroup/job/cpu.max", "50000 100000\n");
+    let stat = |periods: u64| {
+        let (throttled, usec) = (periods / 2, periods * 20_000);
+        let text = format!(
+            "usage_usec 1\nnr_periods {periods}\nnr_throttled {throttled}\nthrottled_usec {usec}\n"
+        );
+        write("sys/fs/cgroup/job/cpu.stat", &text);
+    };
+    stat(0);
+    let options = Options {
+        daemon_throttles: true,
+        root: Root::at(&root),
+        ..Options::default()
+    };
+    let quick = "monitor: { collection_interval: 100ms }";
+    let engine = Engine::start_with(loaded(quick), options).expect("starts");
+    let mut seen = 0;
+    for look in 1.. {
+        stat(look * 10);
+        seen = wait_for(&engine, seen, |event| event.kind == "sample").id;
+        let quota = engine.throttler_stats().quota;
+        if quota.is_some_and(|quota| quota.verdict == "bottleneck") {
+            break;
+        }
+        assert!(look < 600, "{:?}", engine.throttler_stats());
+    }
+    let throttles = engine.throttles();
+    let quota = throttles.iter().find(|throttle| throttle.name == "quota");
+    let quota = quota.expect("the daemon's own");
+    assert!(
+        quota.reason.contains("the kernel throttled") && quota.reason.contains("bottleneck"),
+        "{quota:?}"
+    );
+    let machine = &throttles[0];
+    assert!(!machine.reason.contains("throttled"), "{machine:?}");
+    let profile = engine.cpu_profile().expect("on").expect("sampled");
+    assert_eq!(profile.quota_cpus, Some(0.5));
+    assert!(profile.throttled_cpus.is_some(), "{profile:?}");
+    end(engine);
+    let _ = std::fs::remove_dir_all(&root);
 }

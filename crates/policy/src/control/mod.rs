@@ -35,6 +35,8 @@
 mod arbiter;
 mod decision;
 pub mod duty;
+pub mod quota;
+pub mod split;
 pub mod throttle;
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! - A command of others than the local user is held against the list again right before it starts, gets a clean environment and a folder of the list.
 //! - A run ends only when nothing of its tree is left, or what is left cannot be killed, which is said.
 //! - A command is paused only for one of a class with a higher priority, only if its class allows it, and goes on as soon as there is a slot for it again.
+//! - Beside that commands stand still by turns for as long as their class may have a part of the CPU only ([`Commands::hold`]). That is no pause that
+//!   anybody is told of: the task runs, its lease is renewed, and the clock of its timeout stands while it does. A drain ends it.
 //!
 //! Leaves out cgroups, and how processes are started and killed: `flyball_process`.
 
@@ -17,10 +19,12 @@ use crate::run::outputs::{self, Outputs, Stream, open_plain};
 use crate::run::settings::RunSettings;
 use crate::task::{CommandSpec, IoPriority, Limit, Usage};
 use bytes::Bytes;
+use flyball_core::time::{Clock, OsClock};
 use flyball_executor::Class;
 use flyball_policy::limit::Verdict;
 use flyball_policy::queue::{Reason, TaskId, Token};
 use flyball_process::bounds::memory::Count;
+use flyball_process::bounds::turns::Turns;
 use flyball_process::{
     Child, Command, Control, Ended as How, Error, Exit, Resource, Slots, SpawnReason,
 };
@@ -31,6 +35,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
 
 /// How often the file is looked at in which a command leaves what its next attempt is to find.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
@@ -42,6 +47,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 struct Process {
     id: TaskId,
     live: Arc<Live>,
+    /// The class of its slot.
+    class: Box<str>,
     control: Control,
     priority: u8,
     preemptible: bool,
@@ -49,10 +56,18 @@ struct Process {
     number: u64,
 }
 
-#[derive(Default)]
 struct Processes {
     running: BTreeMap<Token, Process>,
     started: u64,
+    turns: Turns,
+    /// The part of the time for which commands of a class run; those of others run always.
+    parts: BTreeMap<Box<str>, f64>,
+}
+
+impl Processes {
+    fn part(&self, class: &str) -> f64 {
+        self.parts.get(class).copied().unwrap_or(1.0)
+    }
 }
 
 /// All that commands need.
@@ -60,6 +75,8 @@ pub(crate) struct Commands {
     slots: Slots,
     outputs: Arc<Outputs>,
     processes: Arc<Mutex<Processes>>,
+    /// Who has a turn may have changed.
+    turn: Notify,
 }
 
 impl Commands {
@@ -71,7 +88,13 @@ impl Commands {
         Ok(Commands {
             slots,
             outputs: Outputs::open(outputs, settings.outputs)?,
-            processes: Arc::default(),
+            processes: Arc::new(Mutex::new(Processes {
+                running: BTreeMap::new(),
+                started: 0,
+                turns: Turns::new(OsClock.now()),
+                parts: BTreeMap::new(),
+            })),
+            turn: Notify::new(),
         })
     }
 
@@ -105,6 +128,82 @@ impl Commands {
     pub(crate) fn memory(&self, token: Token) -> Option<u64> {
         let control = self.lock().running.get(&token)?.control.clone();
         control.memory(Count::Resident)
+    }
+
+    /// CPU time that commands have used, by class, nanoseconds: of those that have ended as the kernel counted it, of those that run as far as it is known.
+    /// It may fall by a moment's worth when one ends.
+    pub(crate) fn cpu(&self) -> BTreeMap<String, u64> {
+        // Those that have ended first: who ends meanwhile is missed rather than counted twice.
+        let ended = self.slots.usage().into_iter();
+        let mut used: BTreeMap<String, u64> =
+            ended.map(|class| (class.name, class.cpu_ns)).collect();
+        let running: Vec<(Box<str>, Control)> = self
+            .lock()
+            .running
+            .values()
+            .map(|process| (process.class.clone(), process.control.clone()))
+            .collect();
+        for (class, control) in running {
+            let of_class = used.entry(class.into()).or_default();
+            *of_class = of_class.saturating_add(control.cpu().unwrap_or(0));
+        }
+        used
+    }
+
+    /// Lets commands of these classes run for a part of the time, those of others always.
+    pub(crate) fn hold(&self, parts: BTreeMap<Box<str>, f64>) {
+        let mut processes = self.lock();
+        if processes.parts == parts {
+            return;
+        }
+        processes.parts = parts;
+        let Processes {
+            running,
+            turns,
+            parts,
+            ..
+        } = &mut *processes;
+        let by_number: BTreeMap<u64, f64> = running
+            .values()
+            .map(|process| {
+                let part = parts.get(&process.class).copied();
+                (process.number, part.unwrap_or(1.0))
+            })
+            .collect();
+        turns.set_parts(|number| by_number.get(&number).copied().unwrap_or(1.0));
+        drop(processes);
+        self.turn.notify_one();
+    }
+
+    /// Commands that stand still now as their turn is over.
+    pub(crate) fn held(&self) -> usize {
+        self.lock().turns.held()
+    }
+
+    /// Has commands take turns, for as long as it is polled.
+    pub(crate) async fn take_turns(&self, hub: &Hub) {
+        loop {
+            let drains = hub.state().drain.is_some();
+            let now = OsClock.now();
+            let next = {
+                let mut processes = self.lock();
+                if drains {
+                    // What was accepted is to come to its end.
+                    processes.turns.release();
+                }
+                processes.turns.tick(now)
+            };
+            match next {
+                None => self.turn.notified().await,
+                Some(next) => {
+                    let wait = tokio::time::sleep(next.duration_since(now));
+                    tokio::select! {
+                        () = wait => {}
+                        () = self.turn.notified() => {}
+                    }
+                }
+            }
+        }
     }
 
     /// The lowest priority of those that could be paused.
@@ -205,7 +304,7 @@ impl Commands {
                 return Box::pin(async move { *ended });
             }
         };
-        let name = class.name.clone();
+        let mut name = class.name.clone();
         let (priority, preemptible) = (class.priority, class.preemptible);
         let slot = match self
             .slots
@@ -214,7 +313,10 @@ impl Commands {
         {
             Ok(slot) => slot,
             Err(_) => match self.slots.class(NORMAL) {
-                Some(slot) => slot,
+                Some(slot) => {
+                    NORMAL.clone_into(&mut name);
+                    slot
+                }
                 None => {
                     self.outputs
                         .close(live.id, live.attempts.started, [None; 2]);
@@ -234,9 +336,12 @@ impl Commands {
             let mut processes = self.lock();
             processes.started += 1;
             let number = processes.started;
+            let part = processes.part(&name);
+            processes.turns.insert(number, child.control(), part);
             let process = Process {
                 id: live.id,
                 live: Arc::clone(live),
+                class: name.into(),
                 control: child.control(),
                 priority,
                 preemptible,
@@ -244,6 +349,7 @@ impl Commands {
             };
             processes.running.insert(live.token, process);
         }
+        self.turn.notify_one();
         let watched = Watched {
             child,
             hub: Arc::clone(hub),
@@ -557,7 +663,9 @@ impl Drop for Watched {
             .processes
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        processes.running.remove(&self.live.token);
+        if let Some(process) = processes.running.remove(&self.live.token) {
+            processes.turns.remove(process.number);
+        }
     }
 }
 

@@ -150,6 +150,15 @@ impl Runners {
         let thread = std::thread::Builder::new()
             .name("flyball-runners".to_owned())
             .spawn(move || {
+                #[cfg(feature = "command")]
+                runtime.spawn({
+                    let (hub, ways) = (Arc::clone(&its_hub), Arc::clone(&its_ways));
+                    async move {
+                        if let Some(commands) = &ways.commands {
+                            commands.take_turns(&hub).await;
+                        }
+                    }
+                });
                 runtime.block_on(dispatch(its_hub, its_ways, stopped));
                 runtime.shutdown_background();
             })
@@ -246,6 +255,33 @@ impl Runners {
             #[cfg(not(feature = "command"))]
             memory_bytes: None,
         }
+    }
+
+    /// CPU time that commands have used since the start, by class, nanoseconds: of those that run as /proc tells it now, of those that have ended as
+    /// the kernel counted it. It may fall by a moment's worth when a command ends; whoever wants differences keeps the highest. Reads some files of each
+    /// process of each command.
+    #[cfg(feature = "command")]
+    #[must_use]
+    pub fn commands_cpu(&self) -> BTreeMap<String, u64> {
+        let commands = self.ways.commands.as_ref();
+        commands.map_or_else(BTreeMap::new, |commands| commands.cpu())
+    }
+
+    /// Lets commands of these classes run for a part of the time, 0 to 1, and those of all others always, until it is called again. They stand still by
+    /// turns (SIGSTOP), so few at once that use hardly swings; their leases are renewed meanwhile, and the clock of their timeouts stands while they do.
+    #[cfg(feature = "command")]
+    pub fn hold_commands(&self, parts: BTreeMap<Box<str>, f64>) {
+        if let Some(commands) = &self.ways.commands {
+            commands.hold(parts);
+        }
+    }
+
+    /// Commands that stand still now for the part of the time that they may run.
+    #[cfg(feature = "command")]
+    #[must_use]
+    pub fn commands_held(&self) -> usize {
+        let commands = self.ways.commands.as_ref();
+        commands.map_or(0, |commands| commands.held())
     }
 
     /// What commands wrote; `None` where no commands run.

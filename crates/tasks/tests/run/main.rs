@@ -14,6 +14,7 @@ mod helper;
 mod http;
 mod preempt;
 mod stage;
+mod turns;
 
 use std::io::Write;
 
@@ -32,6 +33,7 @@ fn main() {
         commands::TESTS,
         preempt::TESTS,
         http::TESTS,
+        turns::TESTS,
     ]
     .concat();
     let arguments: Vec<String> = std::env::args().skip(1).collect();

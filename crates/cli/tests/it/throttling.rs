@@ -1,0 +1,101 @@
+//! Throttles of a daemon and the commands of its tasks: real processes that want all of a CPU.
+//!
+//! Nothing sleeps and no time is measured here: what the daemon measures is asked for until it is as it should be.
+
+use std::time::Duration;
+
+use flyball_core::time::{Clock, OsClock};
+use serde_json::Value;
+
+use crate::daemon::Daemon;
+
+/// Computes for ever, in a child for each CPU.
+const SPIN: &str = "for cpu in $(seq $(nproc)); do (while :; do :; done) & done; wait";
+
+fn throttle(daemon: &Daemon, name: &str) -> Value {
+    let all = daemon.tell(&["limits", "throttles", "--json"]);
+    let all: Value = serde_json::from_str(&all).expect("JSON");
+    let items = all["items"].as_array().expect("a page");
+    let found = items.iter().find(|throttle| throttle["name"] == name);
+    found.expect("it is there").clone()
+}
+
+/// Asks until it is so, and answers what was found.
+fn until(daemon: &Daemon, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let ends = OsClock.now().saturating_add(Duration::from_secs(60));
+    loop {
+        let found = throttle(daemon, name);
+        if is_so(&found) {
+            return found;
+        }
+        assert!(OsClock.now() < ends, "waited in vain: {found}");
+        // Asking without a pause would take the CPU from the commands.
+        let (_nobody, silence) = std::sync::mpsc::channel::<()>();
+        let _ = silence.recv_timeout(Duration::from_millis(100));
+    }
+}
+
+fn near(throttle: &Value, percent: f64) -> bool {
+    let usage = throttle["usage_percent"].as_f64();
+    usage.is_some_and(|usage| (usage - percent).abs() <= 3.0)
+}
+
+/// CPU-20: commands of a class are held at the threshold of a throttle by standing still by turns, whether it measures the class or the process, of
+/// which they count as a part. They are running all the while, and can be cancelled; afterwards the throttle has nothing to hold.
+#[test]
+fn commands_of_tasks_are_held_at_a_threshold() {
+    for (scope, at) in [("class:normal", 10.0), ("process", 15.0)] {
+        let daemon = Daemon::start("held-commands");
+        let percent = at.to_string();
+        daemon.tell(&[
+            "limits",
+            "throttle",
+            "few",
+            "--scope",
+            scope,
+            "--at",
+            &percent,
+            "--hysteresis",
+            "0",
+        ]);
+        let mut submit = daemon.command(&["submit", "--class", "normal"]);
+        submit.args(["--", "sh", "-c", SPIN]);
+        let submitted = crate::finish(&mut submit);
+        assert_eq!(submitted.code, 0, "{}", submitted.err);
+        let id = submitted.text().trim().to_owned();
+        let held = until(&daemon, "few", |throttle| {
+            throttle["state"] == "active"
+                && throttle["commands_run_percent"].as_f64() < Some(100.0)
+                && near(throttle, at)
+        });
+        assert!(held["level"].as_f64() > Some(0.0), "{held}");
+        let task: Value =
+            serde_json::from_str(&daemon.tell(&["tasks", "show", &id, "--json"])).expect("JSON");
+        assert_eq!(task["state"], "running", "{task}");
+        daemon.tell(&["tasks", "cancel", &id]);
+        let after = until(&daemon, "few", |throttle| throttle["state"] == "idle");
+        assert_eq!(after["commands_run_percent"], 100.0, "{after}");
+    }
+}
+
+/// CPU-30: a throttle that observes decides as ever, and lets commands run.
+#[test]
+fn an_observing_throttle_lets_commands_run() {
+    let daemon = Daemon::start("observed-commands");
+    daemon.tell(&[
+        "limits",
+        "throttle",
+        "few",
+        "--scope",
+        "class:normal",
+        "--at",
+        "5",
+        "--observe",
+    ]);
+    let mut submit = daemon.command(&["submit", "--class", "normal"]);
+    submit.args(["--", "sh", "-c", SPIN]);
+    assert_eq!(crate::finish(&mut submit).code, 0);
+    let observed = until(&daemon, "few", |throttle| throttle["state"] == "active");
+    assert!(observed["level"].as_f64() > Some(0.0), "{observed}");
+    assert_eq!(observed["commands_run_percent"], 100.0, "{observed}");
+}
