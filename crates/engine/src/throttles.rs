@@ -27,7 +27,7 @@ use flyball_policy::control::split::Split;
 use flyball_policy::control::throttle::{Settings, State, Throttle, View, allowance};
 use flyball_policy::control::{KnobId, KnobSpec, Proposal};
 use flyball_policy::sched::MAX_JOINT;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 use watch::Seen;
@@ -398,7 +398,7 @@ impl Shared {
         let Some(open) = self.tasks.opened() else {
             return;
         };
-        let mut parts: BTreeMap<Box<str>, f64> = BTreeMap::new();
+        let mut parts = std::collections::BTreeMap::<Box<str>, f64>::new();
         for entry in throttles.entries.iter().filter(|entry| entry.part < 1.0) {
             for name in &entry.acts_on {
                 let part = parts.entry(name.as_str().into()).or_insert(1.0);
