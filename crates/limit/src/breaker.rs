@@ -49,7 +49,7 @@ impl Breaker {
     /// Asks to make a call.
     ///
     /// # Errors
-    /// Why it shall not be made, and when it may.
+    /// Why it shall not be made, and when it may; never while it observes.
     pub fn enter(&self) -> Result<Pass, Refused> {
         let now = self.inner.clock.now();
         let entered = lock(&self.inner.policy).enter(now);
@@ -150,11 +150,19 @@ impl Breaker {
         result.map_err(CallError::Failed)
     }
 
-    /// Why a call would be refused now, if it would for certain; takes nothing.
+    /// Why a call would be refused now, if it would for certain; takes nothing. One that observes refuses none.
     #[must_use]
     pub fn refusal(&self) -> Option<Refused> {
         let now = self.inner.clock.now();
         let reason = lock(&self.inner.policy).refusal(now);
+        reason.map(|reason| self.refused(reason))
+    }
+
+    /// As [`refusal`](Self::refusal), and of one that observes what it would be.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Refused> {
+        let now = self.inner.clock.now();
+        let reason = lock(&self.inner.policy).verdict(now);
         reason.map(|reason| self.refused(reason))
     }
 

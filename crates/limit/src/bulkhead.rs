@@ -2,6 +2,8 @@
 //!
 //! Invariant: a waiter that is named by the policy has a place from then on. Whoever was named and does not take it (its future was dropped, its time was
 //! over at the same moment) leaves, and so hands it on.
+//!
+//! While it observes everybody comes in at once, and who would have waited stays in the line until its call ends.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -161,13 +163,14 @@ impl Bulkhead {
     #[must_use]
     pub fn try_enter(&self) -> Option<Place> {
         let mut state = lock(&self.inner.state);
+        let observes = state.policy.config().observe;
         match state.policy.enter(self.inner.clock.now()) {
-            Entry::Admitted => Some(self.place()),
+            Entry::Admitted => Some(self.place(Seat::Held)),
             Entry::Wait(id, _) => {
                 state.policy.withdraw(id);
-                None
+                observes.then(|| self.place(Seat::None))
             }
-            Entry::Full => None,
+            Entry::Full => observes.then(|| self.place(Seat::None)),
         }
     }
 
@@ -200,23 +203,28 @@ impl Bulkhead {
         Ok(())
     }
 
-    fn place(&self) -> Place {
+    fn place(&self, seat: Seat) -> Place {
         Place {
             inner: Arc::clone(&self.inner),
+            seat,
         }
     }
 
     /// A place, or a ticket and until when it is good.
     fn line_up(&self) -> Result<Result<Place, (InLine<'_>, Timestamp)>, Crowded> {
         let mut state = lock(&self.inner.state);
+        let observes = state.policy.config().observe;
         match state.policy.enter(self.inner.clock.now()) {
-            Entry::Admitted => Ok(Ok(self.place())),
+            Entry::Admitted => Ok(Ok(self.place(Seat::Held))),
             Entry::Wait(id, until) => {
                 let waiting = Waiting {
                     admitted: false,
                     sleeper: Sleeper::Nobody,
                 };
                 state.waiting.insert(id, waiting);
+                if observes {
+                    return Ok(Ok(self.place(Seat::InLine(id))));
+                }
                 let max_wait = state.policy.config().max_wait;
                 let bulkhead = self;
                 let ticket = InLine {
@@ -227,6 +235,7 @@ impl Bulkhead {
                 };
                 Ok(Err((ticket, until)))
             }
+            Entry::Full if observes => Ok(Ok(self.place(Seat::None))),
             Entry::Full => Err(Crowded::Full {
                 concurrency: state.policy.config().concurrency,
                 waiting: state.policy.stats().waiting,
@@ -261,7 +270,7 @@ impl InLine<'_> {
         if !admitted {
             state.policy.withdraw(self.id);
         }
-        admitted.then(|| self.bulkhead.place())
+        admitted.then(|| self.bulkhead.place(Seat::Held))
     }
 }
 
@@ -272,15 +281,42 @@ impl Drop for InLine<'_> {
     }
 }
 
+/// What a call that came in has of the bulkhead.
+#[derive(Clone, Copy, Debug)]
+enum Seat {
+    /// A place.
+    Held,
+    /// It came in as it only observes, and has a place if it is named meanwhile.
+    InLine(WaiterId),
+    /// It came in as it only observes, and would have been refused.
+    None,
+}
+
 /// A place in a [`Bulkhead`]; dropping it leaves.
 #[derive(Debug)]
 #[must_use = "dropped, the place is free again"]
 pub struct Place {
     inner: Arc<Inner>,
+    seat: Seat,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.inner.leave();
+        let has_place = match self.seat {
+            Seat::Held => true,
+            Seat::InLine(id) => {
+                let mut state = lock(&self.inner.state);
+                let waiting = state.waiting.remove(&id);
+                let was_named = waiting.is_some_and(|waiting| waiting.admitted);
+                if !was_named {
+                    state.policy.withdraw(id);
+                }
+                was_named
+            }
+            Seat::None => false,
+        };
+        if has_place {
+            self.inner.leave();
+        }
     }
 }

@@ -291,10 +291,13 @@ fn breakers(all: &[BreakerView], screen: Screen) -> String {
             "open" => Ink::Bad,
             _ => Ink::Doubtful,
         };
-        let state = match &breaker.forced {
+        let mut state = match &breaker.forced {
             Some(forced) => format!("{} (forced {forced})", breaker.state),
             None => breaker.state.clone(),
         };
+        if breaker.config.mode == "observe" {
+            state += ", observes";
+        }
         let plain = |text| (text, Ink::Plain);
         table.painted([
             plain(breaker.name.clone()),

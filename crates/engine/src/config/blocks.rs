@@ -337,6 +337,8 @@ block! {
         open_max: Duration = "60s", time(1, DAY);
         /// Rounds of 1, 2, 4, … calls that must go well before a breaker closes.
         probe_rounds: u32 = "4", integer(1, 16), unit("rounds");
+        /// Whether an open breaker refuses calls (`enforce`), or only decides and counts (`observe`).
+        mode: BreakerMode = "enforce", Kind::Choice(BreakerMode::NAMES);
     }
 }
 

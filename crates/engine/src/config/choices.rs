@@ -25,6 +25,16 @@ choices! {
 }
 
 choices! {
+    /// What a breaker does.
+    BreakerMode {
+        /// Refuses calls while it is open.
+        Enforce = "enforce",
+        /// Decides and counts, and refuses nobody.
+        Observe = "observe",
+    }
+}
+
+choices! {
     /// How I/O rates are limited.
     Limiter {
         /// Bursts up to the bucket's depth.

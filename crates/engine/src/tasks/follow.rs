@@ -375,8 +375,12 @@ fn told(what: &Happened) -> (&'static str, String, bool) {
             let text = format!("{count} processes of task {id} could not be killed");
             ("survivors", text, true)
         }
-        Happened::BreakerOpened { key } => {
-            let text = format!("the breaker of {key} opened: calls of it fail or are slow");
+        Happened::BreakerOpened { key, observed } => {
+            let but = match observed {
+                true => "; it only observes, and calls go on",
+                false => "",
+            };
+            let text = format!("the breaker of {key} opened: calls of it fail or are slow{but}");
             ("breaker_opened", text, true)
         }
         Happened::BreakerClosed { key } => (

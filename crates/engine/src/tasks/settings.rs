@@ -1,6 +1,6 @@
 //! What the configuration means for queue and runners: pure translation.
 
-use crate::config::{CheckBy, Config};
+use crate::config::{BreakerMode, CheckBy, Config};
 use flyball_executor::{ClassStats, Executor};
 use flyball_policy::limit::BreakerConfig;
 use flyball_policy::queue::Settings;
@@ -127,6 +127,7 @@ fn breaker(config: &Config) -> BreakerConfig {
         open_min: breaker.open_min,
         open_max: breaker.open_max,
         probe_rounds: breaker.probe_rounds,
+        observe: breaker.mode == BreakerMode::Observe,
         ..BreakerConfig::default()
     }
 }
@@ -162,6 +163,14 @@ mod tests {
         assert_eq!(said.resources["gpu"], 2);
         let unknown = run_settings(&config(""), Machine::default(), true);
         assert_eq!(unknown.memory_bytes, None);
+    }
+
+    /// CPU-30: breakers only observe where the configuration says so.
+    #[test]
+    fn breakers_may_observe() {
+        let observes = |yaml| run_settings(&config(yaml), MACHINE, true).breaker.observe;
+        assert!(!observes(""));
+        assert!(observes("scheduler: {breaker: {mode: observe}}"));
     }
 
     /// TASK-11: programs that are listed are allowed only where commands from the network are switched on.

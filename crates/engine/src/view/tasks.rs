@@ -30,7 +30,9 @@ mod task;
 mod why;
 mod work;
 
-pub use breaker::{BreakerBody, BreakerConfigBody, BreakerConfigView, BreakerView, ForceName};
+pub use breaker::{
+    BreakerBody, BreakerConfigBody, BreakerConfigView, BreakerModeName, BreakerView, ForceName,
+};
 pub use command::{CommandBody, EnvBody, HttpBody, OsText};
 pub use select::{
     FilterBody, PauseBody, PauseView, PausesView, SelectionBody, parse_id, parse_label, parse_state,

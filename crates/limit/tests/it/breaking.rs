@@ -238,3 +238,26 @@ async fn breakers_are_kept_by_key_and_bounded() {
     assert_eq!(breakers.find("new").unwrap().config().min_calls, 7);
     assert_eq!(breakers.get("newer").unwrap().config().min_calls, 7);
 }
+
+/// CPU-30: a breaker that observes opens and says whom it would refuse, and makes every call.
+#[tokio::test(start_paused = true)]
+async fn observing_makes_every_call() {
+    let (_clock, source) = clock();
+    let config = BreakerConfig {
+        observe: true,
+        ..BreakerConfig::default()
+    };
+    let breaker = Breaker::with_clock(config, source, 1).unwrap();
+    for _ in 0..30 {
+        let answer = breaker.call(|| async { Err::<(), _>("down") }).await;
+        assert_eq!(answer, Err(CallError::Failed("down")));
+    }
+    let status = breaker.status();
+    assert_eq!((status.state, status.refused), (BreakerState::Open, 10));
+    assert!(breaker.refusal().is_none());
+    let verdict = breaker.verdict().unwrap();
+    assert!(matches!(verdict.reason, Refusal::Open(_)) && verdict.retry_after.is_some());
+    // It can be told to act.
+    breaker.set_config(BreakerConfig::default()).unwrap();
+    assert!(breaker.enter().is_err());
+}

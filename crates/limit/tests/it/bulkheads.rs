@@ -175,3 +175,58 @@ fn threads_and_tasks_share_the_places() {
         (0, 0, 1_600)
     );
 }
+
+/// CPU-30: a bulkhead that observes lets everybody in at once and counts as if it did not: who would have waited has a place from when it would have had one,
+/// who would have been refused has none.
+#[tokio::test(start_paused = true)]
+async fn observing_lets_everybody_in() {
+    let (clock, source) = clock();
+    let config = BulkheadConfig::new(1).with_queue(1, WAIT).observing();
+    let bulkhead = Bulkhead::with_clock(config, source).unwrap();
+    let first = bulkhead.enter().await.unwrap();
+    let waits = bulkhead.enter().await.unwrap();
+    let refused = bulkhead.enter_blocking().unwrap();
+    let at_once = bulkhead.try_enter().unwrap();
+    let stats = bulkhead.stats();
+    assert_eq!((stats.in_flight, stats.waiting), (1, 1));
+    assert_eq!((stats.admitted, stats.full), (1, 2));
+    drop((refused, at_once));
+    assert_eq!(bulkhead.stats().in_flight, 1);
+    // Its place goes to who would have waited.
+    drop(first);
+    let stats = bulkhead.stats();
+    assert_eq!((stats.in_flight, stats.waiting, stats.admitted), (1, 0, 2));
+    drop(waits);
+    assert_eq!(bulkhead.stats().in_flight, 0);
+    // One that would have waited for too long has given up, and one that ended before its turn.
+    let first = bulkhead.enter().await.unwrap();
+    let late = bulkhead.enter().await.unwrap();
+    advance(&clock, WAIT).await;
+    let early = bulkhead.enter().await.unwrap();
+    drop((early, first, late));
+    let stats = bulkhead.stats();
+    assert_eq!((stats.in_flight, stats.waiting, stats.gave_up), (0, 0, 2));
+}
+
+/// CPU-30: who waits when a bulkhead begins to observe comes in, and whoever is in leaves as ever when it no longer does.
+#[tokio::test(start_paused = true)]
+async fn observing_begins_and_ends() {
+    let (_clock, source) = clock();
+    let config = BulkheadConfig::new(1).with_queue(1, WAIT);
+    let bulkhead = Bulkhead::with_clock(config, source).unwrap();
+    let first = bulkhead.enter().await.unwrap();
+    let waiter = tokio::spawn({
+        let bulkhead = bulkhead.clone();
+        async move { bulkhead.enter().await.unwrap() }
+    });
+    settle().await;
+    assert_eq!(bulkhead.stats().waiting, 1);
+    bulkhead.set_config(config.observing()).unwrap();
+    let second = waiter.await.unwrap();
+    let beside = bulkhead.enter().await.unwrap();
+    bulkhead.set_config(config).unwrap();
+    assert!(bulkhead.try_enter().is_none());
+    drop((first, second, beside));
+    assert_eq!(bulkhead.stats().in_flight, 0);
+    assert!(bulkhead.try_enter().is_some());
+}

@@ -20,6 +20,9 @@
 //!
 //! Calls that began before the last change of state say nothing about the state after it, and are not counted.
 //!
+//! A breaker that only *observes* goes the same way on the same evidence: a call that it would have refused is counted as refused and let through, and how it
+//! ends says nothing, as nobody would know.
+//!
 //! Sources: M. Nygard, "Release It!" (2007); E. B. Wilson, "Probable Inference" (1927); M. Brooker, "Exponential Backoff And Jitter" (2015); Google,
 //! "Site Reliability Engineering", chapter 21 (client-side throttling).
 //!
@@ -61,6 +64,8 @@ pub struct BreakerConfig {
     /// the dependency about as much as a served one. Set `failure_rate` to 0.9 or so beside it, else the breaker opens before the throttle has found the
     /// balance, at which a part of (K − 1) ÷ K of the calls fails. Off unless set.
     pub throttle: Option<f64>,
+    /// Decides and counts as ever, and refuses nobody. Off unless set.
+    pub observe: bool,
 }
 
 impl Default for BreakerConfig {
@@ -75,6 +80,7 @@ impl Default for BreakerConfig {
             open_max: Duration::from_secs(60),
             probe_rounds: 4,
             throttle: None,
+            observe: false,
         }
     }
 }
@@ -177,6 +183,9 @@ impl BreakerState {
     }
 }
 
+/// The generation of calls that are let through though they would have been refused: of no state.
+const UNCOUNTED: u64 = u64::MAX;
+
 /// A call that was let through. Hand it back with [`Breaker::leave`], once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "a call that is not handed back counts as one that hangs"]
@@ -233,7 +242,7 @@ pub struct BreakerStatus {
     pub in_flight: u64,
     /// Probes that may be out at once, while it is half-open.
     pub probes: Option<u32>,
-    /// Calls refused since it was made.
+    /// Calls refused since it was made; of one that observes, those that would have been.
     pub refused: u64,
     /// How often it opened since it was made.
     pub opened: u64,
@@ -378,7 +387,7 @@ impl Breaker {
     /// Asks to make a call.
     ///
     /// # Errors
-    /// Why it shall not be made.
+    /// Why it shall not be made; of one that observes none.
     pub fn enter(&mut self, now: Timestamp) -> Result<Ticket, Refusal> {
         self.move_on(now);
         let refusal = match (self.forced, &mut self.state) {
@@ -399,7 +408,13 @@ impl Breaker {
         if let Some(refusal) = refusal {
             self.refused += 1;
             self.window.refused();
-            return Err(refusal);
+            return match self.config.observe {
+                true => Ok(Ticket {
+                    started: now,
+                    generation: UNCOUNTED,
+                }),
+                false => Err(refusal),
+            };
         }
         self.window.started();
         Ok(Ticket {
@@ -408,9 +423,16 @@ impl Breaker {
         })
     }
 
-    /// Why a call would be refused now, if it would for certain; takes nothing.
+    /// Why a call would be refused now, if it would for certain; takes nothing. One that observes refuses none.
     #[must_use]
     pub fn refusal(&mut self, now: Timestamp) -> Option<Refusal> {
+        let refusal = self.verdict(now);
+        refusal.filter(|_| !self.config.observe)
+    }
+
+    /// As [`refusal`](Self::refusal), and of one that observes what it would be.
+    #[must_use]
+    pub fn verdict(&mut self, now: Timestamp) -> Option<Refusal> {
         self.move_on(now);
         match (self.forced, &self.state) {
             (Some(Forced::Open), _) => Some(Refusal::Forced),
@@ -420,6 +442,11 @@ impl Breaker {
                 (round.taken >= round.size()).then_some(Refusal::Probing)
             }
         }
+    }
+
+    /// Counts a call that the caller refuses, or would, for a cause of its own.
+    pub fn count_refused(&mut self) {
+        self.refused += 1;
     }
 
     /// Hands a call back.

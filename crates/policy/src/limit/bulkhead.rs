@@ -3,7 +3,10 @@
 //!
 //! Who waits is served in order of arrival. Whoever leaves hands the place to the first who waits, so that no newcomer overtakes.
 //!
-//! Invariants: in flight ≤ concurrency, but after it was lowered; somebody waits only while in flight ≥ concurrency; waiting ≤ queue.
+//! Where it only *observes*, the same is decided and counted, and whoever asks lets everybody in: who would have waited waits in the line while its call runs
+//! already, and has a place from the moment at which it would have had one; who would have been refused has none.
+//!
+//! Invariants: in flight ≤ concurrency, but after it was lowered or began to observe; somebody waits only while in flight ≥ concurrency; waiting ≤ queue.
 //!
 //! Source: M. Nygard, "Release It!" (2007).
 //!
@@ -25,6 +28,8 @@ pub struct BulkheadConfig {
     pub queue: u32,
     /// How long each may wait: 1 s unless set.
     pub max_wait: Duration,
+    /// Whoever asks lets everybody in at once, whatever is answered, and tells how it goes on as if they waited. Off unless set.
+    pub observe: bool,
 }
 
 impl BulkheadConfig {
@@ -35,6 +40,7 @@ impl BulkheadConfig {
             concurrency,
             queue: 0,
             max_wait: Duration::from_secs(1),
+            observe: false,
         }
     }
 
@@ -43,6 +49,13 @@ impl BulkheadConfig {
     pub fn with_queue(mut self, queue: u32, max_wait: Duration) -> Self {
         self.queue = queue;
         self.max_wait = max_wait;
+        self
+    }
+
+    /// Only decides and counts.
+    #[must_use]
+    pub fn observing(mut self) -> Self {
+        self.observe = true;
         self
     }
 
@@ -92,7 +105,7 @@ pub struct BulkheadStats {
     pub admitted: u64,
     /// Calls for which there was no room, since it was made.
     pub full: u64,
-    /// Calls that gave up waiting, since it was made.
+    /// Calls that gave up waiting, since it was made; while it observes, also those that ended before they would have come in.
     pub gave_up: u64,
 }
 
@@ -127,7 +140,8 @@ impl Bulkhead {
         &self.config
     }
 
-    /// Changes the settings. Who is in stays in and who waits goes on waiting, until then; who may come in now is named to `admitted`.
+    /// Changes the settings. Who is in stays in and who waits goes on waiting, until then; who may come in now is named to `admitted`. When it begins to observe,
+    /// all who wait come in.
     ///
     /// # Errors
     /// [`Error::Limit`] for a setting out of its range; nothing has changed then.
@@ -138,8 +152,9 @@ impl Bulkhead {
         mut admitted: impl FnMut(WaiterId),
     ) -> Result<(), Error> {
         config.check()?;
+        let lets_all_in = config.observe && !self.config.observe;
         self.config = config;
-        while self.stats.in_flight < self.config.concurrency {
+        while lets_all_in || self.stats.in_flight < self.config.concurrency {
             let Some(waiter) = self.first(now) else { break };
             self.stats.in_flight += 1;
             admitted(waiter);

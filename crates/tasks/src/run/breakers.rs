@@ -4,7 +4,7 @@
 //! only after the check found it well.
 //!
 //! Invariants: at most [`KEYS_MAX`] dependencies are told apart, those that are well and unused go first; beyond that calls are not guarded rather than refused;
-//! switched off, nothing is refused and nothing counted.
+//! switched off, nothing is refused and nothing counted; a breaker that observes refuses nothing and counts the same.
 
 use crate::run::figures::Happened;
 use crate::run::settings::{HealthCheck, RunSettings};
@@ -39,6 +39,12 @@ struct Entry {
 }
 
 impl Entry {
+    /// Whether it may be tried again, and the check has not found it well yet.
+    fn is_unwell(&mut self, now: Timestamp) -> bool {
+        let status = self.breaker.status(now);
+        status.state == BreakerState::HalfOpen && self.well_after != Some(status.opened)
+    }
+
     /// Has who is turned away wait behind those before, for as long again as the longest wait between two tries at most.
     fn turn_away(&mut self, now: Timestamp, refused: Refused) -> Refused {
         let opened = self.breaker.status(now).opened;
@@ -110,6 +116,12 @@ pub(crate) struct Refused {
     pub(crate) wait: Duration,
 }
 
+/// Until the check has found the dependency well.
+const UNWELL: Refused = Refused {
+    until: None,
+    wait: CHECK_EVERY,
+};
+
 /// All breakers.
 #[derive(Default)]
 pub(crate) struct Breakers {
@@ -162,12 +174,16 @@ impl Breakers {
         if !self.entries.contains_key(key) && !self.make(now, key) {
             return pass(None);
         }
-        let refusal = self.refusal(now, key);
+        let has_check = self.checks.contains_key(key);
         let Some(entry) = self.entries.get_mut(key) else {
             return pass(None);
         };
-        if let Some(refused) = refusal {
-            return Err(entry.turn_away(now, refused));
+        if has_check && entry.breaker.verdict(now).is_none() && entry.is_unwell(now) {
+            entry.breaker.count_refused();
+            if entry.breaker.config().observe {
+                return pass(None);
+            }
+            return Err(entry.turn_away(now, UNWELL));
         }
         match entry.breaker.enter(now) {
             Ok(ticket) => pass(Some(ticket)),
@@ -185,14 +201,8 @@ impl Breakers {
         if let Some(refusal) = entry.breaker.refusal(now) {
             return Some(refused(now, refusal));
         }
-        let status = entry.breaker.status(now);
-        let unwell = has_check
-            && status.state == BreakerState::HalfOpen
-            && entry.well_after != Some(status.opened);
-        unwell.then_some(Refused {
-            until: None,
-            wait: CHECK_EVERY,
-        })
+        let unwell = has_check && !entry.breaker.config().observe && entry.is_unwell(now);
+        unwell.then_some(UNWELL)
     }
 
     /// Hands a call back. Answers what changed by it.
@@ -206,9 +216,10 @@ impl Breakers {
         let before = entry.breaker.status(now).state;
         entry.breaker.leave(now, pass.ticket?, verdict);
         let key = pass.key.clone();
+        let observed = entry.breaker.config().observe;
         match (before, entry.breaker.status(now).state) {
             (BreakerState::Open, BreakerState::Open) => None,
-            (_, BreakerState::Open) => Some(Happened::BreakerOpened { key }),
+            (_, BreakerState::Open) => Some(Happened::BreakerOpened { key, observed }),
             (BreakerState::Closed, BreakerState::Closed) => None,
             (_, BreakerState::Closed) => Some(Happened::BreakerClosed { key }),
             _ => None,

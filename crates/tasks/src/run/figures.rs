@@ -74,6 +74,8 @@ pub enum Happened {
     BreakerOpened {
         /// Of which.
         key: Box<str>,
+        /// It only observes: calls go on.
+        observed: bool,
     },
     /// The breaker of a dependency closed.
     BreakerClosed {

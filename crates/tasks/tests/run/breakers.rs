@@ -25,6 +25,10 @@ pub(crate) const TESTS: &[Test] = &[
         calls_of_a_failing_host_go_back,
     ),
     ("breakers::a_check_goes_first", a_check_goes_first),
+    (
+        "breakers::observing_turns_nobody_away",
+        observing_turns_nobody_away,
+    ),
 ];
 
 fn settings(open: Duration) -> RunSettings {
@@ -85,7 +89,7 @@ fn a_failing_kind_waits_and_comes_back() {
     let events = stage.runners.events_after(0);
     assert!(
         events.iter().any(
-            |event| matches!(&event.what, Happened::BreakerOpened { key } if &**key == "shaky")
+            |event| matches!(&event.what, Happened::BreakerOpened { key, observed: false } if &**key == "shaky")
         )
     );
     let (waits, well) = (
@@ -219,4 +223,29 @@ fn a_check_goes_first() {
     stage.queue.wake_returned();
     stage.queue.wait_state(id, State::Completed);
     assert!(*asked.borrow() >= 2);
+}
+
+/// CPU-30: breakers that observe open on the same failures, count and tell whom they would have turned away, and turn nobody away.
+fn observing_turns_nobody_away() {
+    let mut settings = settings(Duration::from_secs(3600));
+    settings.breaker.observe = true;
+    let stage = Stage::new(settings);
+    shaky(&stage);
+    for _ in 0..20 {
+        let id = stage.queue.add(handled("shaky", "null"));
+        let end = stage.queue.wait_end(id, 1);
+        assert!(
+            matches!(end.outcome, Some(Outcome::Failed { .. })),
+            "{end:?}"
+        );
+    }
+    let known = stage.runners.breakers();
+    assert_eq!(known[0].breaker.state, BreakerState::Open);
+    assert!(known[0].config.observe);
+    let refused = known[0].breaker.refused;
+    assert!((1..20).contains(&refused), "{refused}");
+    let opened = stage.runners.events_after(0).into_iter().any(
+        |event| matches!(&event.what, Happened::BreakerOpened { key, observed: true } if &**key == "shaky"),
+    );
+    assert!(opened);
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
 
 /// Settings of a breaker.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BreakerConfigView {
     /// How far back calls count.
@@ -27,6 +27,8 @@ pub struct BreakerConfigView {
     pub open_max_ms: u64,
     /// Rounds of 1, 2, 4, … probes that must go well before it closes.
     pub probe_rounds: u32,
+    /// `enforce`, or `observe`: it decides and counts, and refuses nobody.
+    pub mode: String,
 }
 
 fn millis(time: Duration) -> u64 {
@@ -44,6 +46,7 @@ impl From<&BreakerConfig> for BreakerConfigView {
             open_min_ms: millis(config.open_min),
             open_max_ms: millis(config.open_max),
             probe_rounds: config.probe_rounds,
+            mode: if config.observe { "observe" } else { "enforce" }.to_owned(),
         }
     }
 }
@@ -74,7 +77,7 @@ pub struct BreakerView {
     pub slow_percent: Option<f64>,
     /// Calls that are out.
     pub in_flight: u64,
-    /// Calls refused since it was made.
+    /// Calls refused since it was made; of one that observes, those that would have been.
     pub refused: u64,
     /// How often it opened since it was made.
     pub opened: u64,
@@ -143,6 +146,17 @@ impl From<ForceName> for Option<Forced> {
     }
 }
 
+/// Whether a breaker acts on what it decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerModeName {
+    /// It refuses calls while it is open.
+    Enforce,
+    /// It decides and counts, and refuses nobody.
+    Observe,
+}
+
 /// Settings of a breaker to change; what is left out stays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -172,6 +186,9 @@ pub struct BreakerConfigBody {
     /// Rounds of 1, 2, 4, … probes that must go well before it closes, 1 to 16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_rounds: Option<u32>,
+    /// `enforce`, or `observe`: decide and count, and refuse nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<BreakerModeName>,
 }
 
 /// What to change of a breaker; what is left out stays.
@@ -218,6 +235,9 @@ impl BreakerConfigBody {
         new.open_min = time(self.open_min_ms, config.open_min);
         new.open_max = time(self.open_max_ms, config.open_max);
         new.probe_rounds = self.probe_rounds.unwrap_or(config.probe_rounds);
+        if let Some(mode) = self.mode {
+            new.observe = mode == BreakerModeName::Observe;
+        }
         match new.check() {
             Ok(()) => Ok(new),
             Err(wrong) => Err(Faults::one(
@@ -232,7 +252,7 @@ impl BreakerConfigBody {
 mod tests {
     use super::*;
 
-    /// TASK-8: a breaker is changed in part; what makes no sense is refused.
+    /// TASK-8, CPU-30: a breaker is changed in part, its mode too; what makes no sense is refused.
     #[test]
     fn breakers_are_changed_in_part() {
         let body = |text: &str| serde_json::from_str::<BreakerBody>(text);
@@ -241,6 +261,10 @@ mod tests {
         let new = change.config.unwrap().unwrap().over(&old).unwrap();
         assert_eq!((new.failure_rate, new.min_calls), (0.25, old.min_calls));
         assert_eq!(new.slow_call, Some(Duration::from_millis(100)));
+        let change = body(r#"{"config":{"mode":"observe"}}"#).unwrap();
+        let observing = change.config.unwrap().unwrap().over(&new).unwrap();
+        assert!(observing.observe && !new.observe);
+        assert_eq!(BreakerConfigView::from(&observing).mode, "observe");
         assert_eq!(body(r#"{"config":null}"#).unwrap().config, Some(None));
         assert_eq!(body(r#"{"force":"open"}"#).unwrap().config, None);
         assert!(body(r#"{"force":"ajar"}"#).is_err());

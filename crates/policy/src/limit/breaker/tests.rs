@@ -167,6 +167,53 @@ fn slow_calls_count_while_they_hang() {
     assert_eq!(unmeasured.refusal(at(9_999)), None);
 }
 
+/// CPU-30: a breaker that observes is in the same state as one that refuses, at any time and in any weather, and has counted the same; it refuses nobody, and
+/// how the calls end that it would have refused changes nothing.
+#[test]
+fn observing_decides_the_same_and_refuses_nobody() {
+    for throttle in [None, Some(2.0)] {
+        let config = BreakerConfig {
+            throttle,
+            ..BreakerConfig::default()
+        };
+        let observe = BreakerConfig {
+            observe: true,
+            ..config
+        };
+        let (mut strict, mut lenient) = (breaker(config), breaker(observe));
+        let mut weather = Rng::seeded(7);
+        let (mut refused, mut opened) = (0, 0);
+        for now in 0..200_000 {
+            // Down for ten seconds in thirty.
+            let down = now % 30_000 < 10_000;
+            let verdict = match weather.chance(if down { 0.9 } else { 0.1 }) {
+                true => Verdict::Failure,
+                false => Verdict::Success,
+            };
+            assert_eq!(lenient.refusal(at(now)), None);
+            assert_eq!(lenient.verdict(at(now)), strict.refusal(at(now)));
+            let let_through = lenient.enter(at(now)).expect("nobody is refused");
+            match strict.enter(at(now)) {
+                Ok(ticket) => {
+                    strict.leave(at(now), ticket, verdict);
+                    lenient.leave(at(now), let_through, verdict);
+                }
+                Err(_) => {
+                    refused += 1;
+                    lenient.leave(at(now), let_through, Verdict::Success);
+                }
+            }
+            assert_eq!(lenient.status(at(now)), strict.status(at(now)));
+            opened = strict.status(at(now)).opened;
+        }
+        assert!(refused > 0 && opened > 0);
+        assert_eq!(lenient.status(at(200_000)).refused, refused);
+        lenient.force(at(200_000), Some(Forced::Open));
+        assert!(lenient.enter(at(200_000)).is_ok(), "forced or not");
+        assert_eq!(lenient.verdict(at(200_000)), Some(Refusal::Forced));
+    }
+}
+
 /// TASK-8: forced open and closed; taken back, it begins anew.
 #[test]
 fn people_prevail() {
