@@ -175,7 +175,7 @@ impl Sizing {
         let rows = sizing::grid::run(&sizing::grid::cells(), self.seed)?;
         let climbs = sizing::climb::compare(self.seconds, self.seed)?;
         let output = if self.json {
-            let both = serde_json::json!({ "grid": rows, "climbs": climbs });
+            let both = serde_json::json!({ "scores": sizing::grid::scores(&rows), "grid": rows, "climbs": climbs });
             serde_json::to_string_pretty(&both)? + "\n"
         } else {
             format!(

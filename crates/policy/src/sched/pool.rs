@@ -75,7 +75,7 @@ pub use load::LOAD_WINDOW;
 use load::{Measured, Window, in_range};
 pub use offered::{Offered, OfferedConfig};
 pub use params::{LoadPoint, PoolConfig, PoolView};
-pub use sizer::{Sizer, Sizing};
+pub use sizer::{ForecastState, Sizer, SizerState, Sizing};
 
 /// The part of target that a change aims at; below 0.9 / 1.1, so that scatter of ±10 % does not undo it.
 pub const AIM: f64 = 0.8;
@@ -186,6 +186,11 @@ impl Classic {
     /// Returns the load over the last 5 s, or since the last change of size if that is less; `None` before the second view.
     pub fn load(&self) -> Option<f64> {
         self.history.back().map(|point| point.load)
+    }
+
+    /// Returns how many delays a reduction takes at present, as reductions turned out to be wrong; 1 is usual.
+    pub fn patience(&self) -> u32 {
+        self.patience
     }
 
     /// Iterates over the last [`HISTORY`] readings, the oldest first.

@@ -7,15 +7,17 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::hpa::{Hpa, PERIOD};
+use super::hpa::{DOWN_WINDOW, Hpa, PERIOD};
 use crate::Error;
 
 /// How the fleet is sized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// The Kubernetes autoscaler's.
+    /// The Kubernetes autoscaler's, as it comes: 300 s down.
     Hpa,
+    /// The same with the down window of sizing by offered work: what that alone would bring.
+    HpaQuick,
     /// By offered work, prediction included.
     Offered,
     /// By offered work, without prediction.
@@ -26,8 +28,9 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Hpa,
+        Self::HpaQuick,
         Self::Offered,
         Self::OfferedUnforeseen,
         Self::Classic,
@@ -37,6 +40,7 @@ impl Rule {
     pub fn name(self) -> &'static str {
         match self {
             Self::Hpa => "kubernetes",
+            Self::HpaQuick => "kubernetes, 30 s down",
             Self::Offered => "offered",
             Self::OfferedUnforeseen => "offered, no prediction",
             Self::Classic => "classic",
@@ -103,7 +107,11 @@ impl Fleet {
         let boot = Duration::from_secs(u64::from(self.boot));
         let mut offered = OfferedConfig::for_machines(pool, boot);
         Ok(match rule {
-            Rule::Hpa => Sizer::Hpa(Hpa::new(self.target, 1, self.max)),
+            Rule::Hpa => Sizer::Hpa(Hpa::new(self.target, DOWN_WINDOW, 1, self.max)),
+            Rule::HpaQuick => {
+                let down_window = offered.lesser_down_window.as_secs() as u32;
+                Sizer::Hpa(Hpa::new(self.target, down_window, 1, self.max))
+            }
             Rule::Offered => Sizer::Policy(Box::new(Offered::new(offered, knob()?))),
             Rule::OfferedUnforeseen => {
                 offered.trend = Duration::ZERO;

@@ -115,39 +115,72 @@ pub fn score(rows: &[Row], rule: Rule, which: impl Fn(&Cell) -> bool) -> Score {
     }
 }
 
-/// The rows as a table: shape by shape, then the two halves of the grid and the whole.
-pub fn to_text(rows: &[Row]) -> String {
-    let mut out = String::new();
-    let mut table = |title: &str, which: &dyn Fn(&Cell) -> bool| {
+/// A rule on some cells, beside the rule of the autoscaler on the same.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Scored {
+    /// Which cells: a shape, `tuning`, `held out` or `all`.
+    pub cells: &'static str,
+    /// The rule.
+    pub rule: &'static str,
+    /// Its figures.
+    pub score: Score,
+    /// Its unserved work over the autoscaler's; None where that served all.
+    pub unserved_of_kubernetes: Option<f64>,
+    /// What it paid over what the autoscaler paid.
+    pub paid_of_kubernetes: Option<f64>,
+}
+
+/// Scores all rules: shape by shape, then the two halves of the grid and the whole.
+pub fn scores(rows: &[Row]) -> Vec<Scored> {
+    let ratio = |a: f64, b: f64| (b > 0.0).then(|| a / b);
+    let mut scored = Vec::new();
+    let mut add = |cells: &'static str, which: &dyn Fn(&Cell) -> bool| {
         let kubernetes = score(rows, Rule::Hpa, which);
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "{title}");
-        let _ = writeln!(
-            out,
-            "  {:<24} {:>10} {:>14} {:>12} {:>14} {:>12}",
-            "rule", "unserved", "of kubernetes'", "paid", "of kubernetes'", "changes/h"
-        );
         for rule in Rule::ALL {
             let score = score(rows, rule, which);
-            let _ = writeln!(
-                out,
-                "  {:<24} {:>8.3} % {:>14.3} {:>12.3} {:>14.3} {:>12.1}",
-                rule.name(),
-                score.unserved * 100.0,
-                score.unserved / kubernetes.unserved,
-                score.paid,
-                score.paid / kubernetes.paid,
-                score.changes_an_hour,
-            );
+            scored.push(Scored {
+                cells,
+                rule: rule.name(),
+                score,
+                unserved_of_kubernetes: ratio(score.unserved, kubernetes.unserved),
+                paid_of_kubernetes: ratio(score.paid, kubernetes.paid),
+            });
         }
     };
     for shape in Shape::ALL {
-        table(shape.name(), &|cell| cell.shape == shape);
+        add(shape.name(), &|cell| cell.shape == shape);
     }
-    table("all, for choosing constants", &|cell| {
-        cell.part == Part::Tuning
-    });
-    table("all, held out", &|cell| cell.part == Part::HeldOut);
-    table("all", &|_| true);
+    add("tuning", &|cell| cell.part == Part::Tuning);
+    add("held out", &|cell| cell.part == Part::HeldOut);
+    add("all", &|_| true);
+    scored
+}
+
+/// The rows as a table: shape by shape, then the two halves of the grid and the whole.
+pub fn to_text(rows: &[Row]) -> String {
+    let mut out = String::new();
+    let mut cells = "";
+    let ratio = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.3}"));
+    for scored in scores(rows) {
+        // Writing to a string cannot fail.
+        if scored.cells != cells {
+            cells = scored.cells;
+            let _ = writeln!(
+                out,
+                "{cells}\n  {:<24} {:>10} {:>14} {:>12} {:>14} {:>12}",
+                "rule", "unserved", "of kubernetes'", "paid", "of kubernetes'", "changes/h"
+            );
+        }
+        let _ = writeln!(
+            out,
+            "  {:<24} {:>8.3} % {:>14} {:>12.3} {:>14} {:>12.1}",
+            scored.rule,
+            scored.score.unserved * 100.0,
+            ratio(scored.unserved_of_kubernetes),
+            scored.score.paid,
+            ratio(scored.paid_of_kubernetes),
+            scored.score.changes_an_hour,
+        );
+    }
     out
 }

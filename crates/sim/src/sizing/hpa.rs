@@ -1,14 +1,14 @@
 //! The rule of the Kubernetes Horizontal Pod Autoscaler, for comparison.
 //!
 //! From its documentation and the defaults of `kube-controller-manager`: `ceil(workers × utilisation / target)`, nothing within 10%, a look each
-//! 15 s; up at most to twice or by four in 15 s and without waiting; down to the greatest recommendation of the last 300 s. Workers that are
+//! 15 s; up at most to twice or by four in 15 s and without waiting; down to the greatest recommendation of the last 300 s, or of as many as are set. Workers that are
 //! not ready yet count as idle while it scales up, which keeps it from counting the same overload twice.
 
 use std::collections::VecDeque;
 
 /// Seconds from look to look.
 pub const PERIOD: u32 = 15;
-/// Seconds over which recommendations are kept before it scales down.
+/// Seconds over which recommendations are kept before it scales down, as it comes.
 pub const DOWN_WINDOW: u32 = 300;
 /// The part within which nothing changes.
 pub const TOLERANCE: f64 = 0.1;
@@ -17,6 +17,7 @@ pub const TOLERANCE: f64 = 0.1;
 #[derive(Debug, Clone)]
 pub struct Hpa {
     target: f64,
+    down_window: u32,
     min: u32,
     max: u32,
     /// Second and recommendation.
@@ -24,10 +25,11 @@ pub struct Hpa {
 }
 
 impl Hpa {
-    /// Makes the rule for a target of utilisation, above 0 to 1, and bounds.
-    pub fn new(target: f64, min: u32, max: u32) -> Self {
+    /// Makes the rule for a target of utilisation, above 0 to 1, a down window in seconds, and bounds.
+    pub fn new(target: f64, down_window: u32, min: u32, max: u32) -> Self {
         Self {
             target,
+            down_window,
             min,
             max,
             recommended: VecDeque::new(),
@@ -55,7 +57,7 @@ impl Hpa {
         while self
             .recommended
             .front()
-            .is_some_and(|(at, _)| second.saturating_sub(*at) > DOWN_WINDOW)
+            .is_some_and(|(at, _)| second.saturating_sub(*at) > self.down_window)
         {
             self.recommended.pop_front();
         }
@@ -73,7 +75,7 @@ mod tests {
     /// The rule by the examples of its documentation, and the window before it goes down.
     #[test]
     fn by_the_rule() {
-        let mut hpa = Hpa::new(0.5, 1, 100);
+        let mut hpa = Hpa::new(0.5, DOWN_WINDOW, 1, 100);
         assert_eq!(
             hpa.step(0, 10, 10, 10.0),
             20,

@@ -143,6 +143,8 @@ pub struct Adaptive {
     patience: u32,
     new_bounds: bool,
     trials: u64,
+    /// How the last trial came out.
+    verdict: Option<String>,
 }
 
 impl Adaptive {
@@ -165,6 +167,7 @@ impl Adaptive {
             patience: 1,
             new_bounds: true,
             trials: 0,
+            verdict: None,
         }
     }
 
@@ -193,6 +196,42 @@ impl Adaptive {
     /// Returns how many trials have come to a verdict.
     pub fn trials(&self) -> u64 {
         self.trials
+    }
+
+    /// Returns how the last trial came out, as a sentence: also where that changed nothing, so that no decision says it.
+    pub fn verdict(&self) -> Option<&str> {
+        self.verdict.as_deref()
+    }
+
+    /// Returns where in the climb it is: `resting` (nothing waits), `starting` (doubling), `searching`, `settled`.
+    pub fn stage(&self) -> &'static str {
+        match self.stage {
+            Stage::Rest => "resting",
+            Stage::Start { .. } => "starting",
+            Stage::Search(_) => "searching",
+            Stage::Settled { .. } => "settled",
+        }
+    }
+
+    /// Returns the size that is being tried against the best one known.
+    pub fn trying(&self) -> Option<u32> {
+        match &self.stage {
+            Stage::Search(search) => Some(search.trial.as_ref()?.other),
+            _ => None,
+        }
+    }
+
+    /// Returns by how much reductions wait longer at present, as they turned out to be wrong; 1: not at all.
+    pub fn patience(&self) -> u32 {
+        self.patience
+    }
+
+    /// Returns when the neighbours of the best size are tried again, if work waits then.
+    pub fn again_at(&self) -> Option<Timestamp> {
+        match self.stage {
+            Stage::Settled { until, .. } => Some(until),
+            _ => None,
+        }
     }
 
     /// Says whether it has found the best size and is not trying others.
@@ -465,6 +504,7 @@ impl Adaptive {
                 verdict => {
                     self.trials += 1;
                     said = trial.in_words(verdict);
+                    self.verdict = Some(said.clone());
                     evidence = trial.evidence();
                     if verdict == Verdict::Better {
                         search.up = trial.other > search.middle;

@@ -21,6 +21,8 @@
 //! - **Slow down.** A reduction goes to the greatest want of the down window, never below. One by less than a fifth takes a longer window:
 //!   it saves little, and 1.1 / 0.9 = 1.22 < 1 / 0.8, so a load that scatters by ±10 %, unless more slowly than that, cannot take away what it
 //!   brought. A greater one need not wait so long: should it be wrong, offered work says at once how much is missing.
+//! - **Patience.** An increase soon after a reduction, whoever made it, says that the reduction was wrong: the next one takes windows twice as
+//!   long, up to `patience_max` times. A reduction that stands halves that again, as with the [classic controller](super::Classic).
 //! - **Refusals are no flood.** A caller that tries again in a loop is refused a million times a second: refused work counts up to
 //!   [`REFUSED_MAX`] times what is served.
 //!
@@ -64,6 +66,11 @@ const STEP_RATIO: u32 = 2;
 const STEP_MORE: u32 = 4;
 /// Readings that are kept to measure over.
 const READINGS_MAX: usize = 128;
+/// The greatest that [`OfferedConfig::patience_max`] may be.
+const PATIENCE_MAX: u32 = 16;
+/// So many longer down windows after a reduction an increase undoes it, and after so many a reduction that stands was right.
+const UNDONE_WITHIN: u32 = 2;
+const FADES_AFTER: u32 = 16;
 /// A reduction by this part is worth more than the work of undoing it.
 const WORTHWHILE: f64 = 0.2;
 /// The least and the greatest period of a pool of threads, as of the classic controller.
@@ -84,6 +91,8 @@ pub struct OfferedConfig {
     pub down_window: Duration,
     /// A reduction by less than that, but a tenth, goes to the greatest want of this longer time.
     pub lesser_down_window: Duration,
+    /// How many times longer both become at most while reductions turn out to be wrong, 1 or more.
+    pub patience_max: u32,
     /// The time in which a queue should be gone, beside what comes; above zero.
     pub drain: Duration,
     /// How long it takes from the decision to a worker that works.
@@ -104,6 +113,7 @@ impl OfferedConfig {
             step_every: (pool.scale_up_delay / 5).max(period),
             down_window: pool.scale_down_delay,
             lesser_down_window: pool.scale_down_delay.saturating_mul(2),
+            patience_max: 8,
             drain: LOAD_WINDOW,
             boot: Duration::ZERO,
             trend: pool.scale_up_delay.saturating_mul(8),
@@ -111,16 +121,18 @@ impl OfferedConfig {
     }
 
     /// The settings for workers that are machines or processes on them, which take `boot` to start: as the Kubernetes autoscaler 15 s from look to
-    /// look, two minutes for a trend, and 30 s and 60 s down, by the simulator's grid of loads: a tenth cheaper there than the autoscaler with its 300 s, with
-    /// less than half of its unserved work. Loads that go up and down at random within minutes want more.
+    /// look, two minutes for a trend, and 15 s and 30 s down, up to four times as long while that turns out to be wrong, by the tuning half of the
+    /// simulator's grid of loads: a tenth cheaper there than the autoscaler with its 300 s, with less than half of its unserved work. Loads that go up
+    /// and down at random within minutes want longer windows.
     pub fn for_machines(pool: PoolConfig, boot: Duration) -> Self {
         let period = Duration::from_secs(15);
         Self {
             pool,
             period,
             step_every: period,
-            down_window: Duration::from_secs(30),
-            lesser_down_window: Duration::from_secs(60),
+            down_window: Duration::from_secs(15),
+            lesser_down_window: Duration::from_secs(30),
+            patience_max: 4,
             drain: Duration::from_secs(60),
             boot,
             trend: Duration::from_secs(120),
@@ -131,6 +143,7 @@ impl OfferedConfig {
         self.pool = self.pool.brought_into_range();
         self.period = self.period.max(Duration::from_millis(1));
         self.drain = self.drain.max(Duration::from_millis(1));
+        self.patience_max = self.patience_max.clamp(1, PATIENCE_MAX);
         self
     }
 }
@@ -172,9 +185,14 @@ pub struct Offered {
     raised: Option<Timestamp>,
     /// When something was proposed last.
     decided: Option<Timestamp>,
+    /// When the size was reduced last, if nothing has undone that.
+    reduced: Option<Timestamp>,
+    /// By how much the down windows are longer now.
+    patience: u32,
     peaks: Peaks,
     forecast: Forecast,
     offered: Option<f64>,
+    foreseen: Option<f64>,
     new_bounds: bool,
 }
 
@@ -191,9 +209,12 @@ impl Offered {
             sized: Timestamp::ZERO,
             raised: None,
             decided: None,
+            reduced: None,
+            patience: 1,
             peaks: Peaks::new(),
             forecast: Forecast::new(config.trend, config.boot.saturating_add(config.period)),
             offered: None,
+            foreseen: None,
             new_bounds: true,
         }
     }
@@ -223,6 +244,16 @@ impl Offered {
         self.offered
     }
 
+    /// Returns what will be offered at the forecast's horizon, in workers, as long as the forecast is one to follow.
+    pub fn foreseen(&self) -> Option<f64> {
+        self.foreseen
+    }
+
+    /// Returns by how much the down windows are longer at present, as reductions turned out to be wrong; 1: not at all.
+    pub fn patience(&self) -> u32 {
+        self.patience
+    }
+
     /// Returns the prediction and its record.
     pub fn forecast(&self) -> &Forecast {
         &self.forecast
@@ -239,6 +270,9 @@ impl Offered {
         self.last = Some((now, view.backlog, view.workers));
         if view.workers != last_workers {
             self.sized = now;
+            if view.workers > last_workers {
+                self.increased(now);
+            }
         }
         if self.readings.len() == READINGS_MAX {
             self.readings.pop_front();
@@ -334,6 +368,7 @@ impl Offered {
             ));
         }
         self.raised = Some(now);
+        self.increased(now);
         Some(self.propose(now, view, to, reasons, measured, want, foreseen))
     }
 
@@ -345,8 +380,9 @@ impl Offered {
             return None;
         }
         let size = f64::from(view.workers);
-        let window = self.config.down_window;
-        let longer = self.config.lesser_down_window;
+        let patience = self.patience_left(now);
+        let window = self.config.down_window.saturating_mul(patience);
+        let longer = self.config.lesser_down_window.saturating_mul(patience);
         let below = |window, part: f64| {
             let most = self.peaks.greatest(now, window)?;
             (most < size * (1.0 - part)).then_some((most, window))
@@ -363,7 +399,28 @@ impl Offered {
             "at most {most:.1} workers were needed in the last {}",
             Span(window)
         )];
+        self.patience = patience;
+        self.reduced = Some(now);
         Some(self.propose(now, view, to, reasons, measured, most, None))
+    }
+
+    /// Takes notice of an increase: soon after a reduction it undoes that.
+    fn increased(&mut self, now: Timestamp) {
+        if let Some(at) = self.reduced
+            && now.duration_since(at) < self.config.lesser_down_window.saturating_mul(UNDONE_WITHIN)
+        {
+            self.patience = (self.patience_left(now) * 2).min(self.config.patience_max);
+            self.reduced = None;
+        }
+    }
+
+    /// Patience fades by half with each while that a reduction stands.
+    fn patience_left(&self, now: Timestamp) -> u32 {
+        let fades = self.config.lesser_down_window.saturating_mul(FADES_AFTER);
+        let stood = self.reduced.map_or(0, |at| {
+            now.duration_since(at).as_nanos() / fades.as_nanos().max(1)
+        });
+        (self.patience >> stood.min(31)).max(1)
     }
 
     #[allow(clippy::too_many_arguments)] // the fields of a proposal, once
@@ -430,6 +487,7 @@ impl Controller for Offered {
             ..
         } = self.config.pool;
         let foreseen = self.forecast.observe(now, measured.offered);
+        self.foreseen = foreseen;
         // Those that were asked for a moment ago may not be there yet.
         let all_there = now.duration_since(self.sized) >= self.config.pool.scale_up_delay;
         let lost = match all_there {
@@ -443,6 +501,7 @@ impl Controller for Offered {
             foreseen.filter(|foreseen| *foreseen > tight && foreseen / target_load > needed);
         let want = foreseen.map_or(needed, |foreseen| foreseen / target_load) + lost;
         let kept = self.config.down_window.max(self.config.lesser_down_window);
+        let kept = kept.saturating_mul(self.config.patience_max);
         self.peaks.push(now, needed, kept);
         let new_bounds = core::mem::take(&mut self.new_bounds);
         if !(min..=max).contains(&view.workers) {

@@ -1,5 +1,6 @@
 //! The controllers behind one type: which of them sizes a pool is a setting.
 
+use alloc::string::String;
 use core::time::Duration;
 
 use flyball_core::time::Timestamp;
@@ -80,6 +81,48 @@ impl By {
     }
 }
 
+/// What a controller knows and is at, for people. What its way of sizing does not have is absent.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[non_exhaustive]
+pub struct SizerState {
+    /// The load over the last 5 s ([`Classic::load`]).
+    pub load: Option<f64>,
+    /// The work that was offered lately, in workers ([`Offered::offered`]).
+    pub offered: Option<f64>,
+    /// What will be offered at the horizon, in workers, as long as the forecast is one to follow ([`Offered::foreseen`]).
+    pub foreseen: Option<f64>,
+    /// The record of forecasts.
+    pub forecast: Option<ForecastState>,
+    /// Where in the climb it is ([`Adaptive::stage`]).
+    pub stage: Option<&'static str>,
+    /// The size that did best while work waited.
+    pub best: Option<u32>,
+    /// The size that is being tried against it.
+    pub trying: Option<u32>,
+    /// Trials that came to a verdict.
+    pub trials: Option<u64>,
+    /// How the last one came out.
+    pub verdict: Option<String>,
+    /// When the neighbours of the best size are tried again, if work waits then.
+    pub again_at: Option<Timestamp>,
+    /// By how much reductions wait longer, as they turned out to be wrong; 1: not at all.
+    pub patience: u32,
+}
+
+/// The record of a prediction ([`Forecast`](super::offered::Forecast)).
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct ForecastState {
+    /// How far ahead it looks.
+    pub horizon: Duration,
+    /// Whether it is followed: its recent mistakes are smaller than those of taking the last value.
+    pub is_trusted: bool,
+    /// Forecasts that were compared with what came.
+    pub judged: u32,
+    /// The mean mistake of the recent ones, in workers, and that of taking the last value; `None` before the first was judged.
+    pub mistakes: Option<(f64, f64)>,
+}
+
 impl Sizer {
     /// Makes the controller of the pool whose size is `knob`. Settings out of range ([`PoolConfig::check`]) are brought into it.
     pub fn new(sizing: Sizing, config: PoolConfig, knob: KnobId) -> Self {
@@ -111,6 +154,42 @@ impl Sizer {
             }
         }
         self.config = config;
+    }
+
+    /// Returns what it knows and is at.
+    pub fn state(&self) -> SizerState {
+        match &self.by {
+            By::Classic(classic) => SizerState {
+                load: classic.load(),
+                patience: classic.patience(),
+                ..SizerState::default()
+            },
+            By::Offered(offered) => {
+                let forecast = offered.forecast();
+                SizerState {
+                    offered: offered.offered(),
+                    foreseen: offered.foreseen(),
+                    forecast: Some(ForecastState {
+                        horizon: forecast.horizon(),
+                        is_trusted: forecast.is_trusted(),
+                        judged: forecast.judged(),
+                        mistakes: forecast.mistakes(),
+                    }),
+                    patience: offered.patience(),
+                    ..SizerState::default()
+                }
+            }
+            By::Adaptive(adaptive) => SizerState {
+                stage: Some(adaptive.stage()),
+                best: adaptive.best(),
+                trying: adaptive.trying(),
+                trials: Some(adaptive.trials()),
+                verdict: adaptive.verdict().map(String::from),
+                again_at: adaptive.again_at(),
+                patience: adaptive.patience(),
+                ..SizerState::default()
+            },
+        }
     }
 
     /// Returns the settings.

@@ -70,6 +70,16 @@ impl Forecast {
         self.horizon
     }
 
+    /// Returns how many forecasts have been compared with what came.
+    pub fn judged(&self) -> u32 {
+        self.judged
+    }
+
+    /// Returns the mean mistake of its recent forecasts, and that of taking the last value instead, in workers; `None` before the first was judged.
+    pub fn mistakes(&self) -> Option<(f64, f64)> {
+        (self.judged > 0).then_some((self.mistake, self.mistake_of_last))
+    }
+
     /// Says whether its recent forecasts were closer than the last value would have been.
     pub fn is_trusted(&self) -> bool {
         self.judged >= JUDGED_MIN && self.mistake < self.mistake_of_last

@@ -202,6 +202,83 @@ fn slow_scatter_does_not_swing_it() {
     assert_eq!(late, 0, "{:?}", plant.sizes());
 }
 
+/// CPU-16: a load that goes up evenly and down again is followed up and then down, never to and fro.
+#[test]
+fn a_ramp() {
+    let mut plant = Plant::new(OfferedConfig::for_threads(pool(2, 200)), 8);
+    plant.for_seconds(600.0, |t| 5.0 + t / 15.0);
+    plant.check();
+    assert!(
+        plant.decisions.iter().all(|(_, d)| d.to > d.from),
+        "{:?}",
+        plant.sizes()
+    );
+    assert!(plant.refused == 0.0, "{}", plant.refused);
+    let up = plant.decisions.len();
+    assert!(up <= 40, "{:?}", plant.sizes());
+    plant.for_seconds(600.0, |t| 45.0 - (t - 600.0) / 15.0);
+    plant.for_seconds(300.0, |_| 5.0);
+    plant.check();
+    assert_eq!(plant.turns(), 1, "{:?}", plant.sizes());
+    assert_eq!(plant.workers(), 8);
+    assert!(plant.refused == 0.0, "{}", plant.refused);
+}
+
+/// CPU-16: where a load goes up and down at random within minutes, reductions turn out to be wrong, and windows get longer: less is refused, and
+/// the size changes less often.
+#[test]
+fn a_random_walk_makes_patient() {
+    let run = |patience_max| {
+        let config = OfferedConfig {
+            patience_max,
+            ..OfferedConfig::for_threads(pool(2, 200))
+        };
+        let mut plant = Plant::new(config, 30);
+        let mut rng = Rng::seeded(11);
+        let mut walk: f64 = 0.0;
+        plant.for_seconds(7_200.0, |_| {
+            // Forgets half of it in a minute.
+            let keep: f64 = 0.9942;
+            let normal = (0..12).map(|_| rng.f64()).sum::<f64>() - 6.0;
+            walk = keep * walk + (1.0 - keep * keep).powf(0.5) * normal;
+            (20.0 * (1.0 + 0.35 * walk)).max(1.0)
+        });
+        plant.check();
+        (plant.decisions.len(), plant.turns())
+    };
+    let (patient, hasty) = (run(8), run(1));
+    assert!(patient.0 * 3 <= hasty.0 * 2, "{patient:?}, {hasty:?}");
+    assert!(patient.1 * 3 <= hasty.1 * 2, "{patient:?}, {hasty:?}");
+}
+
+/// CPU-16: whoever is refused tries again, so that more comes than there is work: the size stays in proportion to the work, and after the storm it
+/// goes back.
+#[test]
+fn a_retry_storm_passes() {
+    let mut plant = Plant::new(OfferedConfig::for_threads(pool(2, 1_000)), 10);
+    let calm = plant.offered.period().as_secs_f64();
+    let storm = |plant: &mut Plant, seconds: f64, demand: f64| {
+        let end = plant.seconds + seconds;
+        let mut again = 0.0;
+        while plant.seconds < end - 1e-9 {
+            let before = plant.refused;
+            plant.for_seconds(calm, |_| demand + again);
+            // Nine of ten that were refused come back at once.
+            again = 0.9 * (plant.refused - before) / calm;
+        }
+    };
+    storm(&mut plant, 60.0, 7.0);
+    storm(&mut plant, 30.0, 70.0);
+    let greatest = plant.sizes().into_iter().max().expect("more workers");
+    assert!((100..=220).contains(&greatest), "{:?}", plant.sizes());
+    storm(&mut plant, 200.0, 7.0);
+    plant.check();
+    assert_eq!(plant.workers(), 10, "{:?}", plant.sizes());
+    let served = plant.refused;
+    storm(&mut plant, 600.0, 7.0);
+    assert!(plant.refused == served && plant.workers() == 10);
+}
+
 /// Workers that are not healthy are made up for.
 #[test]
 fn ill_workers_are_no_capacity() {
