@@ -13,11 +13,11 @@ use crate::view::Time;
 use crate::{answers, settings};
 use flyball_core::class::Group;
 use flyball_core::time::Timestamp;
-use flyball_executor::{Stats, WorkerState};
+use flyball_executor::{ClassStats, Stats, WorkerState};
 use flyball_policy::control::{Controller, Proposal};
 use flyball_policy::sched::pool::{PoolView, Sizer};
 use flyball_sense::{Readings, Root, Sample, Sensors};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -61,6 +61,8 @@ struct Pool {
     controller: Sizer,
     due: Timestamp,
     last: Option<Seen>,
+    /// What each class had refused at the last look.
+    refused: BTreeMap<String, u64>,
 }
 
 /// What a group had done at a moment.
@@ -69,7 +71,6 @@ struct Seen {
     at: Timestamp,
     busy_ns: u64,
     ended: u64,
-    refused: u64,
 }
 
 /// Runs until the engine ends.
@@ -130,6 +131,9 @@ impl Loop {
         let was_plain = std::mem::replace(&mut self.plain, !config.performance.enabled);
         if self.plain {
             self.pools.clear();
+            for group in [Group::Front, Group::Back] {
+                self.shared.set_sizer_state(group, None);
+            }
             if !was_plain {
                 self.shared.make_plain();
             }
@@ -139,6 +143,7 @@ impl Loop {
                 controller: settings::pool_controller(&self.shared, &config, group),
                 due: now,
                 last: None,
+                refused: BTreeMap::new(),
             };
             self.pools = [Group::Front, Group::Back].map(pool).into();
         } else {
@@ -156,6 +161,8 @@ impl Loop {
                 pool.due = self.shared.now();
             }
             pool.controller.set(sizing, settings);
+            let state = pool.controller.state();
+            self.shared.set_sizer_state(pool.group, Some(state));
         }
     }
 
@@ -334,8 +341,11 @@ impl Pool {
             at: now,
             busy_ns: group.busy_ns,
             ended: self.classes(stats).map(|class| class.counts.tasks).sum(),
-            refused: self.classes(stats).map(|class| class.refused).sum(),
         };
+        let held = shared.held_classes();
+        // What is held back does not wait for want of workers, nor is it refused for that.
+        let counts = |class: &ClassStats| !class.paused && !held.contains(&class.name);
+        let refused = self.refused(stats, counts);
         let last = self.last.replace(seen)?;
         let passed = now.saturating_nanos_since(last.at);
         if passed == 0 {
@@ -345,29 +355,41 @@ impl Pool {
         let knob = knobs.of(self.group);
         let wanted = knobs.arbiter.value(knob) as u32;
         drop(knobs);
-        let held = shared.held_classes();
         let view = PoolView {
             workers: wanted,
             healthy: group.healthy as u32,
             busy: seen.busy_ns.saturating_sub(last.busy_ns) as f64 / passed as f64,
             backlog: self
                 .classes(stats)
-                // What is held back does not wait for want of workers.
-                .filter(|class| !class.paused && !held.contains(&class.name))
+                .filter(|class| counts(class))
                 .map(|class| class.queued as u64)
                 .sum(),
             ran: seen.ended.saturating_sub(last.ended) as f64,
-            refused: seen.refused.saturating_sub(last.refused) as f64,
+            refused: refused as f64,
             parallelism: stats.parallelism as u32,
             idle_longest: group.idle_longest,
         };
-        self.controller.step(now, &view)
+        let proposal = self.controller.step(now, &view);
+        shared.set_sizer_state(self.group, Some(self.controller.state()));
+        proposal
     }
 
-    fn classes<'a>(
-        &self,
-        stats: &'a Stats,
-    ) -> impl Iterator<Item = &'a flyball_executor::ClassStats> + use<'a> {
+    /// Returns how many tasks the classes that count have refused since the last look.
+    fn refused(&mut self, stats: &Stats, counts: impl Fn(&ClassStats) -> bool) -> u64 {
+        let before = std::mem::take(&mut self.refused);
+        let mut refused = 0;
+        for class in self.classes(stats) {
+            let known = before.get(&class.name).copied();
+            // A class of the same name that was made anew counts from zero; one that was not known may have refused in another group.
+            if counts(class) {
+                refused += class.refused.saturating_sub(known.unwrap_or(class.refused));
+            }
+            self.refused.insert(class.name.clone(), class.refused);
+        }
+        refused
+    }
+
+    fn classes<'a>(&self, stats: &'a Stats) -> impl Iterator<Item = &'a ClassStats> + use<'a> {
         let group = self.group;
         stats
             .classes

@@ -20,6 +20,15 @@ impl Decisions {
         kept.push_back(decision);
     }
 
+    /// The last one about a knob that is still kept.
+    pub(crate) fn last_of(&self, knob: &str) -> Option<DecisionView> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter()
+            .rev()
+            .find(|decision| decision.knob == knob)
+            .cloned()
+    }
+
     /// Those of a part (or all) after a number and not before a time, oldest first.
     pub(crate) fn list(
         &self,

@@ -10,8 +10,10 @@ use crate::tasks::Part;
 use crate::throttles::Throttles;
 use crate::view::Time;
 use arc_swap::ArcSwap;
+use flyball_core::class::Group;
 use flyball_core::time::{Source, Timestamp};
 use flyball_executor::Executor;
+use flyball_policy::sched::pool::SizerState;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -42,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) throttles: Mutex<Throttles>,
     /// Whether there are the throttles of the daemon beside those of the configuration.
     pub(crate) daemon_throttles: bool,
+    /// Where the controllers of the groups' sizes stand: front, back; None while nothing sizes them.
+    sizers: Mutex<[Option<SizerState>; 2]>,
     signal: Mutex<Signal>,
     signalled: Condvar,
 }
@@ -95,6 +99,7 @@ impl Shared {
             tasks,
             throttles: Mutex::default(),
             daemon_throttles,
+            sizers: Mutex::default(),
             signal: Mutex::default(),
             signalled: Condvar::new(),
         }
@@ -142,6 +147,17 @@ impl Shared {
 
     pub(crate) fn knobs(&self) -> MutexGuard<'_, Knobs> {
         self.knobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says where the controller of a group's size stands; None: nothing sizes it.
+    pub(crate) fn set_sizer_state(&self, group: Group, state: Option<SizerState>) {
+        let mut sizers = self.sizers.lock().unwrap_or_else(PoisonError::into_inner);
+        sizers[group as usize] = state;
+    }
+
+    pub(crate) fn sizer_state(&self, group: Group) -> Option<SizerState> {
+        let sizers = self.sizers.lock().unwrap_or_else(PoisonError::into_inner);
+        sizers[group as usize].clone()
     }
 
     /// Puts something into the event stream.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use flyball_engine::knobs;
 use flyball_engine::view::{
-    DecisionView, WorkerEventView, WorkerLoad, WorkerStateView, WorkerView,
+    DecisionView, GroupSizing, PoolSizing, WorkerEventView, WorkerLoad, WorkerStateView, WorkerView,
 };
 use hyper::Method;
 use serde::Deserialize;
@@ -26,6 +26,7 @@ Examples:
   flyball workers scale 4
   flyball workers scale --min 2 --max 16
   flyball workers scale --auto
+  flyball workers sizing
   flyball workers restart 129
   flyball workers set 128 --weight 2 --cores 0,1
   flyball workers events --last 100
@@ -59,6 +60,12 @@ Examples:
   flyball workers scale --min 2 --max 16  bounds for the controller
   flyball workers scale --auto            back to the controller")]
     Scale(Scale),
+    /// Show how their number is found, where that stands, and what was decided last
+    #[command(after_help = "\
+Examples:
+  flyball workers sizing
+  flyball config set worker_pool.sizing=adaptive")]
+    Sizing,
     /// Let a worker finish its task and start another in its place
     #[command(after_help = "Example:\n  flyball workers restart 129")]
     Restart {
@@ -156,6 +163,7 @@ pub(crate) fn run(options: Workers) -> ExitCode {
         Action::List(paging) => session.list("/v1/workers", paging, table),
         Action::Show { id } => session.show(&session.client.get(&path(id))?, details),
         Action::Scale(scale) => resize(session, scale),
+        Action::Sizing => session.show(&session.client.get("/v1/workers/sizing")?, sizing),
         Action::Restart { id } => {
             let reply = session
                 .client
@@ -391,6 +399,94 @@ fn details(worker: WorkerView, screen: Screen) -> String {
         out.push_str(&format!("{name:<12} {value}\n"));
     }
     format!("worker {}\n{out}", inert(&worker.id))
+}
+
+/// Words for a figure, or that it is not known.
+fn said(figure: Option<impl ToString>) -> String {
+    figure.map_or_else(|| UNKNOWN.to_owned(), |figure| inert(&figure.to_string()))
+}
+
+fn sizing(sizing: PoolSizing, screen: Screen) -> String {
+    let mut out = match &sizing.sizing {
+        Some(way) => format!("sizing {}\n", inert(way)),
+        None => "nothing sizes the pool (performance.enabled is false)\n".to_owned(),
+    };
+    for group in &sizing.groups {
+        out.push('\n');
+        out.push_str(&group_sizing(group, screen));
+    }
+    out
+}
+
+fn group_sizing(group: &GroupSizing, screen: Screen) -> String {
+    let plain = |text: String| (text, Ink::Plain);
+    let mut rows = vec![(
+        "workers",
+        plain(format!("{}, {} to {}", group.workers, group.min, group.max)),
+    )];
+    if let Some(pin) = &group.pinned {
+        let text = format!(
+            "at {} by {} since {}",
+            number(Some(pin.value)),
+            inert(&pin.by),
+            pin.since
+        );
+        rows.push(("pinned", (text, Ink::Doubtful)));
+    }
+    if let Some(load) = group.load {
+        rows.push(("load", plain(number(Some(load)))));
+    }
+    if let Some(offered) = group.offered_workers {
+        let text = format!("{} workers' worth of work", number(Some(offered)));
+        rows.push(("offered", plain(text)));
+    }
+    if let Some(forecast) = &group.forecast {
+        let ahead = millis(forecast.horizon_ms);
+        let text = match (forecast.mistake, forecast.mistake_of_last_value) {
+            (Some(mistake), Some(last)) => format!(
+                "{}: {} ahead it errs by {} workers, the last value by {} ({} compared); foreseen: {}",
+                if forecast.followed {
+                    "followed"
+                } else {
+                    "not followed"
+                },
+                ahead,
+                number(Some(mistake)),
+                number(Some(last)),
+                forecast.judged,
+                number(group.foreseen_workers),
+            ),
+            _ => format!("not followed: no trend has been seen yet that reaches {ahead} ahead"),
+        };
+        rows.push(("forecast", plain(text)));
+    }
+    if let Some(stage) = &group.stage {
+        let mut text = inert(stage);
+        if let Some(trying) = group.trying {
+            text = format!("{text}, tries {trying}");
+        }
+        if let Some(again) = group.next_trial {
+            text = format!("{text}, tries others from {again} on");
+        }
+        rows.push(("stage", plain(text)));
+        rows.push(("best", plain(said(group.best))));
+        rows.push(("trials", plain(said(group.trials))));
+        rows.push(("last trial", plain(said(group.last_trial.as_ref()))));
+    }
+    if let Some(patience) = group.patience.filter(|patience| *patience > 1) {
+        let text = format!("reductions wait {patience} times longer, as earlier ones were wrong");
+        rows.push(("patience", (text, Ink::Doubtful)));
+    }
+    let last = group.last_decision.as_ref();
+    let last = last.map(|decision| format!("{} {}", decision.timestamp, decision_line(decision)));
+    rows.push((
+        "last decision",
+        plain(last.unwrap_or_else(|| "none yet".to_owned())),
+    ));
+    let lines = rows
+        .into_iter()
+        .map(|(name, (text, ink))| format!("  {name:<14} {}\n", screen.paint(ink, &text)));
+    format!("{}\n{}", inert(&group.group), lines.collect::<String>())
 }
 
 fn events(all: Vec<WorkerEventView>, last: usize, screen: Screen) -> String {

@@ -275,6 +275,64 @@ parallelism           2    1  128  workers  -           workers allowed to run a
     );
 }
 
+/// CPU-16, CPU-17: how the number of workers is found, in words: each way of sizing shows what it measures, and the last decision.
+#[test]
+fn sizing_is_golden() {
+    let none = r#""load":null,"offered_workers":null,"foreseen_workers":null,"forecast":null,"stage":null,"best":null,"trying":null,"trials":null,
+        "last_trial":null,"next_trial":null,"patience":1,"last_decision":null"#;
+    let decision = r#"{"number":4,"timestamp":"2026-11-21T16:21:01.250Z","part":"pool","knob":"worker_pool.back","unit":"workers","from":8,"to":16,
+        "applied":true,"refusal":null,"reason":"work waits","evidence":[]}"#;
+    let offered = format!(
+        r#"{{"sizing":"offered","groups":[
+        {{"group":"front","workers":2,"min":2,"max":4,"pinned":{{"by":"uid 0","value":2,"since":"2026-11-21T16:21:01.250Z"}},{none}}},
+        {{"group":"back","workers":3,"min":2,"max":8,"pinned":null,"load":null,"offered_workers":2.0625,"foreseen_workers":null,
+         "forecast":{{"horizon_ms":500,"followed":false,"judged":12,"mistake":0.5,"mistake_of_last_value":0.25}},"stage":null,"best":null,
+         "trying":null,"trials":null,"last_trial":null,"next_trial":null,"patience":4,"last_decision":null}}]}}"#
+    );
+    assert_eq!(
+        answered_json(&["workers", "sizing"], &offered).text(),
+        "\
+sizing offered
+
+front
+  workers        2, 2 to 4
+  pinned         at 2 by uid 0 since 2026-11-21T16:21:01.250Z
+  last decision  none yet
+
+back
+  workers        3, 2 to 8
+  offered        2.062 workers' worth of work
+  forecast       not followed: 500 ms ahead it errs by 0.5 workers, the last value by 0.25 (12 compared); foreseen: -
+  patience       reductions wait 4 times longer, as earlier ones were wrong
+  last decision  none yet
+"
+    );
+    let adaptive = format!(
+        r#"{{"sizing":"adaptive","groups":[{{"group":"back","workers":16,"min":2,"max":64,"pinned":null,"load":null,"offered_workers":null,
+        "foreseen_workers":null,"forecast":null,"stage":"searching","best":8,"trying":16,"trials":3,"last_trial":"6 workers did -20.0% against 8",
+        "next_trial":null,"patience":1,"last_decision":{decision}}}]}}"#
+    );
+    assert_eq!(
+        answered_json(&["workers", "sizing"], &adaptive).text(),
+        "\
+sizing adaptive
+
+back
+  workers        16, 2 to 64
+  stage          searching, tries 16
+  best           8
+  trials         3
+  last trial     6 workers did -20.0% against 8
+  last decision  2026-11-21T16:21:01.250Z worker_pool.back 8 → 16 workers: work waits
+"
+    );
+    let off = r#"{"sizing":null,"groups":[]}"#;
+    assert_eq!(
+        answered_json(&["workers", "sizing"], off).text(),
+        "nothing sizes the pool (performance.enabled is false)\n"
+    );
+}
+
 /// CPU-18: workers are scaled, restarted, drained and changed by hand, and that is in events and decisions.
 #[test]
 fn workers_are_sized_and_changed() {
@@ -302,6 +360,20 @@ fn workers_are_sized_and_changed() {
     assert!(started, "{} workers of 5 are there", back());
     let knobs = daemon.tell(&["knobs"]);
     assert!(knobs.contains(" at 5  "), "{knobs}");
+    let sizing = daemon.tell(&["workers", "sizing"]);
+    assert!(
+        sizing.starts_with("sizing classic\n") && sizing.contains("  pinned         at 5 by uid "),
+        "{sizing}"
+    );
+    daemon.tell(&["config", "set", "worker_pool.sizing=offered"]);
+    let sizing = daemon.tell(&["workers", "sizing"]);
+    assert!(sizing.starts_with("sizing offered\n"), "{sizing}");
+    let wrong = daemon.ask(&["config", "set", "worker_pool.sizing=clever"]);
+    assert!(
+        wrong.code != 0 && wrong.err.contains("classic, offered, adaptive"),
+        "{}",
+        wrong.err
+    );
     let refused = daemon.ask(&["workers", "scale", "99"]);
     assert!(
         refused.code == 4 && refused.err.contains("found 99"),

@@ -3,6 +3,7 @@
 
 mod control;
 mod cpu;
+mod sizing;
 #[cfg(feature = "tasks")]
 mod tasks;
 mod throttles;

@@ -5,6 +5,7 @@
 
 mod control;
 mod cpu;
+mod sizing;
 #[cfg(feature = "tasks")]
 mod task_event;
 #[cfg(feature = "tasks")]
@@ -21,6 +22,7 @@ pub use cpu::{
     CoreView, CpuHealth, CpuProfile, CpuStatus, HealthState, PartFlag, PressureView, UsageEvent,
     UsageEventKind, UsageStats,
 };
+pub use sizing::{ForecastView, GroupSizing, PoolSizing};
 #[cfg(feature = "tasks")]
 pub use task_event::TaskEventView;
 pub use throttle::{QuotaView, ThrottleEvent, ThrottleView, ThrottlerStats};

@@ -94,7 +94,22 @@ fn the_way_of_sizing_is_a_setting() {
             decision.knob == knobs::BACK && decision.to == Some(1.0)
         });
         assert!(!down.reason.is_empty());
+        let shown = engine.pool_sizing();
+        assert_eq!(shown.sizing.as_deref(), Some(sizing));
+        let back = shown
+            .groups
+            .iter()
+            .find(|group| group.group == "back")
+            .expect("two groups");
+        assert!(back.last_decision.is_some() && back.patience.is_some());
+        assert_eq!(back.offered_workers.is_some(), sizing == "offered");
+        assert_eq!(back.forecast.is_some(), sizing == "offered");
+        assert_eq!(back.stage.is_some(), sizing == "adaptive");
+        assert_eq!(back.load, None);
     }
+    let plain = serde_json::json!({ "performance": { "enabled": false } });
+    engine.configure(&plain, "a person", false).expect("off");
+    assert_eq!(engine.pool_sizing().sizing, None);
     end(engine);
 }
 

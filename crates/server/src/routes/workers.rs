@@ -8,7 +8,7 @@ use crate::http::query::Query;
 use crate::problem::Problem;
 use axum::extract::{Path, State};
 use flyball_core::class::Group;
-use flyball_engine::view::{DecisionView, WorkerEventView, WorkerView};
+use flyball_engine::view::{DecisionView, PoolSizing, WorkerEventView, WorkerView};
 use flyball_engine::{ScaleRequest, WorkerChange};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,6 +20,7 @@ pub(super) fn figures() -> OpenApiRouter<Shared> {
         .routes(routes!(list))
         .routes(routes!(get))
         .routes(routes!(events))
+        .routes(routes!(sizing))
 }
 
 pub(super) fn guarded() -> OpenApiRouter<Shared> {
@@ -37,6 +38,12 @@ async fn list(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<WorkerView>>, Problem> {
     page.cut(&app, app.engine.workers()).map(Json)
+}
+
+/// How the number of workers is found, and where that stands.
+#[utoipa::path(get, path = "/v1/workers/sizing", tag = "workers", operation_id = "get_pool_sizing", responses((status = 200, body = PoolSizing)))]
+async fn sizing(State(app): State<Shared>) -> Json<PoolSizing> {
+    Json(app.engine.pool_sizing())
 }
 
 /// One worker.

@@ -135,6 +135,7 @@ fn every_call_is_described() {
         "POST /v1/cpu/config",
         "GET /v1/workers",
         "GET /v1/workers/{id}",
+        "GET /v1/workers/sizing",
         "PUT /v1/workers/{id}",
         "POST /v1/workers/scale",
         "POST /v1/workers/{id}/restart",
