@@ -313,6 +313,32 @@ const GOALS: &[Goal] = &[
         area: "sim",
         ..at_least("sim/", "tasks_per_s", 1e6, None)
     },
+    // Sizing by offered work leaves less unserved than utilisation does, and is cheaper; also on loads that no constant was chosen on.
+    Goal {
+        area: "sim",
+        ..at_most("load/all", "unserved_of_kubernetes", 0.7, None)
+    },
+    Goal {
+        area: "sim",
+        ..at_most("load/all", "paid_of_kubernetes", 0.9, None)
+    },
+    Goal {
+        area: "sim",
+        ..at_most("load/held-out", "unserved_of_kubernetes", 0.7, None)
+    },
+    Goal {
+        area: "sim",
+        ..at_most("load/held-out", "paid_of_kubernetes", 0.9, None)
+    },
+    // Adaptive sizing finds the best fixed size, in the simulator and on threads: there the lower end of the interval counts.
+    Goal {
+        area: "sim",
+        ..at_least("climb/", "found_of_best", 0.95, None)
+    },
+    Goal {
+        area: "sizing",
+        ..at_least("threads/", "adaptive_of_best_at_least", 0.95, None)
+    },
 ];
 
 /// The goals of an area.

@@ -17,6 +17,7 @@ mod process;
 mod programs;
 mod queues;
 mod report;
+mod sizing;
 mod stats;
 mod subjects;
 mod sys;
@@ -50,11 +51,19 @@ enum Command {
         #[arg(long)]
         program: PathBuf,
     },
-    /// Tasks a second of the simulator
+    /// The simulator: its tasks a second, and what it says of pool sizing
     Sim {
         #[command(flatten)]
         campaign: Campaign,
         /// The flyball-sim program
+        #[arg(long)]
+        program: PathBuf,
+    },
+    /// Adaptive pool size on real threads, against the best fixed size
+    Sizing {
+        #[command(flatten)]
+        campaign: Campaign,
+        /// The example `pool_size` of flyball-engine
         #[arg(long)]
         program: PathBuf,
     },
@@ -174,6 +183,9 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Sim { campaign, program } => {
             campaign.publish(&programs::sim(&program, &campaign.options((3, 3)))?)
+        }
+        Command::Sizing { campaign, program } => {
+            campaign.publish(&sizing::on_threads(&program, &campaign.options((1, 1)))?)
         }
         Command::Sense { campaign, program } => {
             let options = campaign.options((3, 9));

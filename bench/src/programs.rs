@@ -242,7 +242,7 @@ pub fn run(program: &Path, options: &Options) -> Result<Report> {
     })
 }
 
-/// Tasks a second of the simulator on 1,000 workers; also checks that the same seed prints the same bytes.
+/// Tasks a second of the simulator on 1,000 workers, and its report on pool sizing.
 pub fn sim(program: &Path, options: &Options) -> Result<Report> {
     let tasks: u64 = if options.quick { 1_000_000 } else { 10_000_000 };
     let mut rounds = Rounds::new();
@@ -275,5 +275,9 @@ pub fn sim(program: &Path, options: &Options) -> Result<Report> {
             .push(Some(sample));
     }
     let case = format!("sim/1000-workers/{}M-tasks", tasks / 1_000_000);
-    Ok(report("sim", &case, &rounds, options))
+    let mut report = report("sim", &case, &rounds, options);
+    report
+        .rows
+        .extend(crate::sizing::simulated(program, options)?);
+    Ok(report)
 }

@@ -93,6 +93,16 @@ const OTHERS: &[(&str, &str)] = &[
     ("memory_bytes_per_task_reopened", "bytes"),
     ("disk_bytes_per_task", "bytes"),
     ("ready_after_kill_ms", "ms"),
+    ("unserved_percent", "%"),
+    ("paid_ratio", "worker-s per worker-s of work"),
+    ("unserved_of_kubernetes", "ratio"),
+    ("paid_of_kubernetes", "ratio"),
+    ("found_of_best", "ratio"),
+    ("reached_of_best", "ratio"),
+    ("adaptive_of_best", "ratio"),
+    ("adaptive_of_best_at_least", "ratio"),
+    ("size", "workers"),
+    ("changes_per_h", "1/h"),
 ];
 
 /// Of these the JSON has rows, the tables do not.
@@ -103,6 +113,7 @@ const JSON_ONLY: &[&str] = &[
     "generator_lag_p99_us",
     "foreign_share",
     "round_trips_per_s",
+    "adaptive_of_best_at_least",
 ];
 
 fn unit_of(metric: &str) -> &'static str {

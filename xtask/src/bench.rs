@@ -14,8 +14,10 @@ pub(crate) enum Area {
     Executor,
     /// `flyball run` beside xargs and GNU parallel
     Run,
-    /// The simulator
+    /// The simulator: its speed, and what it says of pool sizing
     Sim,
+    /// Adaptive pool size on real threads, against the best fixed size
+    Sizing,
     /// One look at the machine: flyball, sysinfo, procfs; the idle daemon; its API under load
     Sense,
     /// Durable tasks: enqueues and lease cycles beside other queues, a long queue, a start over a million tasks
@@ -28,6 +30,7 @@ impl Area {
             Area::Executor => "executor",
             Area::Run => "run",
             Area::Sim => "sim",
+            Area::Sizing => "sizing",
             Area::Sense => "sense",
             Area::Tasks => "tasks",
         }
@@ -86,6 +89,10 @@ pub(crate) fn run(request: &Request) -> Result<()> {
             Some(build_program(&["--package", "flyball-cli"], "flyball")?)
         }
         Area::Sim => Some(build_program(&["--package", "flyball-sim"], "flyball-sim")?),
+        Area::Sizing => Some(build_program(
+            &["--package", "flyball-engine", "--example", "pool_size"],
+            "pool_size",
+        )?),
     };
     if let Some(program) = subject {
         command.arg("--program").arg(program);

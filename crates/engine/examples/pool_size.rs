@@ -2,13 +2,14 @@
 //!
 //! For work that computes, work that blocks, and both mixed: every size of a ladder is run as a fixed one, then the adaptive controller is let loose, and
 //! then both run by turns, the size it keeps against the best fixed one, in pairs of neighbours in time. It prints the mean ratio of their throughputs
-//! with its interval of 95%: CPU-17 asks that it lies above 0.95 for a machine that nobody else uses.
+//! with its interval of 95%: it should lie above 0.95 on a machine that nobody else uses.
 //!
 //! ```text
-//! cargo run --release -p flyball-engine --example pool_size [PAIRS [SECONDS]]
+//! cargo run --release -p flyball-engine --example pool_size [PAIRS [SECONDS [CLIMBS [WORK]]]]
 //! ```
 //!
-//! `PAIRS` (20) are compared for each kind of work; the controller has `SECONDS` (60) to settle.
+//! `PAIRS` (20) are compared for each kind of work, or for those whose name contains `WORK`; the controller begins anew `CLIMBS` times (4), each time with
+//! at most `SECONDS` (90) to settle. What is measured on the way goes to standard error; standard output has a line of JSON for each kind of work.
 
 use flyball_core::class::Group;
 use flyball_core::time::Source;
@@ -17,7 +18,7 @@ use flyball_engine::{Engine, ScaleRequest, knobs};
 use flyball_executor::{Class, blocking};
 use std::error::Error;
 use std::hint::black_box;
-use std::io::{Write as _, stdout};
+use std::io::{Write as _, stderr, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -122,13 +123,51 @@ fn hold(engine: &Engine, size: u32) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn size(engine: &Engine) -> f64 {
-    let knobs = engine.knobs();
-    let back = knobs.iter().find(|knob| knob.name == knobs::BACK);
-    back.map_or(f64::NAN, |knob| knob.value)
+/// What is asked for.
+struct Options {
+    pairs: usize,
+    seconds: f64,
+    climbs: usize,
+    work: String,
 }
 
-fn compare(engine: &Engine, work: &Work, pairs: usize, seconds: f64) -> Result<(), Box<dyn Error>> {
+/// The quantile of Student's t for a two-sided 95% and so many figures.
+fn student(figures: usize) -> f64 {
+    const QUANTILES: [f64; 19] = [
+        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+        2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
+    ];
+    // More figures need a little less.
+    QUANTILES[(figures.max(2) - 2).min(QUANTILES.len() - 1)]
+}
+
+/// Lets the controller forget what it learned, and climb from two workers until it has settled. Returns the size that did best and the seconds it took.
+fn climb(engine: &Engine, seconds: f64) -> Result<(u32, f64), Box<dyn Error>> {
+    hold(engine, 2)?;
+    for sizing in ["classic", "adaptive"] {
+        let change = serde_json::json!({ "worker_pool": { "sizing": sizing } });
+        engine.configure(&change, WHO, false)?;
+    }
+    engine.unpin(knobs::BACK, WHO)?;
+    let clock = Source::best();
+    let from = clock.now();
+    loop {
+        wait(Duration::from_millis(250));
+        let took = clock.now().duration_since(from).as_secs_f64();
+        let sizing = engine.pool_sizing();
+        let back = sizing.groups.iter().find(|group| group.group == "back");
+        if let Some(best) = back.and_then(|back| back.best)
+            && back.is_some_and(|back| back.stage.as_deref() == Some("settled"))
+        {
+            return Ok((best, took));
+        }
+        if took >= seconds {
+            return Err(format!("it has not settled within {seconds} s").into());
+        }
+    }
+}
+
+fn compare(engine: &Engine, work: &Work, options: &Options) -> Result<(), Box<dyn Error>> {
     let clock = Source::best();
     let from = clock.now();
     spin(20_000_000);
@@ -152,7 +191,7 @@ fn compare(engine: &Engine, work: &Work, pairs: usize, seconds: f64) -> Result<(
         // The better of two, as others use the machine, too.
         let rate = measure(&clock, &load).max(measure(&clock, &load));
         writeln!(
-            stdout(),
+            stderr(),
             "{:<10} fixed {fixed:>3}: {rate:>9.1} tasks/s",
             work.name
         )?;
@@ -161,43 +200,53 @@ fn compare(engine: &Engine, work: &Work, pairs: usize, seconds: f64) -> Result<(
             best = (fixed, rate);
         }
     }
-    hold(engine, 2)?;
-    engine.unpin(knobs::BACK, WHO)?;
-    wait(Duration::from_secs_f64(seconds));
-    let found = size(engine);
-    let mut logs = Vec::new();
-    for pair in 0..pairs {
-        let (mut adaptive, mut fixed) = (0.0, 0.0);
-        // By turns first and second.
-        for turn in 0..2 {
-            if (pair + turn) % 2 == 0 {
-                adaptive = measure(&clock, &load);
-            } else {
-                hold(engine, best.0)?;
-                fixed = measure(&clock, &load);
-                engine.unpin(knobs::BACK, WHO)?;
-                // A look finds that work waits, and goes back to the size that did best.
-                wait(Duration::from_millis(1_200));
+    let (mut logs, mut settled) = (Vec::new(), Vec::new());
+    for climbed in 0..options.climbs {
+        let (best_tried, seconds) = climb(engine, options.seconds)?;
+        settled.push(best_tried);
+        // All pairs, spread over the climbs.
+        let until = options.pairs * (climbed + 1) / options.climbs;
+        while logs.len() < until {
+            let (mut adaptive, mut fixed) = (0.0, 0.0);
+            // By turns first and second.
+            for turn in 0..2 {
+                if (logs.len() + turn) % 2 == 0 {
+                    adaptive = measure(&clock, &load);
+                } else {
+                    hold(engine, best.0)?;
+                    fixed = measure(&clock, &load);
+                    engine.unpin(knobs::BACK, WHO)?;
+                    // A look finds that work waits, and goes back to the size that did best.
+                    wait(Duration::from_millis(1_200));
+                }
             }
+            logs.push((adaptive / fixed).ln());
         }
-        logs.push((adaptive / fixed).ln());
+        let so_far = logs.iter().sum::<f64>() / logs.len() as f64;
+        writeln!(
+            stderr(),
+            "{:<10} adaptive settled at {best_tried} after {seconds:.0} s: {:.3} of fixed {} so far",
+            work.name,
+            so_far.exp(),
+            best.0
+        )?;
     }
     let n = logs.len() as f64;
     let mean = logs.iter().sum::<f64>() / n;
     let squares: f64 = logs.iter().map(|log| (log - mean) * (log - mean)).sum();
-    // 2.09 is Student's t for 20 pairs; more need a little less.
-    let half = 2.09 * (squares / (n - 1.0) / n).sqrt();
-    writeln!(
-        stdout(),
-        "{:<10} best fixed {} ({:.1} tasks/s), adaptive settled at {found}, now {}: {:.3} of it, {:.3} to {:.3} over {pairs} pairs",
-        work.name,
-        best.0,
-        best.1,
-        size(engine),
-        mean.exp(),
-        (mean - half).exp(),
-        (mean + half).exp(),
-    )?;
+    let half = student(logs.len()) * (squares / (n - 1.0) / n).sqrt();
+    let line = serde_json::json!({
+        "work": work.name,
+        "best_fixed": best.0,
+        "best_tasks_per_s": best.1,
+        "settled": settled,
+        "ratio": mean.exp(),
+        "low": (mean - half).exp(),
+        "high": (mean + half).exp(),
+        "pairs": logs.len(),
+        "climbs": options.climbs,
+    });
+    writeln!(stdout(), "{line}")?;
     load.stop.store(true, Relaxed);
     drop(load);
     // Until the last task is gone.
@@ -207,13 +256,21 @@ fn compare(engine: &Engine, work: &Work, pairs: usize, seconds: f64) -> Result<(
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let pairs = arguments.next().map_or(Ok(20), |text| text.parse())?;
-    let seconds = arguments.next().map_or(Ok(60.0), |text| text.parse())?;
-    for work in &WORKS {
+    let options = Options {
+        pairs: arguments.next().map_or(Ok(20), |text| text.parse())?,
+        seconds: arguments.next().map_or(Ok(90.0), |text| text.parse())?,
+        climbs: arguments.next().map_or(Ok(4), |text| text.parse())?,
+        work: arguments.next().unwrap_or_default(),
+    };
+    if options.climbs == 0 || options.pairs < 2 {
+        return Err("one climb and two pairs are the least".into());
+    }
+    let wanted = |work: &&Work| work.name.contains(&options.work);
+    for work in WORKS.iter().filter(wanted) {
         let settings = Sources::new().with_text("pool_size.yaml", SETTINGS);
         let loaded = load(&settings).map_err(|errors| errors.to_string())?;
         let engine = Engine::start(loaded)?;
-        compare(&engine, work, pairs.max(2), seconds)?;
+        compare(&engine, work, &options)?;
         let report = engine.shutdown().map_err(|_| "not on a worker")?;
         if !report.left_running.is_empty() {
             return Err("tasks were left".into());
