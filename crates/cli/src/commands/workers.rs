@@ -456,7 +456,7 @@ fn group_sizing(group: &GroupSizing, screen: Screen) -> String {
                 forecast.judged,
                 number(group.foreseen_workers),
             ),
-            _ => format!("not followed: no trend has been seen yet that reaches {ahead} ahead"),
+            _ => format!("not followed: no steady growth was seen yet to foretell {ahead} ahead"),
         };
         rows.push(("forecast", plain(text)));
     }

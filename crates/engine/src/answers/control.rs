@@ -438,10 +438,12 @@ impl Engine {
             PartFlag {
                 part: "pool_size".to_owned(),
                 enabled: self.config().performance.enabled,
-                detail: self
-                    .knobs()
-                    .iter()
-                    .map(|knob| format!("{} {}", knob.name, knob.value))
+                detail: std::iter::once(format!("sizing {}", self.config().worker_pool.sizing))
+                    .chain(
+                        self.knobs()
+                            .iter()
+                            .map(|knob| format!("{} {}", knob.name, knob.value)),
+                    )
                     .collect::<Vec<_>>()
                     .join(", "),
             },
