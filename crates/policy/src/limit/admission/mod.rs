@@ -5,8 +5,8 @@
 //! for the answer any more. So the bound is on the *time* that calls wait, and it shrinks under overload:
 //!
 //! - usually a call waits up to 0.3 of the time it has, first come first served;
-//! - once waits have not been below 0.05 of the time that calls have for that long, their class is *overloaded*: a call waits up to 0.05 of its time, and the last
-//!   comes first, as the others have no hope;
+//! - once waits have not been below half of that for as long as that, their class is *overloaded*: a call waits up to 0.05 of its time, and
+//!   the last comes first, as the others have no hope;
 //! - under overload those who would be refused after waiting anyway are refused at once (a threshold θ): the lowest classes first, and
 //!   inside a class by cohort (tenant, user, session), the same ones for an hour, so that some users are served whole instead of all by halves;
 //! - nothing is refused while there is room.
@@ -43,7 +43,10 @@ use threshold::Threshold;
 pub const PRIORITIES: usize = 8;
 /// How much of its time a call may wait usually.
 const PATIENCE: f64 = 0.3;
-/// How much under overload.
+/// Waits below this part of that time are short. It is half of the patience: with two or three CPUs queues stay longer than a twentieth of it
+/// for seconds at four fifths of the capacity, where nobody needs to be refused.
+const SHORT: f64 = 0.15;
+/// How much of its time a call may wait under overload.
 const PATIENCE_OVERLOADED: f64 = 0.05;
 /// The part of a call's own time in what calls usually have.
 const USUAL_WEIGHT: f64 = 1.0 / 32.0;
@@ -380,9 +383,7 @@ impl Admission {
         if strain.overloaded {
             let calm = now.saturating_nanos_since(strain.refused_at) as f64;
             strain.overloaded = calm < interval;
-        } else if (now.saturating_nanos_since(oldest.arrived) as f64)
-            < PATIENCE_OVERLOADED * self.usual_nanos
-        {
+        } else if (now.saturating_nanos_since(oldest.arrived) as f64) < SHORT * self.usual_nanos {
             strain.late_since = None;
         } else {
             let since = *strain.late_since.get_or_insert(now);
