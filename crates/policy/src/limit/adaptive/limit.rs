@@ -110,7 +110,7 @@ enum State {
 impl State {
     fn new(now: Timestamp, algorithm: &Algorithm) -> Self {
         match *algorithm {
-            Algorithm::RunDelay { .. } => Self::RunDelay(RunDelay::new(now)),
+            Algorithm::RunDelay { cpus } => Self::RunDelay(RunDelay::new(now, cpus)),
             Algorithm::Vegas { probe_every } => Self::Vegas(Vegas::new(now, probe_every)),
             Algorithm::Gradient { tolerance } => Self::Gradient(Gradient::new(tolerance)),
             Algorithm::Aimd {

@@ -20,8 +20,8 @@ const WEIGHT_OFF: f64 = 0.4;
 const SCATTER: f64 = 2.0;
 /// How far the limit moves at most in a window.
 const STEP: (f64, f64) = (0.7, 1.4);
-/// How fast it grows until CPUs are busy for the first time.
-const START_STEP: f64 = 2.0;
+/// How fast it grows until CPUs are busy for the first time: as much as would keep them busy, if they are as many as was said, between these.
+const START_STEP: (f64, f64) = (1.25, 2.0);
 /// The least reserve, calls.
 const RESERVE_MIN: f64 = 1.0;
 /// Reserve by the root of the calls that wait for something else: their number scatters by its root, as that of customers in a service
@@ -43,6 +43,8 @@ const FULL: f64 = 0.5;
 
 #[derive(Clone, Debug)]
 pub(super) struct RunDelay {
+    /// CPUs, as was said.
+    cpus: f64,
     /// Calls that the machine works at, and those of them that wait for something else.
     works_at: Option<(f64, f64)>,
     started: bool,
@@ -59,8 +61,9 @@ pub(super) struct RunDelay {
 }
 
 impl RunDelay {
-    pub(super) fn new(now: Timestamp) -> Self {
+    pub(super) fn new(now: Timestamp, cpus: u32) -> Self {
         Self {
+            cpus: f64::from(cpus),
             works_at: None,
             started: false,
             far_since: None,
@@ -110,7 +113,9 @@ impl RunDelay {
                 self.started = true;
             } else if far && settled && window.blocked {
                 self.stepped = window.to;
-                return Some((limit * START_STEP, Reason::Start));
+                let used = window.in_flight_mean * ran;
+                let step = (self.cpus / used.max(1e-3)).clamp(START_STEP.0, START_STEP.1);
+                return Some((limit * step, Reason::Start));
             } else {
                 return None;
             }
