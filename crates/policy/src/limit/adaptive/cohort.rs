@@ -4,8 +4,8 @@
 //! well just after the limit grew, and a latency without a queue measured on them is one that no mean ever reaches again. So latencies
 //! are compared between groups of calls that *began* together, each measured when all of it has ended.
 //!
-//! Invariants: at most one group fills and one drains; a group that does not drain counts those still out with the time that they have
-//! taken so far.
+//! Invariants: at most one group fills and one drains; a group that does not drain counts those still out with twice the time that they
+//! have taken so far.
 
 use flyball_core::time::Timestamp;
 
@@ -14,6 +14,8 @@ use super::window::{Latencies, Occupancy, Window};
 /// A group that has taken so long to drain since it closed, in multiples of its mean latency and at least of the time it took to fill, is
 /// measured as it is.
 const DRAIN_MAX: u64 = 8;
+/// A group is also measured when no more than one in so many are still out: the last ones of many take several times as long as most.
+const OUT: u64 = 32;
 /// No group fills longer than this once it has [`FEW`] calls.
 const FILL_MAX_NANOS: u64 = 5_000_000_000;
 /// No group is shorter than this: clocks and timers have granularities.
@@ -56,13 +58,14 @@ impl Cohort {
         self.latencies.failures += u64::from(failed);
     }
 
-    /// Counts those still out with what they have taken so far.
+    /// Counts those still out with twice what they have taken so far, which is what can be expected of a heavy tail.
     fn give_up(&mut self, now: Timestamp) {
         if self.out > 0 {
             let age = now.saturating_nanos_since(self.occupancy.from());
             let sum = u128::from(age) * u128::from(self.out);
             let mean = sum.saturating_sub(self.out_started) / u128::from(self.out);
-            self.latencies.add_many(mean as u64, self.out);
+            let twice = u64::try_from(2 * mean).unwrap_or(u64::MAX);
+            self.latencies.add_many(twice, self.out);
             self.out = 0;
         }
     }
@@ -133,7 +136,7 @@ impl Cohorts {
                 let waited = now.saturating_nanos_since(*closed);
                 let usual = (cohort.latencies.mean_nanos() as u64).max(cohort.occupancy.nanos());
                 let overdue = waited > usual.saturating_mul(DRAIN_MAX).max(FILL_MIN_NANOS);
-                if cohort.out > 0 && !overdue {
+                if cohort.out > cohort.began / OUT && !overdue {
                     return None;
                 }
                 cohort.give_up(now);

@@ -104,7 +104,8 @@ pub struct AdaptiveConfig {
     pub min: u32,
     /// The greatest limit, up to 1,000,000: 1,000 unless set.
     pub max: u32,
-    /// The limit at first, brought between `min` and `max`: four for each CPU for run delay, 8 for the others unless set.
+    /// The limit at first, brought between `min` and `max`: four for each CPU for run delay, 20 for the others (as Netflix
+    /// `concurrency-limits` has it) unless set.
     pub initial: Option<u32>,
 }
 
@@ -180,7 +181,7 @@ impl AdaptiveConfig {
             // Calls of services mostly wait for something else; too many at first are cut within tenths of a second.
             Algorithm::RunDelay { cpus } => cpus.saturating_mul(4),
             Algorithm::Fixed(limit) => return limit,
-            _ => 8,
+            _ => 20,
         };
         self.initial.unwrap_or(usual).clamp(self.min, self.max)
     }
