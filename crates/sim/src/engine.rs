@@ -90,6 +90,15 @@ pub fn run(config: &Config, progress: &mut dyn FnMut(Progress)) -> Result<Report
     Ok(engine.report())
 }
 
+/// Runs a simulation as [`run`] does; answers the latency of each task too, ns, in the order in which they ended.
+pub(crate) fn run_with_latencies(config: &Config) -> Result<Vec<u64>, Error> {
+    config.validate()?;
+    let mut engine = Engine::new(config)?;
+    engine.latencies = Some(Vec::with_capacity(config.tasks as usize));
+    engine.run(&mut |_| {})?;
+    Ok(engine.latencies.unwrap_or_default())
+}
+
 pub(crate) struct Engine<'a> {
     config: &'a Config,
     now: u64,
@@ -133,6 +142,8 @@ pub(crate) struct Engine<'a> {
     windows: Windows,
     load_variance: Samples,
     latency: Histogram,
+    /// Each one, where asked for.
+    latencies: Option<Vec<u64>>,
     waits: u64,
     steals: u64,
     moved: u64,
@@ -235,6 +246,7 @@ impl<'a> Engine<'a> {
             windows: Windows::new(config.window_ns, classes),
             load_variance: Samples::default(),
             latency: Histogram::new(),
+            latencies: None,
             waits: 0,
             steals: 0,
             moved: 0,

@@ -15,8 +15,10 @@
 pub mod compare;
 pub mod config;
 mod cpu;
+pub mod dispatch;
 mod engine;
 mod error;
+mod estimate;
 mod index_set;
 mod metrics;
 pub mod overload;
@@ -30,4 +32,5 @@ mod workload;
 pub use config::Config;
 pub use engine::{Progress, run};
 pub use error::Error;
+pub use estimate::Estimate;
 pub use report::Report;

@@ -12,6 +12,7 @@ use flyball_policy::sched::Algorithm;
 use flyball_policy::sched::place::Strategy;
 use flyball_sim::compare::{self, Scenario};
 use flyball_sim::config::{Arrivals, Config, Keys, Sizes, Switch, SwitchTo};
+use flyball_sim::dispatch::{self, Size};
 use flyball_sim::overload::{self, Cell, Kind};
 use flyball_sim::{Error, Progress, Report, run, sizing};
 
@@ -28,7 +29,8 @@ use flyball_sim::{Error, Progress, Report, run, sizing};
   flyball-sim --classes 8 --arrivals backlog --sizes fixed
   flyball-sim --strategy all --workers 24 --tasks 300000
   flyball-sim overload --cells io8
-  flyball-sim sizing",
+  flyball-sim sizing
+  flyball-sim dispatch",
     args_conflicts_with_subcommands = true
 )]
 struct Options {
@@ -99,6 +101,49 @@ enum Command {
     Overload(Overload),
     /// Pool sizing: by offered work against the rule of the Kubernetes autoscaler, and adaptive sizing against each fixed size
     Sizing(Sizing),
+    /// Gives tasks to unequal workers, against an ideal central queue and dispatchers of others
+    Dispatch(Dispatch),
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  flyball-sim dispatch
+  flyball-sim dispatch --workers 100 --tasks 50000 --seeds 10")]
+struct Dispatch {
+    /// Simulated workers, a fifth of them at half speed
+    #[arg(long, default_value_t = 1_000)]
+    workers: u32,
+    /// Tasks of each run
+    #[arg(long, default_value_t = 500_000)]
+    tasks: u64,
+    /// Runs of each dispatcher, each with a seed of its own, 1 to 100
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+    seeds: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Dispatch {
+    fn run(&self) -> Result<()> {
+        let size = Size {
+            workers: self.workers,
+            tasks: self.tasks,
+            seeds: self.seeds,
+        };
+        let mut display = Display::new();
+        let report = dispatch::dispatch(size, &mut |done, total| {
+            display.count(done, total, "runs");
+        })?;
+        display.clear();
+        let output = if self.json {
+            serde_json::to_string_pretty(&report)? + "\n"
+        } else {
+            dispatch::to_text(&report)
+        };
+        std::io::stdout().lock().write_all(output.as_bytes())?;
+        Ok(())
+    }
 }
 
 #[derive(Args)]
@@ -144,7 +189,7 @@ impl Overload {
         };
         let mut display = Display::new();
         let grid = overload::grid(&cells, &kinds, self.seeds, &mut |progress| {
-            display.cells(progress);
+            display.count(progress.done, progress.total, "cells");
         })?;
         display.clear();
         let output = if self.json {
@@ -254,6 +299,7 @@ fn simulate(options: &Options) -> Result<()> {
     match &options.command {
         Some(Command::Overload(overload)) => return overload.run(),
         Some(Command::Sizing(sizing)) => return sizing.run(),
+        Some(Command::Dispatch(dispatch)) => return dispatch.run(),
         None => {}
     }
     let mut config = options.config()?;
@@ -354,15 +400,10 @@ impl Display {
         );
     }
 
-    fn cells(&mut self, progress: overload::Progress) {
+    fn count(&mut self, done: usize, total: usize, what: &str) {
         if self.terminal {
             // As above.
-            let _ = write!(
-                std::io::stderr(),
-                "\r{} of {} cells  ",
-                progress.done,
-                progress.total
-            );
+            let _ = write!(std::io::stderr(), "\r{done} of {total} {what}  ");
         }
     }
 

@@ -272,6 +272,9 @@ impl Engine<'_> {
         self.ended[word] |= 1 << bit;
         let latency_ns = self.now - task.arrived_ns;
         self.latency.record(latency_ns);
+        if let Some(latencies) = &mut self.latencies {
+            latencies.push(latency_ns);
+        }
         let metrics = &mut self.metrics[class.index()];
         metrics.latency.record(latency_ns);
         metrics.completed += 1;

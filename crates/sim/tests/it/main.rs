@@ -1,6 +1,7 @@
 //! Whole runs of the simulator. Every run also checks by itself that each task ends exactly once and that no worker idles
 //! beside work that it may run (`Error::Broken` otherwise).
 
+mod dispatch;
 mod overload;
 mod sizing;
 
