@@ -13,7 +13,9 @@ mod peers;
 mod report;
 mod run;
 mod service;
+mod text;
 
 pub use cells::Cell;
 pub use limiter::Kind;
-pub use report::{CellReport, Figures, Grid, Progress, Summary, grid, to_text};
+pub use report::{CellReport, Extreme, Figures, Grid, Progress, Summary, grid};
+pub use text::to_text;

@@ -1,14 +1,13 @@
 //! The grid under several limiters, and what it comes to.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use super::cells::{BACK_S, Cell, Course, RUN_NS, STEP_S};
 use super::limiter::Kind;
 use super::run::{PIECE_NS, run};
-use crate::Error;
+use crate::{Error, Estimate};
 
 /// The oracle tries these multiples of the number of calls that keep the CPUs busy if nothing scatters, and every number up to this one.
 const ORACLE_FACTORS: [f64; 20] = [
@@ -21,22 +20,31 @@ const HELD: f64 = 0.95;
 /// Pieces of a second.
 const SECOND: usize = (1_000_000_000 / PIECE_NS) as usize;
 
-/// What one limiter did in one cell.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+/// What one limiter did in one cell: in all seeds together, and how far that scatters over seeds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figures {
     /// Answers in time, of the oracle's.
     pub goodput: f64,
+    /// The same by seed.
+    pub goodput_by_seed: Estimate,
     /// 99th percentile of the latency of all answers, of the oracle's.
     pub p99: f64,
-    /// Seconds from a step until the goodput is 95 % of that of the best fixed limit for what follows the step, and stays there; the worse of two
-    /// steps.
+    /// The same by seed.
+    pub p99_by_seed: Estimate,
+    /// Seconds from a step until the goodput is 95 % of that of the best fixed limit for what follows the step, over the next second, the next
+    /// two and so on to the end of what follows (7 s); the worse of two steps. Goodput is that of all seeds together.
     pub converged_s: Option<f64>,
     /// Attempts that were refused, 0 to 1.
     pub refused: f64,
+    /// The same by seed.
+    pub refused_by_seed: Estimate,
     /// Changes of the limit a minute; flyball's limiters only.
     pub changes_per_minute: f64,
     /// Limit at the end of the first run.
     pub limit: u32,
+    /// Answers in time by seed, of the oracle's.
+    #[serde(skip)]
+    goodputs: Vec<f64>,
 }
 
 /// A cell under all limiters.
@@ -50,10 +58,25 @@ pub struct CellReport {
     pub oracle_limit: u32,
     /// Its answers in time, of all calls made.
     pub oracle_goodput: f64,
+    /// 99th percentile of the latency of its answers, ms.
+    pub oracle_p99_ms: f64,
     /// Attempts that it refused, 0 to 1.
     pub oracle_refused: f64,
+    /// Seconds that it takes after a step, measured as those of limiters are: against the best limit for what follows.
+    pub oracle_converged_s: Option<f64>,
     /// By limiter.
     pub limiters: BTreeMap<String, Figures>,
+}
+
+/// A figure, and the cell it comes from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Extreme {
+    /// The figure.
+    pub value: f64,
+    /// Half its 95 % confidence interval over seeds, where there are several and it has one.
+    pub half_width: Option<f64>,
+    /// The cell.
+    pub cell: String,
 }
 
 /// A limiter over many cells.
@@ -61,22 +84,28 @@ pub struct CellReport {
 pub struct Summary {
     /// Cells.
     pub cells: usize,
-    /// The least goodput of the oracle's, and where.
-    pub goodput_worst: f64,
-    /// Its cell.
-    pub goodput_worst_cell: String,
+    /// The least goodput of the oracle's.
+    pub goodput_worst: Extreme,
     /// The median goodput of the oracle's.
     pub goodput_median: f64,
+    /// The same by seed.
+    pub goodput_median_by_seed: Estimate,
     /// The geometric mean of the goodput of the oracle's.
     pub goodput_mean: f64,
+    /// The greatest p99 of the oracle's.
+    pub p99_worst: Extreme,
     /// At twice the capacity: the greatest p99 of the oracle's.
-    pub p99_at_2x_worst: Option<f64>,
+    pub p99_at_2x_worst: Option<Extreme>,
     /// At twice the capacity: the median p99 of the oracle's.
     pub p99_at_2x_median: Option<f64>,
     /// After steps: the longest time to converge, s.
-    pub converged_worst_s: Option<f64>,
+    pub converged_worst_s: Option<Extreme>,
+    /// The longest that the best fixed limit takes, measured alike.
+    pub oracle_converged_worst_s: Option<Extreme>,
     /// At 0.8 of the capacity: the greatest part refused.
-    pub refused_at_08_worst: Option<f64>,
+    pub refused_at_08_worst: Option<Extreme>,
+    /// At 0.8 of the capacity: the most that is refused beyond what the best fixed limit refuses with the same queue.
+    pub refused_at_08_excess: Option<Extreme>,
 }
 
 /// A report.
@@ -99,8 +128,16 @@ pub struct Progress {
     pub total: usize,
 }
 
+/// One run.
+struct OfSeed {
+    good: f64,
+    p99: f64,
+    refused: f64,
+}
+
 /// Runs of a cell under one limiter, added up over seeds.
 struct Runs {
+    seeds: Vec<OfSeed>,
     good: Vec<u32>,
     /// µs, in order.
     latencies: Vec<u32>,
@@ -114,6 +151,7 @@ struct Runs {
 impl Runs {
     fn new(cell: &Cell, kind: Kind, seeds: u64) -> Result<Self, Error> {
         let mut runs = Self {
+            seeds: Vec::with_capacity(seeds as usize),
             good: vec![0; (RUN_NS / PIECE_NS) as usize],
             latencies: Vec::new(),
             arrived: 0,
@@ -123,7 +161,13 @@ impl Runs {
             limit: 0,
         };
         for seed in 1..=seeds {
-            let out = run(cell, kind, seed)?;
+            let mut out = run(cell, kind, seed)?;
+            out.latencies.sort_unstable();
+            runs.seeds.push(OfSeed {
+                good: sum(&out.good),
+                p99: p99(&out.latencies),
+                refused: out.refused as f64 / out.attempts.max(1) as f64,
+            });
             for (sum, good) in runs.good.iter_mut().zip(&out.good) {
                 *sum += good;
             }
@@ -145,15 +189,20 @@ impl Runs {
     }
 
     fn p99(&self) -> f64 {
-        let index = self.latencies.len() * 99 / 100;
-        self.latencies
-            .get(index)
-            .map_or(0.0, |&micros| f64::from(micros))
+        p99(&self.latencies)
     }
 
     fn refused(&self) -> f64 {
         self.refused as f64 / self.attempts.max(1) as f64
     }
+}
+
+/// Of latencies in order, µs.
+fn p99(latencies: &[u32]) -> f64 {
+    let index = latencies.len() * 99 / 100;
+    latencies
+        .get(index)
+        .map_or(0.0, |&micros| f64::from(micros))
 }
 
 fn sum(pieces: &[u32]) -> f64 {
@@ -223,22 +272,35 @@ fn converged(good: &[u32], best: &[u32]) -> f64 {
         / SECOND as f64
 }
 
-fn measure(cell: &Cell, kind: Kind, seeds: u64, oracle: &Oracle) -> Result<Figures, Error> {
-    let runs = Runs::new(cell, kind, seeds)?;
-    let converged_s = cell.course.steps().then(|| {
+/// Seconds to converge after the worse of two steps, where the cell has steps.
+fn converges(cell: &Cell, runs: &Runs, oracle: &Oracle) -> Option<f64> {
+    cell.course.steps().then(|| {
         phases()
             .iter()
             .zip(&oracle.phases)
             .map(|(&(from, to), best)| converged(&runs.good[from..to], best))
             .fold(0.0, f64::max)
-    });
+    })
+}
+
+fn measure(cell: &Cell, kind: Kind, seeds: u64, oracle: &Oracle) -> Result<Figures, Error> {
+    let runs = Runs::new(cell, kind, seeds)?;
+    let by_seed = |ratio: fn(&OfSeed, &OfSeed) -> f64| -> Vec<f64> {
+        let both = runs.seeds.iter().zip(&oracle.best.seeds);
+        both.map(|(run, best)| ratio(run, best)).collect()
+    };
+    let goodputs = by_seed(|run, best| run.good / best.good.max(1.0));
     Ok(Figures {
         goodput: runs.goodput() / oracle.best.goodput().max(1.0),
+        goodput_by_seed: Estimate::of(&goodputs),
         p99: runs.p99() / oracle.best.p99().max(1.0),
-        converged_s,
+        p99_by_seed: Estimate::of(&by_seed(|run, best| run.p99 / best.p99.max(1.0))),
+        converged_s: converges(cell, &runs, oracle),
         refused: runs.refused(),
+        refused_by_seed: Estimate::of(&by_seed(|run, _| run.refused)),
         changes_per_minute: runs.changes as f64 * 60e9 / (RUN_NS as f64 * seeds as f64),
         limit: runs.limit,
+        goodputs,
     })
 }
 
@@ -268,7 +330,9 @@ pub fn grid(
             held_out: cell.held_out,
             oracle_limit: oracle.limit,
             oracle_goodput: oracle.best.goodput() / oracle.best.arrived.max(1) as f64,
+            oracle_p99_ms: oracle.best.p99() / 1e3,
             oracle_refused: oracle.best.refused(),
+            oracle_converged_s: converges(cell, &oracle.best, &oracle),
             limiters,
         });
     }
@@ -298,35 +362,67 @@ pub fn grid(
     })
 }
 
-fn summary(cells: &[(&Cell, &CellReport, &Figures)]) -> Option<Summary> {
-    let (_, worst_cell, worst) = cells
-        .iter()
-        .min_by(|a, b| a.2.goodput.total_cmp(&b.2.goodput))?;
-    let at = |load: f64| {
-        cells
-            .iter()
-            .filter(move |(cell, ..)| cell.course == Course::Steady(load))
-            .map(|(_, _, figures)| *figures)
-    };
-    let most = |values: &mut dyn Iterator<Item = f64>| values.reduce(f64::max);
+type Measured<'a> = (&'a Cell, &'a CellReport, &'a Figures);
+
+/// The greatest of a figure over cells that have it, `figure` answering it and its interval.
+fn greatest(
+    cells: &[Measured<'_>],
+    figure: impl Fn(&Measured<'_>) -> Option<(f64, Option<Estimate>)>,
+) -> Option<Extreme> {
+    let extremes = cells.iter().filter_map(|measured| {
+        let (value, by_seed) = figure(measured)?;
+        Some(Extreme {
+            value,
+            half_width: by_seed.and_then(|by_seed| by_seed.half_width),
+            cell: measured.1.cell.clone(),
+        })
+    });
+    extremes.max_by(|a, b| a.value.total_cmp(&b.value))
+}
+
+fn summary(cells: &[Measured<'_>]) -> Option<Summary> {
+    let negative = greatest(cells, |(_, _, figures)| {
+        Some((-figures.goodput, Some(figures.goodput_by_seed)))
+    })?;
+    let is_at = |cell: &Cell, load: f64| cell.course == Course::Steady(load);
+    let p99 = |figures: &Figures| (figures.p99, Some(figures.p99_by_seed));
     let logs: f64 = cells
         .iter()
         .map(|(_, _, figures)| figures.goodput.max(1e-6).ln())
         .sum();
+    let seeds = cells.first()?.2.goodputs.len();
+    let medians: Vec<f64> = (0..seeds)
+        .filter_map(|seed| median(cells.iter().map(|(_, _, figures)| figures.goodputs[seed])))
+        .collect();
     Some(Summary {
         cells: cells.len(),
-        goodput_worst: worst.goodput,
-        goodput_worst_cell: worst_cell.cell.clone(),
+        goodput_worst: Extreme {
+            value: -negative.value,
+            ..negative
+        },
         goodput_median: median(cells.iter().map(|(_, _, figures)| figures.goodput))?,
+        goodput_median_by_seed: Estimate::of(&medians),
         goodput_mean: (logs / cells.len() as f64).exp(),
-        p99_at_2x_worst: most(&mut at(2.0).map(|figures| figures.p99)),
-        p99_at_2x_median: median(at(2.0).map(|figures| figures.p99)),
-        converged_worst_s: most(
-            &mut cells
+        p99_worst: greatest(cells, |(_, _, figures)| Some(p99(figures)))?,
+        p99_at_2x_worst: greatest(cells, |(cell, _, figures)| {
+            is_at(cell, 2.0).then(|| p99(figures))
+        }),
+        p99_at_2x_median: median(
+            cells
                 .iter()
-                .filter_map(|(_, _, figures)| figures.converged_s),
+                .filter(|(cell, ..)| is_at(cell, 2.0))
+                .map(|(_, _, figures)| figures.p99),
         ),
-        refused_at_08_worst: most(&mut at(0.8).map(|figures| figures.refused)),
+        converged_worst_s: greatest(cells, |(_, _, figures)| Some((figures.converged_s?, None))),
+        oracle_converged_worst_s: greatest(cells, |(_, report, _)| {
+            Some((report.oracle_converged_s?, None))
+        }),
+        refused_at_08_worst: greatest(cells, |(cell, _, figures)| {
+            is_at(cell, 0.8).then_some((figures.refused, Some(figures.refused_by_seed)))
+        }),
+        refused_at_08_excess: greatest(cells, |(cell, report, figures)| {
+            is_at(cell, 0.8).then_some((figures.refused - report.oracle_refused, None))
+        }),
     })
 }
 
@@ -340,111 +436,4 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     } else {
         upper
     })
-}
-
-/// The report as text: a table of limiters, and with `each` one of cells.
-pub fn to_text(grid: &Grid, kinds: &[Kind], each: bool) -> String {
-    let mut out = String::new();
-    // Writing to a string cannot fail.
-    let _ = write_text(&mut out, grid, kinds, each);
-    out
-}
-
-fn write_text(out: &mut String, grid: &Grid, kinds: &[Kind], each: bool) -> std::fmt::Result {
-    let width = grid
-        .cells
-        .iter()
-        .map(|cell| cell.cell.len())
-        .max()
-        .unwrap_or(4);
-    if each {
-        for kind in kinds {
-            let name = kind.to_string();
-            writeln!(
-                out,
-                "{name}\n  {:<width$} {:>8} {:>7} {:>8} {:>9} {:>8} {:>6} {:>6} {:>10}",
-                "cell",
-                "goodput",
-                "p99",
-                "again",
-                "refused",
-                "(oracle)",
-                "limit",
-                "oracle",
-                "changes/min"
-            )?;
-            for cell in &grid.cells {
-                let Some(figures) = cell.limiters.get(&name) else {
-                    continue;
-                };
-                writeln!(
-                    out,
-                    "  {:<width$} {:>8.4} {:>7.3} {:>8} {:>8.2}% {:>7.2}% {:>6} {:>6} {:>10.0}{}",
-                    cell.cell,
-                    figures.goodput,
-                    figures.p99,
-                    figures
-                        .converged_s
-                        .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s")),
-                    figures.refused * 100.0,
-                    cell.oracle_refused * 100.0,
-                    figures.limit,
-                    cell.oracle_limit,
-                    figures.changes_per_minute,
-                    if cell.held_out { "  held out" } else { "" },
-                )?;
-            }
-        }
-    }
-    for (part, title) in ["all cells", "cells looked at", "cells held out"]
-        .iter()
-        .enumerate()
-    {
-        let rows: Vec<_> = kinds
-            .iter()
-            .filter_map(|kind| {
-                let name = kind.to_string();
-                let summary = grid.summaries.get(&name)?.get(part)?.clone()?;
-                Some((name, summary))
-            })
-            .collect();
-        let Some((_, first)) = rows.first() else {
-            continue;
-        };
-        writeln!(
-            out,
-            "{title}: {}, {} runs each; goodput and p99 against the best fixed limit with the same queue\n  {:<18} {:>7} {:>7} {:>7} {:>8} {:>8} {:>8} {:>8}  worst cell",
-            first.cells,
-            grid.seeds,
-            "limiter",
-            "worst",
-            "median",
-            "mean",
-            "p99@2x",
-            "median",
-            "again",
-            "ref@0.8"
-        )?;
-        let or_none = |value: Option<f64>, unit: &str, factor: f64, digits: usize| {
-            value.map_or_else(
-                || "-".to_owned(),
-                |value| format!("{:.digits$}{unit}", value * factor),
-            )
-        };
-        for (name, row) in rows {
-            writeln!(
-                out,
-                "  {name:<18} {:>7.4} {:>7.4} {:>7.4} {:>8} {:>8} {:>8} {:>8}  {}",
-                row.goodput_worst,
-                row.goodput_median,
-                row.goodput_mean,
-                or_none(row.p99_at_2x_worst, "", 1.0, 3),
-                or_none(row.p99_at_2x_median, "", 1.0, 3),
-                or_none(row.converged_worst_s, " s", 1.0, 1),
-                or_none(row.refused_at_08_worst, "%", 100.0, 2),
-                row.goodput_worst_cell,
-            )?;
-        }
-    }
-    Ok(())
 }
