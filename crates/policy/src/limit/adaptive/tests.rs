@@ -224,6 +224,106 @@ fn who_never_answers_changes_nothing() {
     }
 }
 
+/// All algorithms that set the limit themselves.
+fn those_that_adapt() -> [Algorithm; 4] {
+    [
+        Algorithm::RunDelay { cpus: 4 },
+        Algorithm::vegas(),
+        Algorithm::gradient(),
+        Algorithm::Aimd {
+            backoff: 0.9,
+            latency_max: Some(Duration::from_millis(60)),
+        },
+    ]
+}
+
+/// CPU-22: six hours without a call change no limit but that which was cut for a probe, and a burst after them finds one that is soon as good as it was.
+#[test]
+fn a_burst_after_hours_without_calls() {
+    for algorithm in those_that_adapt() {
+        let mut machine = Machine::new(AdaptiveConfig::new(algorithm), 4.0);
+        machine.run(5_000);
+        machine.busy = false;
+        machine.run(1_000);
+        assert_eq!(machine.limit.in_flight(), 0, "{algorithm:?}");
+        let before = machine.limit.limit();
+        for _ in 0..6 * 60 {
+            machine.now_ms += 60_000;
+            machine.run(1);
+            let limit = machine.limit.limit();
+            assert!(
+                (before..=2 * before).contains(&limit),
+                "{algorithm:?}: {limit}"
+            );
+        }
+        machine.busy = true;
+        machine.run(5_000);
+        let limit = machine.limit.limit();
+        assert!((2..=60).contains(&limit), "{algorithm:?}: {limit}");
+    }
+}
+
+/// CPU-22: on a clock that stands still calls come and go without any window, and the limit stays.
+#[test]
+fn a_clock_that_stands_still() {
+    for algorithm in those_that_adapt() {
+        let now = Timestamp::from_nanos(5 * MS);
+        let config = AdaptiveConfig::new(algorithm).with_initial(10);
+        let mut limit = AdaptiveLimit::new(now, config).unwrap();
+        for call in 0..10_000u32 {
+            let started = limit.on_start(now);
+            limit.note_blocked();
+            let outcome = if call % 3 == 0 {
+                Outcome::Failed
+            } else {
+                Outcome::Succeeded
+            };
+            limit.on_end(now, started, outcome);
+            assert_eq!(
+                limit.step(now, Some(CpuTime::default())),
+                None,
+                "{algorithm:?}"
+            );
+        }
+        assert_eq!((limit.limit(), limit.in_flight()), (10, 0));
+    }
+}
+
+/// CPU-22: calls that take no time at all and calls that take for ever leave every limit within its bounds, and all that is measured a number.
+#[test]
+fn latencies_of_nothing_and_of_ever() {
+    for algorithm in those_that_adapt() {
+        let config = AdaptiveConfig::new(algorithm)
+            .with_bounds(2, 50)
+            .with_initial(10);
+        let mut limit = AdaptiveLimit::new(Timestamp::ZERO, config).unwrap();
+        let mut nanos = 0u64;
+        for round in 0..2_000u64 {
+            limit.note_blocked();
+            let began = Timestamp::from_nanos(nanos);
+            let started: Vec<Started> = (0..10).map(|_| limit.on_start(began)).collect();
+            // Nothing, thirty years, nothing again: each for hundreds of calls.
+            nanos += match round / 200 % 2 {
+                0 => MS,
+                _ => 1_000_000_000 * MS,
+            };
+            let ends = match round / 200 % 2 {
+                0 => began,
+                _ => Timestamp::from_nanos(nanos),
+            };
+            for started in started {
+                limit.on_end(ends, started, Outcome::Succeeded);
+            }
+            limit.step(Timestamp::from_nanos(nanos), Some(CpuTime::default()));
+            assert!((2..=50).contains(&limit.limit()), "{algorithm:?}");
+            if let Some(window) = limit.stats().last {
+                assert!(window.latency_variation.is_finite(), "{algorithm:?}");
+                assert!(window.in_flight_mean.is_finite(), "{algorithm:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn settings_are_checked_and_change_live() {
     let bad = |config: AdaptiveConfig| {

@@ -205,7 +205,9 @@ impl Vegas {
         if latency < base * (1.0 - ERROR) {
             self.base_nanos = Some(base + (latency - base) * 0.25);
         }
-        if window.blocked && now.duration_since(self.probed) >= self.probe_every {
+        // With fewer in flight than would be left nothing is cut and nothing learnt.
+        let many = window.in_flight_mean > limit * PROBE;
+        if many && window.blocked && now.duration_since(self.probed) >= self.probe_every {
             self.phase = Phase::Settling { before: limit };
             return Some((limit * PROBE, Reason::Probe));
         }
