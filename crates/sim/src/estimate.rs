@@ -14,12 +14,14 @@ const T: [f64; 30] = [
 const NORMAL: f64 = 1.96;
 
 /// A mean over seeds with its 95 % confidence interval (Student's t).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Estimate {
     /// The mean.
     pub mean: f64,
     /// Half the width of the interval; none with a single seed.
     pub half_width: Option<f64>,
+    /// By seed.
+    pub values: Vec<f64>,
 }
 
 impl Estimate {
@@ -30,6 +32,7 @@ impl Estimate {
             return Self {
                 mean: 0.0,
                 half_width: None,
+                values: Vec::new(),
             };
         }
         let mean = values.iter().sum::<f64>() / count;
@@ -38,7 +41,11 @@ impl Estimate {
             let t = T.get(values.len() - 2).copied().unwrap_or(NORMAL);
             t * (squares / (count - 1.0) / count).sqrt()
         });
-        Self { mean, half_width }
+        Self {
+            mean,
+            half_width,
+            values: values.to_vec(),
+        }
     }
 }
 

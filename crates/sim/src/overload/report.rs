@@ -42,9 +42,6 @@ pub struct Figures {
     pub changes_per_minute: f64,
     /// Limit at the end of the first run.
     pub limit: u32,
-    /// Answers in time by seed, of the oracle's.
-    #[serde(skip)]
-    goodputs: Vec<f64>,
 }
 
 /// A cell under all limiters.
@@ -73,8 +70,8 @@ pub struct CellReport {
 pub struct Extreme {
     /// The figure.
     pub value: f64,
-    /// Half its 95 % confidence interval over seeds, where there are several and it has one.
-    pub half_width: Option<f64>,
+    /// The same by seed, where it has any.
+    pub by_seed: Option<Estimate>,
     /// The cell.
     pub cell: String,
 }
@@ -289,10 +286,9 @@ fn measure(cell: &Cell, kind: Kind, seeds: u64, oracle: &Oracle) -> Result<Figur
         let both = runs.seeds.iter().zip(&oracle.best.seeds);
         both.map(|(run, best)| ratio(run, best)).collect()
     };
-    let goodputs = by_seed(|run, best| run.good / best.good.max(1.0));
     Ok(Figures {
         goodput: runs.goodput() / oracle.best.goodput().max(1.0),
-        goodput_by_seed: Estimate::of(&goodputs),
+        goodput_by_seed: Estimate::of(&by_seed(|run, best| run.good / best.good.max(1.0))),
         p99: runs.p99() / oracle.best.p99().max(1.0),
         p99_by_seed: Estimate::of(&by_seed(|run, best| run.p99 / best.p99.max(1.0))),
         converged_s: converges(cell, &runs, oracle),
@@ -300,7 +296,6 @@ fn measure(cell: &Cell, kind: Kind, seeds: u64, oracle: &Oracle) -> Result<Figur
         refused_by_seed: Estimate::of(&by_seed(|run, _| run.refused)),
         changes_per_minute: runs.changes as f64 * 60e9 / (RUN_NS as f64 * seeds as f64),
         limit: runs.limit,
-        goodputs,
     })
 }
 
@@ -373,7 +368,7 @@ fn greatest(
         let (value, by_seed) = figure(measured)?;
         Some(Extreme {
             value,
-            half_width: by_seed.and_then(|by_seed| by_seed.half_width),
+            by_seed,
             cell: measured.1.cell.clone(),
         })
     });
@@ -382,17 +377,23 @@ fn greatest(
 
 fn summary(cells: &[Measured<'_>]) -> Option<Summary> {
     let negative = greatest(cells, |(_, _, figures)| {
-        Some((-figures.goodput, Some(figures.goodput_by_seed)))
+        Some((-figures.goodput, Some(figures.goodput_by_seed.clone())))
     })?;
     let is_at = |cell: &Cell, load: f64| cell.course == Course::Steady(load);
-    let p99 = |figures: &Figures| (figures.p99, Some(figures.p99_by_seed));
+    let p99 = |figures: &Figures| (figures.p99, Some(figures.p99_by_seed.clone()));
     let logs: f64 = cells
         .iter()
         .map(|(_, _, figures)| figures.goodput.max(1e-6).ln())
         .sum();
-    let seeds = cells.first()?.2.goodputs.len();
+    let seeds = cells.first()?.2.goodput_by_seed.values.len();
     let medians: Vec<f64> = (0..seeds)
-        .filter_map(|seed| median(cells.iter().map(|(_, _, figures)| figures.goodputs[seed])))
+        .filter_map(|seed| {
+            median(
+                cells
+                    .iter()
+                    .map(|(_, _, figures)| figures.goodput_by_seed.values[seed]),
+            )
+        })
         .collect();
     Some(Summary {
         cells: cells.len(),
@@ -418,7 +419,7 @@ fn summary(cells: &[Measured<'_>]) -> Option<Summary> {
             Some((report.oracle_converged_s?, None))
         }),
         refused_at_08_worst: greatest(cells, |(cell, _, figures)| {
-            is_at(cell, 0.8).then_some((figures.refused, Some(figures.refused_by_seed)))
+            is_at(cell, 0.8).then_some((figures.refused, Some(figures.refused_by_seed.clone())))
         }),
         refused_at_08_excess: greatest(cells, |(cell, report, figures)| {
             is_at(cell, 0.8).then_some((figures.refused - report.oracle_refused, None))

@@ -104,7 +104,8 @@ fn write_part(
             return "-".to_owned();
         };
         let value = extreme.value * factor;
-        match extreme.half_width {
+        let half_width = extreme.by_seed.as_ref().and_then(|it| it.half_width);
+        match half_width {
             Some(half) => format!("{value:.digits$} ±{:.digits$}{unit}", half * factor),
             None => format!("{value:.digits$}{unit}"),
         }
