@@ -14,6 +14,8 @@ use crate::math::square_root;
 const WEIGHT: f64 = 0.02;
 /// The least factor of a window.
 const GRADIENT_MIN: f64 = 0.5;
+/// The limit grows by this a window until latency is out of tolerance for the first time.
+const START_FACTOR: f64 = 1.5;
 /// How much of a change is made at once.
 const SMOOTHING: f64 = 0.2;
 
@@ -21,6 +23,7 @@ const SMOOTHING: f64 = 0.2;
 pub(super) struct Gradient {
     tolerance: f64,
     usual_nanos: Option<f64>,
+    started: bool,
 }
 
 impl Gradient {
@@ -28,6 +31,7 @@ impl Gradient {
         Self {
             tolerance,
             usual_nanos: None,
+            started: false,
         }
     }
 
@@ -42,6 +46,12 @@ impl Gradient {
             self.usual_nanos = Some(latency);
         } else if gradient > 1.0 {
             self.usual_nanos = Some(usual + (latency - usual) * WEIGHT);
+        }
+        self.started |= gradient < 1.0;
+        if !self.started {
+            return window
+                .blocked
+                .then_some((limit * START_FACTOR, Reason::Start));
         }
         let wanted = limit * gradient.clamp(GRADIENT_MIN, 1.0) + square_root(limit);
         let smoothed = limit + (wanted - limit) * SMOOTHING;
