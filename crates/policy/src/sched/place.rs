@@ -338,22 +338,20 @@ fn load_by_weight(worker: &WorkerView) -> f64 {
     (connections(worker) + 1.0) / positive(worker.weight)
 }
 
-/// The expected time until the task would be done there: tasks ahead and the task itself, each taking the mean run
-/// time (or the pace of the worker, one divided by throughput, or the mean of both), and what fails done again.
+/// The expected time until the task would be done there: tasks ahead and the task itself, each taking the mean run time or the worker's pace,
+/// whichever is longer, and what fails done again.
+///
+/// The pace is CPU time used over tasks finished. Throughput alone would say how much a worker was given, not what it can do: one that was
+/// given little would look slow and be given less.
 fn expected_ns(worker: &WorkerView) -> f64 {
-    let by_run = positive(worker.mean_run_ns);
-    let by_pace = if positive(worker.throughput) > 0.0 {
-        1e9 / worker.throughput
+    let pace = if positive(worker.throughput) > 0.0 {
+        positive(worker.cpu).min(1.0) * 1e9 / worker.throughput
     } else {
         0.0
     };
-    let each = match (by_run > 0.0, by_pace > 0.0) {
-        (true, true) => (by_run + by_pace) / 2.0,
-        (true, false) => by_run,
-        (false, true) => by_pace,
-        // Nothing is known: worth a try, as cheap as the load says.
-        (false, false) => 1.0,
-    };
+    let each = positive(worker.mean_run_ns).max(pace);
+    // Nothing is known: worth a try, as cheap as the load says.
+    let each = if each > 0.0 { each } else { 1.0 };
     let success = 1.0 - worker.error_rate.clamp(0.0, 1.0);
     (connections(worker) + 1.0) * each / success
 }

@@ -75,7 +75,7 @@ proptest! {
         prop_assert_eq!(place(Strategy::Weighted, &task, &workers),
             naive(&workers, tie(|w| f64::from(w.queued + w.running + 1) / w.weight)));
         prop_assert_eq!(place(Strategy::Adaptive, &task, &workers), naive(&workers, tie(|w| {
-            let each = (w.mean_run_ns + 1e9 / w.throughput) / 2.0;
+            let each = w.mean_run_ns.max(w.cpu.min(1.0) * 1e9 / w.throughput);
             f64::from(w.queued + w.running + 1) * each / (1.0 - w.error_rate)
         })));
     }
