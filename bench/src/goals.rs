@@ -339,6 +339,36 @@ const GOALS: &[Goal] = &[
         area: "sizing",
         ..at_least("threads/", "adaptive_of_best_at_least", 0.95, None)
     },
+    // Late binding is nearly an ideal central queue, and twice as good as the best that decides when tasks arrive.
+    Goal {
+        area: "sim",
+        ..at_least("dispatch/", "p99_ms vs ideal", 1.0 / 1.1, None)
+    },
+    Goal {
+        area: "sim",
+        ..at_least("dispatch/", "p99_ms vs p2c_peak_ewma", 2.0, None)
+    },
+    // A limit that finds itself is nearly as good as the best one that could have been chosen.
+    Goal {
+        area: "sim",
+        ..at_least("overload/", "goodput_worst", 0.95, None)
+    },
+    Goal {
+        area: "sim",
+        ..at_least("overload/", "goodput_median", 0.995, None)
+    },
+    Goal {
+        area: "sim",
+        ..at_most("overload/", "p99_ratio_at_2x", 1.15, None)
+    },
+    Goal {
+        area: "sim",
+        ..at_most("overload/", "converged_s", 2.0, None)
+    },
+    Goal {
+        area: "sim",
+        ..at_most("overload/", "refused_at_0.8x", 0.005, None)
+    },
 ];
 
 /// The goals of an area.

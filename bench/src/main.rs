@@ -17,6 +17,7 @@ mod process;
 mod programs;
 mod queues;
 mod report;
+mod simulator;
 mod sizing;
 mod stats;
 mod subjects;
@@ -51,7 +52,7 @@ enum Command {
         #[arg(long)]
         program: PathBuf,
     },
-    /// The simulator: its tasks a second, and what it says of pool sizing
+    /// The simulator: its tasks a second, and what it says of dispatch, overload and pool sizing
     Sim {
         #[command(flatten)]
         campaign: Campaign,
@@ -182,7 +183,7 @@ fn run(command: Command) -> Result<()> {
             campaign.publish(&programs::run(&program, &campaign.options((3, 9)))?)
         }
         Command::Sim { campaign, program } => {
-            campaign.publish(&programs::sim(&program, &campaign.options((3, 3)))?)
+            campaign.publish(&simulator::sim(&program, &campaign.options((3, 3)))?)
         }
         Command::Sizing { campaign, program } => {
             campaign.publish(&sizing::on_threads(&program, &campaign.options((1, 1)))?)

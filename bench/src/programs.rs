@@ -1,4 +1,4 @@
-//! The areas whose subject is a program: `flyball run` beside xargs and GNU parallel, and the simulator.
+//! The area whose subject is a program: `flyball run` beside xargs and GNU parallel.
 
 use crate::campaign::Options;
 use crate::cases::Sample;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Feeds `input` to the command and answers its seconds. Its output is discarded.
-fn seconds_of(command: &mut Command, input: &[u8]) -> Result<f64> {
+pub fn seconds_of(command: &mut Command, input: &[u8]) -> Result<f64> {
     let begun = sys::now_ns();
     let mut child = command
         .stdin(Stdio::piped())
@@ -29,15 +29,6 @@ fn seconds_of(command: &mut Command, input: &[u8]) -> Result<f64> {
     ensure!(status.success(), "{command:?} ended with {status}");
     written?;
     Ok((sys::now_ns() - begun) as f64 / 1e9)
-}
-
-fn report(area: &str, case: &str, rounds: &Rounds, options: &Options) -> Report {
-    let machine = Machine::look(options.quick, options.rounds);
-    Report {
-        area: area.to_owned(),
-        machine,
-        rows: rows_of(case, rounds),
-    }
 }
 
 /// Inputs of `run`, a command each.
@@ -240,44 +231,4 @@ pub fn run(program: &Path, options: &Options) -> Result<Report> {
         machine: Machine::look(options.quick, options.rounds),
         rows: rows.collect(),
     })
-}
-
-/// Tasks a second of the simulator on 1,000 workers, and its report on pool sizing.
-pub fn sim(program: &Path, options: &Options) -> Result<Report> {
-    let tasks: u64 = if options.quick { 1_000_000 } else { 10_000_000 };
-    let mut rounds = Rounds::new();
-    for round in 0..options.rounds {
-        wait_for_quiet(if options.quick {
-            1_000_000_000
-        } else {
-            20_000_000_000
-        });
-        let mut command = Command::new(program);
-        command.args([
-            "--workers",
-            "1000",
-            "--seed",
-            "1",
-            "--tasks",
-            &tasks.to_string(),
-        ]);
-        let seconds = seconds_of(&mut command, b"")?;
-        let rate = tasks as f64 / seconds;
-        eprintln!(
-            "[round {}/{}] flyball-sim: {rate:.0} tasks a second",
-            round + 1,
-            options.rounds
-        );
-        let sample = Sample::default().with("tasks_per_s", rate);
-        rounds
-            .entry("flyball".to_owned())
-            .or_default()
-            .push(Some(sample));
-    }
-    let case = format!("sim/1000-workers/{}M-tasks", tasks / 1_000_000);
-    let mut report = report("sim", &case, &rounds, options);
-    report
-        .rows
-        .extend(crate::sizing::simulated(program, options)?);
-    Ok(report)
 }

@@ -52,6 +52,9 @@ const METRICS: &[(&str, &str, bool)] = &[
     ("enqueues_per_s", "1/s", false),
     ("cycles_per_s", "1/s", false),
     ("us_per_sample", "us", true),
+    ("p50_ms", "ms", true),
+    ("p99_ms", "ms", true),
+    ("p999_ms", "ms", true),
 ];
 
 /// Metrics without a ratio: (name, unit).
@@ -103,6 +106,16 @@ const OTHERS: &[(&str, &str)] = &[
     ("adaptive_of_best_at_least", "ratio"),
     ("size", "workers"),
     ("changes_per_h", "1/h"),
+    ("goodput_worst", "of the best fixed limit's, worst cell"),
+    ("goodput_median", "of the best fixed limit's, median cell"),
+    ("p99_ratio_worst", "of the best fixed limit's, worst cell"),
+    ("p99_ratio_at_2x", "of the best fixed limit's, worst cell"),
+    ("converged_s", "s, worst cell"),
+    ("refused_at_0.8x", "share, worst cell"),
+    (
+        "refused_at_0.8x_excess",
+        "share beyond the best fixed limit's, worst cell",
+    ),
 ];
 
 /// Of these the JSON has rows, the tables do not.
