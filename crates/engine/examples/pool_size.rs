@@ -14,6 +14,7 @@
 use flyball_core::class::Group;
 use flyball_core::time::Source;
 use flyball_engine::config::{Sources, load};
+use flyball_engine::view::GroupSizing;
 use flyball_engine::{Engine, ScaleRequest, knobs};
 use flyball_executor::{Class, blocking};
 use std::error::Error;
@@ -141,12 +142,22 @@ fn student(figures: usize) -> f64 {
     QUANTILES[(figures.max(2) - 2).min(QUANTILES.len() - 1)]
 }
 
+/// How the size of the back group is found.
+fn back(engine: &Engine) -> Option<GroupSizing> {
+    let groups = engine.pool_sizing().groups;
+    groups.into_iter().find(|group| group.group == "back")
+}
+
 /// Lets the controller forget what it learned, and climb from two workers until it has settled. Returns the size that did best and the seconds it took.
 fn climb(engine: &Engine, seconds: f64) -> Result<(u32, f64), Box<dyn Error>> {
     hold(engine, 2)?;
-    for sizing in ["classic", "adaptive"] {
+    for (sizing, climbs) in [("classic", false), ("adaptive", true)] {
         let change = serde_json::json!({ "worker_pool": { "sizing": sizing } });
         engine.configure(&change, WHO, false)?;
+        // The control loop follows a moment later; two changes at once would be none.
+        while back(engine).is_some_and(|back| back.stage.is_some() != climbs) {
+            wait(Duration::from_millis(10));
+        }
     }
     engine.unpin(knobs::BACK, WHO)?;
     let clock = Source::best();
@@ -154,10 +165,8 @@ fn climb(engine: &Engine, seconds: f64) -> Result<(u32, f64), Box<dyn Error>> {
     loop {
         wait(Duration::from_millis(250));
         let took = clock.now().duration_since(from).as_secs_f64();
-        let sizing = engine.pool_sizing();
-        let back = sizing.groups.iter().find(|group| group.group == "back");
-        if let Some(best) = back.and_then(|back| back.best)
-            && back.is_some_and(|back| back.stage.as_deref() == Some("settled"))
+        if let Some(back) = back(engine)
+            && let (Some(best), Some("settled")) = (back.best, back.stage.as_deref())
         {
             return Ok((best, took));
         }
