@@ -100,6 +100,7 @@ impl Changing<'_> {
     ) -> Result<Vec<Change>, Error> {
         let (old, new) = (self.shared.config(), loaded.config.clone());
         let steps = class_steps(self.shared, &old, &new)?;
+        self.shared.check_limits(&new)?;
         #[cfg(feature = "tasks")]
         self.check_tasks(&new)?;
         if dry_run {
@@ -136,6 +137,7 @@ impl Changing<'_> {
         #[cfg(feature = "tasks")]
         self.turn_tasks(&old, &new);
         self.shared.set_loaded(loaded);
+        self.shared.configure_limits(&new);
         self.shared.set_pool_bounds();
         self.shared.configure_throttles();
         #[cfg(feature = "tasks")]

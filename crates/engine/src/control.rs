@@ -33,6 +33,8 @@ pub(crate) struct Loop {
     /// The pool has the size that it has while nothing regulates it.
     plain: bool,
     throttles: Watch,
+    /// When the gates are next looked at.
+    limits_due: Timestamp,
     health: HealthCheck,
     /// The number of the executor's last event that was passed on.
     events_seen: Option<u64>,
@@ -81,6 +83,7 @@ pub(crate) fn run(shared: Arc<Shared>, root: Root) {
         root,
         sensing: None,
         pools: Vec::new(),
+        limits_due: Timestamp::MAX,
         plain: false,
         health: HealthCheck {
             interval: Duration::MAX,
@@ -128,6 +131,7 @@ impl Loop {
             (self.health.interval, self.health.due) = (interval, due);
         }
         self.throttles.configure(&self.shared);
+        self.limits_due = self.shared.look_at_limits(now);
         let was_plain = std::mem::replace(&mut self.plain, !config.performance.enabled);
         if self.plain {
             self.pools.clear();
@@ -190,7 +194,8 @@ impl Loop {
         let pools = self.pools.iter().map(|pool| pool.due);
         let others = sensing.chain(pools).min();
         let others = others.unwrap_or(Timestamp::MAX);
-        others.min(self.health.due).min(self.throttles.due)
+        let regulated = self.throttles.due.min(self.limits_due);
+        others.min(self.health.due).min(regulated)
     }
 
     /// One look: what is due is done.
@@ -209,6 +214,9 @@ impl Loop {
         }
         if self.throttles.due <= now {
             self.throttles.look(&self.shared, now, &stats);
+        }
+        if self.limits_due <= now {
+            self.limits_due = self.shared.look_at_limits(now);
         }
         let due = self.pools.iter().any(|pool| pool.due <= now);
         if due {

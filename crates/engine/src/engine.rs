@@ -165,6 +165,7 @@ impl Engine {
             tasks,
         ));
         shared.set_key_limits(None, &config)?;
+        shared.configure_limits(&config);
         #[cfg(feature = "tasks")]
         let tasks = {
             match shared.tasks.open(&shared, &config)? {

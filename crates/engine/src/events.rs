@@ -27,6 +27,8 @@ pub enum EventKind {
     Decision,
     /// A throttle began to hold work back, holds back another part of it, or ceased to.
     Throttle,
+    /// An adaptive limit changed, while somebody follows; or what a service should do without changed.
+    Limit,
     /// The configuration changed.
     Config,
     /// A sample was taken; sent only while somebody follows.
@@ -37,10 +39,11 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [EventKind; 6] = [
+    pub const ALL: [EventKind; 7] = [
         EventKind::Worker,
         EventKind::Decision,
         EventKind::Throttle,
+        EventKind::Limit,
         EventKind::Config,
         EventKind::Sample,
         EventKind::Task,
@@ -52,6 +55,7 @@ impl EventKind {
             EventKind::Worker => "worker",
             EventKind::Decision => "decision",
             EventKind::Throttle => "throttle",
+            EventKind::Limit => "limit",
             EventKind::Config => "config",
             EventKind::Sample => "sample",
             EventKind::Task => "task",

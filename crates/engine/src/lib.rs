@@ -19,6 +19,7 @@
 //! | `control` | the control loop |
 //! | `knobs`, `decisions` | the arbiter's knobs and what its decisions do; their log |
 //! | `throttles` | what throttles see, and what their levels do |
+//! | `limits` | gates by name, of programs and of the configuration |
 //! | `tasks` | durable tasks: the queue, and what runs them (feature `tasks`) |
 //! | `snapshot` | one look at machine and executor, and those that are kept |
 //! | `usage`, `health` | judgements on them (pure) |
@@ -35,6 +36,7 @@ mod error;
 pub mod events;
 pub mod health;
 pub mod knobs;
+mod limits;
 mod settings;
 mod shared;
 pub mod snapshot;
@@ -48,6 +50,7 @@ pub use answers::{DecisionQuery, ScaleRequest, WorkerChange};
 pub use decisions::MAX_DECISIONS;
 pub use engine::{Engine, Options};
 pub use error::Error;
+pub use limits::MAX_GATES;
 #[cfg(feature = "tasks")]
 pub use tasks::Draft;
 pub use throttles::MAX_THROTTLE_EVENTS;

@@ -4,6 +4,7 @@ use crate::config::{Config, Loaded};
 use crate::decisions::Decisions;
 use crate::events::{EventKind, Events};
 use crate::knobs::Knobs;
+use crate::limits::Limits;
 use crate::snapshot::History;
 #[cfg(feature = "tasks")]
 use crate::tasks::Part;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     #[cfg(feature = "tasks")]
     pub(crate) tasks: Part,
     pub(crate) throttles: Mutex<Throttles>,
+    pub(crate) limits: Mutex<Limits>,
     /// Whether there are the throttles of the daemon beside those of the configuration.
     pub(crate) daemon_throttles: bool,
     /// Where the controllers of the groups' sizes stand: front, back; None while nothing sizes them.
@@ -98,6 +100,7 @@ impl Shared {
             #[cfg(feature = "tasks")]
             tasks,
             throttles: Mutex::default(),
+            limits: Mutex::default(),
             daemon_throttles,
             sizers: Mutex::default(),
             signal: Mutex::default(),

@@ -382,6 +382,26 @@ impl Gate {
         Ok(())
     }
 
+    /// Forgets what the limit has learnt: it is what it was at first, and is found anew. Calls that are in stay in; counts go on.
+    pub fn reset(&self) {
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        let mut later = Later::default();
+        let mut state = lock(&inner.state);
+        let change = state.limit.reset(now);
+        inner.hot.slots.set_limit(state.limit.limit());
+        inner.note(&mut state, now, change);
+        inner.dispatch(&mut state, now, &mut later);
+        drop(state);
+        inner.act(later);
+    }
+
+    /// Says that a call waits elsewhere because as many are in as may: where who is in is counted here and the line is another's, as with a queue on disk.
+    /// The limit grows only while calls are blocked.
+    pub fn note_blocked(&self) {
+        lock(&self.inner.state).limit.note_blocked();
+    }
+
     fn place(&self, ask: &Ask) -> u8 {
         let place = ask.class.map_or(self.inner.default_place, |class| class.0);
         // A class of another gate with more classes counts as the default one.

@@ -1,14 +1,18 @@
-//! `flyball limits`: the bounds in force, and how near each is; the circuit breakers of what tasks call.
+//! `flyball limits`: the bounds in force, and how near each is; adaptive limits; the circuit breakers of what tasks call.
+
+mod adaptive;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use flyball_engine::view::tasks::BreakerView;
-use flyball_engine::view::{LimitView, ThrottleView};
+use flyball_engine::view::{GateView, LimitView, ThrottleView};
 use hyper::Method;
 use serde_json::json;
 
-use super::{Paging, STATUS, Session, note, with_session};
+use super::{
+    Assignment, Paging, STATUS, Session, json_value, note, parse_assignment, with_session,
+};
 use crate::client::{Failure, Reach, escape};
 use crate::show::{Column, Ink, Screen, Table, UNKNOWN, count, inert, percent, quantity};
 
@@ -27,6 +31,9 @@ const EXAMPLES: &str = "\
 Examples:
   flyball limits
   flyball limits --json | jq '.items[] | select(.refused > 0)'
+  flyball limits show batch
+  flyball limits set batch scope=class:batch mode=observe
+  flyball limits set batch mode=enforce max=40
   flyball limits throttles
   flyball limits throttle machine --at 70
   flyball limits breakers
@@ -38,6 +45,42 @@ change` or `flyball knobs pin`.";
 
 #[derive(Subcommand, Debug)]
 enum Action {
+    /// List the adaptive limits (`flyball limits` shows them below the bounds)
+    #[command(after_help = "\
+Examples:
+  flyball limits list
+  flyball limits list --json | jq '.items[] | select(.level != \"normal\")'")]
+    List(Paging),
+    /// Show everything about an adaptive limit
+    #[command(after_help = "Example:\n  flyball limits show batch")]
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Change an adaptive limit, or add one for a class or a dependency
+    #[command(after_help = "\
+Examples:
+  flyball limits set batch scope=class:batch             as many tasks of batch at once as are good
+  flyball limits set batch mode=observe                  decide and count, hold nothing back
+  flyball limits set batch limit=4                       always 4
+  flyball limits set batch limit=null algorithm=null     find it again
+  flyball limits set pay scope=dependency:pay.example.org:443 max=20
+  flyball limits set db deadline=2s min=2                a gate that a program has named db
+
+`flyball config schema` lists the settings (limits.adaptive).")]
+    Set {
+        /// Its name
+        name: String,
+        /// Settings: mode=observe max=40 …; null takes one back
+        #[arg(value_name = "KEY=VALUE", required = true, value_parser = parse_assignment)]
+        settings: Vec<Assignment>,
+    },
+    /// Remove the adaptive limit of a class or a dependency, or take back what was set of a program's
+    #[command(after_help = "Example:\n  flyball limits remove batch")]
+    Remove {
+        /// Its name
+        name: String,
+    },
     /// Show the throttles: what use they hold at which threshold, and what that costs
     #[command(after_help = "\
 Examples:
@@ -69,10 +112,13 @@ Examples:
         /// What it is to be
         to: Forced,
     },
-    /// Close a breaker, and forget what it counted
-    #[command(after_help = "Example:\n  flyball limits reset api.example.org:443")]
+    /// Have an adaptive limit find its number anew; or close a breaker, and forget what it counted
+    #[command(after_help = "\
+Examples:
+  flyball limits reset batch
+  flyball limits reset api.example.org:443")]
     Reset {
-        /// The breaker
+        /// The adaptive limit or the breaker
         name: String,
     },
 }
@@ -149,13 +195,50 @@ enum Forced {
 }
 
 pub(crate) fn run(options: Limits) -> ExitCode {
-    with_session(&options.reach, |session| match &options.action {
+    with_session(&options.reach, |session| {
+        match &options.action {
         None => {
             let mut out = session.list("/v1/limits", &options.paging, table)?;
             if !session.json {
                 out.extend(beside(session));
             }
             Ok(out)
+        }
+        Some(Action::List(paging)) => session.list(
+            "/v1/limits/adaptive",
+            paging,
+            |all: Vec<GateView>, screen| {
+                if all.is_empty() {
+                    "there is no adaptive limit; `flyball limits set NAME scope=class:NAME` adds one\n"
+                        .to_owned()
+                } else {
+                    adaptive::table(&all, screen)
+                }
+            },
+        ),
+        Some(Action::Show { name }) => {
+            session.show(&session.client.get(&path(name))?, adaptive::details)
+        }
+        Some(Action::Set { name, settings }) => {
+            let fields: serde_json::Map<String, serde_json::Value> = settings
+                .iter()
+                .map(|setting| (setting.key.clone(), json_value(&setting.value)))
+                .collect();
+            let reply = session
+                .client
+                .send(Method::PUT, &path(name), &fields.into())?;
+            session.show(&reply, adaptive::details)
+        }
+        Some(Action::Remove { name }) => {
+            session.client.act(Method::DELETE, &path(name))?;
+            let text = format!(
+                "limit {} is gone, or as its program made it\n",
+                inert(name)
+            );
+            Ok(match session.json {
+                true => Vec::new(),
+                false => text.into_bytes(),
+            })
         }
         Some(Action::Throttles(paging)) => session.list(
             "/v1/cpu/throttler/throttles",
@@ -200,15 +283,54 @@ pub(crate) fn run(options: Limits) -> ExitCode {
             let body = json!({ "force": word });
             session.show(&session.client.send(Method::PUT, &path, &body)?, one)
         }
-        Some(Action::Reset { name }) => {
-            let path = format!("/v1/limits/breakers/{}/reset", escape(name));
-            session.show(&session.client.act(Method::POST, &path)?, one)
-        }
+        Some(Action::Reset { name }) => reset(session, name),
+    }
     })
 }
 
-/// The breakers there are; nothing where the queue of tasks is switched off. The bounds are shown whatever comes of it.
+fn path(name: &str) -> String {
+    format!("/v1/limits/{}", escape(name))
+}
+
+/// Resets the adaptive limit of a name, or else the breaker: names of limits have neither dots nor colons, those of hosts have.
+fn reset(session: &Session, name: &str) -> Result<Vec<u8>, Failure> {
+    let limit = session
+        .client
+        .act(Method::POST, &format!("{}/reset", path(name)));
+    match limit {
+        Err(Failure::Missing(no_limit)) => {
+            let breaker = format!("/v1/limits/breakers/{}/reset", escape(name));
+            match session.client.act(Method::POST, &breaker) {
+                Ok(reply) => session.show(&reply, one),
+                Err(Failure::Missing(no_breaker)) => {
+                    Err(Failure::Missing(format!("{no_limit}\n  {no_breaker}")))
+                }
+                // Without a queue there are no breakers.
+                Err(Failure::Refused(_)) => Err(Failure::Missing(no_limit)),
+                Err(other) => Err(other),
+            }
+        }
+        reply => session.show(&reply?, adaptive::details),
+    }
+}
+
+/// The adaptive limits and the breakers there are, each with a table of its own. The bounds are shown whatever comes of it.
 fn beside(session: &Session) -> Vec<u8> {
+    let mut out = Vec::new();
+    match session.items::<GateView>("/v1/limits/adaptive") {
+        Ok(all) if all.is_empty() => {}
+        Ok(all) => {
+            let table = adaptive::table(&all, session.screen);
+            out.extend(format!("\n{table}").into_bytes());
+        }
+        Err(failure) => note(&format!("adaptive limits: {}", failure.text())),
+    }
+    out.extend(known_breakers(session));
+    out
+}
+
+/// The breakers; nothing where the queue of tasks is switched off.
+fn known_breakers(session: &Session) -> Vec<u8> {
     let all: Vec<BreakerView> = match session.items("/v1/limits/breakers") {
         Ok(all) => all,
         Err(Failure::Refused(_) | Failure::Missing(_)) => return Vec::new(),
@@ -326,7 +448,11 @@ fn table(limits: Vec<LimitView>, screen: Screen) -> String {
         Column::right("REFUSED"),
         Column::left("SETTING"),
     ]);
-    for limit in limits {
+    // Those have tables of their own.
+    let bounds = limits
+        .into_iter()
+        .filter(|limit| !matches!(limit.kind.as_str(), "adaptive" | "breaker"));
+    for limit in bounds {
         let full = limit
             .limit
             .zip(limit.used)

@@ -343,7 +343,40 @@ impl Engine {
                 }
             }
         }
+        let adaptive = self.adaptive_limits().into_iter().map(|gate| LimitView {
+            name: format!("adaptive/{}", gate.name),
+            kind: "adaptive".to_owned(),
+            unit: "calls".to_owned(),
+            limit: Some(f64::from(gate.limit)),
+            used: Some(f64::from(gate.in_flight)),
+            // Who only observes has refused nobody.
+            refused: Some(if gate.mode == "observe" { 0 } else { gate.shed }),
+            setting: format!("limits.adaptive[{}]", gate.name),
+        });
+        limits.extend(adaptive);
+        #[cfg(feature = "tasks")]
+        limits.extend(self.breaker_limits());
         limits
+    }
+
+    /// The breakers of what durable tasks call; none where there is no queue.
+    #[cfg(feature = "tasks")]
+    fn breaker_limits(&self) -> Vec<LimitView> {
+        let all = self.breakers().unwrap_or_default();
+        let one = |status: &flyball_tasks::run::DependencyStatus| {
+            let view = crate::view::tasks::BreakerView::from(status);
+            LimitView {
+                name: format!("breaker/{}", view.name),
+                kind: "breaker".to_owned(),
+                unit: "calls".to_owned(),
+                // Open it lets nobody through, closed everybody.
+                limit: (view.state == "open").then_some(0.0),
+                used: Some(view.in_flight as f64),
+                refused: Some(view.refused),
+                setting: "scheduler.breaker".to_owned(),
+            }
+        };
+        all.iter().map(one).collect()
     }
 
     /// The whole at a glance.
@@ -365,6 +398,7 @@ impl Engine {
             health: health.status,
             score: health.score,
             reasons: health.reasons,
+            level: self.degradation().name().to_owned(),
             parts: self.parts(&stats),
             utilisation: self.utilisation(),
             workers: alive.count() as u32,

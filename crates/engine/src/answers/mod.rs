@@ -3,6 +3,7 @@
 
 mod control;
 mod cpu;
+mod limits;
 mod sizing;
 #[cfg(feature = "tasks")]
 mod tasks;

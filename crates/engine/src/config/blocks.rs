@@ -285,6 +285,16 @@ block! {
 }
 
 block! {
+    /// As many at once as are good, found by measuring.
+    Limits at "limits" {
+        /// Whether the limits of the list below act.
+        enabled: bool = "true", Kind::Bool;
+        /// Adaptive limits, at most 128, each a map: `name`; and at will `scope` (`program`: a program's gate of that name; `class:NAME`: durable tasks of a class at once; `dependency:NAME`: calls of a URL's host by durable tasks), `mode`, `algorithm` (`run_delay`, `vegas`, `gradient`, `aimd`, `fixed`), `limit` (of `fixed`), `min`, `max`, `initial`, `probe_every` (`vegas`), `tolerance` (`gradient`), `backoff` and `latency_max` (`aimd`), `deadline`, `queue_max`.
+        adaptive: MapList = "[]", Kind::Maps;
+    }
+}
+
+block! {
     /// Reading and writing within bounds.
     IoThrottler at "io_throttler" {
         /// Whether I/O goes through the throttler.
@@ -647,6 +657,8 @@ whole! {
         load_balancer: LoadBalancer,
         /// Holding usage at a threshold.
         throttling: Throttling,
+        /// As many at once as are good, found by measuring.
+        limits: Limits,
         /// Reading and writing within bounds.
         io_throttler: IoThrottler,
         /// Caches of the daemon.

@@ -6,6 +6,7 @@ use super::blocks::Config;
 use super::dependency::Check;
 use super::error::{Fault, Faults, Problem, pointer_of};
 use super::layers::{Layer, printed};
+use super::limit::{LimitScope, LimitSpec, MAX_LIMITS, Wrong};
 use super::schema;
 use super::throttle::{MAX_THROTTLES, ThrottleSpec};
 use super::value::clip;
@@ -166,6 +167,7 @@ pub(super) fn check(
         };
         item(settings, key, &step, fault, expected, faults);
     }
+    limits(config, settings, faults);
     for name in ["cpu", "memory"] {
         if config.scheduler.resources.contains_key(name) {
             let found = format!("a resource called {name}");
@@ -179,6 +181,52 @@ pub(super) fn check(
                 faults,
             );
         }
+    }
+}
+
+/// Each name, class and dependency has one limit.
+fn limits(config: &Config, settings: &Layer, faults: &mut Faults) {
+    let limits = &config.limits.adaptive.0;
+    let (mut names, mut scopes) = (BTreeSet::new(), BTreeSet::new());
+    for (index, map) in limits.iter().enumerate() {
+        let wrong = match LimitSpec::of(map) {
+            _ if index >= MAX_LIMITS => {
+                Wrong::new("", format!("{} limits", limits.len()), "at most 128")
+            }
+            Ok(spec) if names.contains(&spec.name) => {
+                Wrong::new("name", format!("a second {:?}", spec.name), "another name")
+            }
+            Ok(spec) if scopes.contains(&spec.scope.to_string()) => {
+                let found = format!("a second limit of {}", spec.scope);
+                Wrong::new("scope", found, "one limit of each")
+            }
+            Ok(spec) => {
+                if spec.scope != LimitScope::Program {
+                    scopes.insert(spec.scope.to_string());
+                }
+                names.insert(spec.name);
+                continue;
+            }
+            Err(wrong) => wrong,
+        };
+        let (key, mut step) = ("limits.adaptive", index.to_string());
+        let mut place = format!("{key}[{step}]");
+        if !wrong.field.is_empty() {
+            place += &format!(".{}", wrong.field);
+            step += &format!("/{}", wrong.field);
+        }
+        faults.push(Fault {
+            origin: settings[key].origin.clone(),
+            key: place,
+            pointer: format!("{}/{step}", pointer_of(key)),
+            problem: Problem::Wrong {
+                found: wrong.found,
+                why: None,
+                expected: wrong.expected,
+                nearest: None,
+            },
+            snippet: None,
+        });
     }
 }
 

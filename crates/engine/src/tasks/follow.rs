@@ -9,7 +9,8 @@ use crate::tasks::open::Open;
 use crate::tasks::settings;
 use crate::view::{TaskEventView, Time};
 use flyball_core::time::{Timestamp, WallTime};
-use flyball_tasks::run::Happened;
+use flyball_limit::Gate;
+use flyball_tasks::run::{Gates, Happened};
 use flyball_tasks::{ClassRule, Filter, Query, State, Stats, TaskId, Waiting};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub(crate) struct Look {
     pub(crate) stopped: Option<String>,
     /// Rows that turned out to be damaged.
     pub(crate) damaged: u64,
+    /// Tasks that could start, by class.
+    pub(crate) pending: BTreeMap<Box<str>, u64>,
     /// Tasks by state.
     pub(crate) by_state: BTreeMap<State, u64>,
     /// Kinds that nobody has taken for at least [`UNTAKEN`], since when, and how many tasks wait.
@@ -82,6 +85,8 @@ struct Follow<'a> {
     sweep: Timestamp,
     /// The kind that the last look ended with.
     turn: Option<Box<str>>,
+    /// The limits of classes and dependencies.
+    gates: Gates,
     look: Look,
 }
 
@@ -96,6 +101,7 @@ impl<'a> Follow<'a> {
             told: 0,
             sweep: Timestamp::ZERO,
             turn: None,
+            gates: Gates::default(),
             look: Look::default(),
         }
     }
@@ -125,6 +131,7 @@ impl<'a> Follow<'a> {
                 _ = news.changed() => {
                     self.pass_on();
                     self.tell_of_runners();
+                    self.follow_limits().await;
                     // Those that come meanwhile go together; an order does not wait for them.
                     tokio::select! {
                         () = tokio::time::sleep(PACE) => {}
@@ -145,7 +152,15 @@ impl<'a> Follow<'a> {
             self.bounded = Some(config);
         }
         self.open.follow_classes(&self.shared.executor);
-        let rules = settings::class_rules(&self.shared.executor);
+        self.gates = self.shared.task_gates();
+        self.open.runners.set_gates(self.gates.clone());
+        self.set_rules().await;
+        self.examine().await;
+    }
+
+    /// Tells the queue of classes what it does not know yet.
+    async fn set_rules(&mut self) {
+        let rules = settings::class_rules(&self.shared.executor, &self.limits());
         if rules != self.rules {
             match self.open.queue.set_classes(rules.clone()).await {
                 Ok(()) => self.rules = rules,
@@ -154,7 +169,40 @@ impl<'a> Follow<'a> {
                 }
             }
         }
-        self.examine().await;
+    }
+
+    /// How many tasks of a class may run at once, of the classes with a limit that acts.
+    fn limits(&self) -> BTreeMap<Box<str>, u32> {
+        let gates = self.gates.classes.iter();
+        let acting = gates.filter(|(_, gate)| !gate.observes());
+        acting
+            .map(|(class, gate)| (class.clone(), gate.limit()))
+            .collect()
+    }
+
+    /// Has the queue go by the limits of classes as they are now, and tells those that are reached whether anybody waits: they grow only then.
+    async fn follow_limits(&mut self) {
+        if self.gates.classes.is_empty() {
+            return;
+        }
+        self.set_rules().await;
+        let full = |gate: &Gate| gate.in_flight() >= gate.limit();
+        if !self.gates.classes.values().any(full) {
+            return;
+        }
+        let Ok(stats) = self.open.queue.stats().await else {
+            return;
+        };
+        let pending = pending(&stats);
+        for (class, gate) in &self.gates.classes {
+            if full(gate) && pending.get(class).is_some_and(|waiting| *waiting > 0) {
+                gate.note_blocked();
+            }
+        }
+        if self.look.pending != pending {
+            self.look.pending = pending;
+            self.shared.tasks.set_look(self.look.clone());
+        }
     }
 
     fn pass_on(&mut self) {
@@ -190,14 +238,12 @@ impl<'a> Follow<'a> {
     /// Looks how the queue is, and tells what is new of that.
     async fn examine(&mut self) {
         // A program may have added classes of its own.
-        let rules = settings::class_rules(&self.shared.executor);
-        if rules != self.rules && self.open.queue.set_classes(rules.clone()).await.is_ok() {
-            self.rules = rules;
-        }
+        self.set_rules().await;
         let mut look = Look::default();
         match self.open.queue.stats().await {
             Ok(stats) => {
                 look.untaken = self.untaken(&stats).await;
+                look.pending = pending(&stats);
                 look.stopped = stats.stopped;
                 look.damaged = stats.damaged;
                 look.by_state = stats.by_state;
@@ -334,6 +380,15 @@ impl<'a> Follow<'a> {
             tracing::warn!(%error, "the queue of tasks could not be closed cleanly; it recovers at the next start");
         }
     }
+}
+
+/// Tasks that could start, by class.
+fn pending(stats: &Stats) -> BTreeMap<Box<str>, u64> {
+    let waiting = |states: &BTreeMap<State, u64>| states.get(&State::Pending).copied();
+    let classes = stats.by_class.iter();
+    classes
+        .filter_map(|(class, states)| Some((class.clone(), waiting(states)?)))
+        .collect()
 }
 
 /// Says that nobody takes a kind.

@@ -6,6 +6,7 @@ use flyball_policy::limit::BreakerConfig;
 use flyball_policy::queue::Settings;
 use flyball_tasks::run::{AllowList, HealthCheck, OutputLimits, Reach, RunSettings};
 use flyball_tasks::{ClassRule, RetryPolicy};
+use std::collections::BTreeMap;
 
 /// The part of the machine's memory that tasks may need together where nobody says: the rest is the system's and the daemon's own.
 const MEMORY_PART: u64 = 80;
@@ -43,13 +44,18 @@ pub(crate) fn bounds(config: &Config) -> Settings {
     }
 }
 
-/// What the classes mean for the queue.
-pub(crate) fn class_rules(executor: &Executor) -> Vec<ClassRule> {
+/// What the classes mean for the queue, and the limits of those that have one.
+pub(crate) fn class_rules(executor: &Executor, limits: &BTreeMap<Box<str>, u32>) -> Vec<ClassRule> {
     let rule = |class: &ClassStats| ClassRule {
         name: class.spec.name.as_str().into(),
         priority: class.spec.priority,
         shares: class.spec.shares,
-        concurrency: class.spec.concurrency,
+        concurrency: class
+            .spec
+            .concurrency
+            .into_iter()
+            .chain(limits.get(class.name.as_str()).copied())
+            .min(),
         key_concurrency: executor
             .class(&class.name)
             .ok()

@@ -79,10 +79,10 @@ pub struct PinView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LimitView {
-    /// Its name: `class/batch/queue`.
+    /// Its name: `class/batch/queue`; of an adaptive limit `adaptive/NAME`, of a breaker `breaker/NAME`.
     pub name: String,
     /// What it bounds: `queue`, `concurrency`, `cpu`, `workers`; `key_rate`, `key_concurrency`, `key_queued` of each
-    /// key of a class.
+    /// key of a class; `adaptive`, `breaker`.
     pub kind: String,
     /// Its unit.
     pub unit: String,
@@ -146,6 +146,8 @@ pub struct StatusView {
     pub score: f64,
     /// What speaks against full health.
     pub reasons: Vec<String>,
+    /// What the service should do without, the worst of all adaptive limits that act: `normal`, `conserve` or `survive`.
+    pub level: String,
     /// Every part's flag.
     pub parts: Vec<PartFlag>,
     /// What is used.
@@ -174,7 +176,7 @@ pub struct EventView {
     pub id: u64,
     /// When.
     pub timestamp: Time,
-    /// `worker`, `decision`, `throttle`, `config`, `sample` or `task`.
+    /// `worker`, `decision`, `throttle`, `limit`, `config`, `sample` or `task`.
     pub kind: String,
     /// The data of its kind.
     pub data: serde_json::Value,

@@ -5,6 +5,7 @@
 
 mod control;
 mod cpu;
+mod limit;
 mod sizing;
 #[cfg(feature = "tasks")]
 mod task_event;
@@ -22,6 +23,7 @@ pub use cpu::{
     CoreView, CpuHealth, CpuProfile, CpuStatus, HealthState, PartFlag, PressureView, UsageEvent,
     UsageEventKind, UsageStats,
 };
+pub use limit::{GateClassView, GateView, LimitChangeView, LimitEvent};
 pub use sizing::{ForecastView, GroupSizing, PoolSizing};
 #[cfg(feature = "tasks")]
 pub use task_event::TaskEventView;

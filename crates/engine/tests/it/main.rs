@@ -3,6 +3,7 @@
 mod changing;
 mod crowded;
 mod deciding;
+mod limiting;
 mod looking;
 mod starting;
 #[cfg(feature = "tasks")]

@@ -1,4 +1,4 @@
-//! Decisions, knobs, limits, and the whole at a glance.
+//! Decisions, knobs, and the whole at a glance.
 
 use super::Shared;
 use super::page::{Page, PageQuery};
@@ -8,9 +8,7 @@ use crate::http::query::Query;
 use crate::problem::Problem;
 use axum::extract::{Path, State};
 use flyball_engine::DecisionQuery;
-use flyball_engine::view::{
-    DecisionView, HealthState, KnobView, LimitView, PartHealth, StatusView, Time,
-};
+use flyball_engine::view::{DecisionView, HealthState, KnobView, PartHealth, StatusView, Time};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -20,7 +18,6 @@ pub(super) fn figures() -> OpenApiRouter<Shared> {
     OpenApiRouter::default()
         .routes(routes!(decisions))
         .routes(routes!(knobs))
-        .routes(routes!(limits))
         .routes(routes!(status))
         .routes(routes!(health))
 }
@@ -126,15 +123,6 @@ async fn unpin(
     caller: Caller,
 ) -> Result<Json<DecisionView>, Problem> {
     Ok(Json(app.engine.unpin(&name, &caller.to_string())?))
-}
-
-/// The bounds that are in force, and how near each is.
-#[utoipa::path(get, path = "/v1/limits", tag = "limits", params(PageQuery), responses((status = 200, body = Page<LimitView>)))]
-async fn limits(
-    State(app): State<Shared>,
-    Query(page): Query<PageQuery>,
-) -> Result<Json<Page<LimitView>>, Problem> {
-    page.cut(&app, app.engine.limits()).map(Json)
 }
 
 /// The whole at a glance.

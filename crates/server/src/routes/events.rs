@@ -50,7 +50,7 @@ struct Filter {
 
 /// What happens, as it happens.
 ///
-/// A stream of server-sent events of the types `worker`, `decision`, `throttle`, `config`, `sample` and `task`. Each has an `id`; a client that
+/// A stream of server-sent events of the types `worker`, `decision`, `throttle`, `limit`, `config`, `sample` and `task`. Each has an `id`; a client that
 /// sends the last one it saw as `Last-Event-ID` gets what came after it. One that was too slow, or whose id is of an earlier run, gets
 /// an event `missed` with `{"missed": n}`, null where the number is not known.
 #[utoipa::path(get, path = "/v1/events", tag = "events",

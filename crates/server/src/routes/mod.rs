@@ -32,6 +32,7 @@ mod events;
 pub(crate) mod express;
 mod failure;
 mod file;
+mod limits;
 mod meta;
 mod outputs;
 mod page;
@@ -99,6 +100,7 @@ pub(crate) fn router(app: Shared, access: Arc<Access>) -> Router {
         .merge(classes::figures())
         .merge(control::figures())
         .merge(throttles::figures())
+        .merge(limits::figures())
         .merge(tasks::figures())
         .merge(breakers::figures())
         .merge(events::figures());
@@ -107,6 +109,7 @@ pub(crate) fn router(app: Shared, access: Arc<Access>) -> Router {
         .merge(classes::guarded())
         .merge(control::guarded())
         .merge(throttles::guarded())
+        .merge(limits::guarded())
         .merge(tasks::guarded())
         .merge(outputs::guarded())
         .merge(backup::guarded())

@@ -253,6 +253,76 @@ fn the_balancer_is_changed() {
         .problem(409);
 }
 
+/// API-4, CPU-22, CPU-24: adaptive limits are added, shown, changed, reset and removed; what is wrong is named field by field, and nothing has changed then.
+#[test]
+fn adaptive_limits_are_added_and_changed() {
+    let daemon = Daemon::start();
+    let path = "/v1/limits/batch";
+    daemon.get(path).problem(404);
+    daemon.admin("PUT", path, r#"{"max": 3}"#).problem(404);
+    let body = r#"{"scope": "class:batch", "mode": "observe", "deadline": "2s"}"#;
+    let reply = daemon.admin("PUT", path, body);
+    assert_eq!(reply.status, 200, "{}", reply.json());
+    let limit = reply.json();
+    has(
+        &limit,
+        &[
+            "limit",
+            "in_flight",
+            "waiting",
+            "level",
+            "calls_per_second",
+            "shed_percent",
+            "changes",
+            "classes",
+        ],
+    );
+    assert_eq!(
+        (&limit["algorithm"], &limit["mode"], &limit["deadline_ms"]),
+        (&json!("vegas"), &json!("observe"), &json!(2000.0))
+    );
+    for (body, status, pointer) in [
+        (r#"{"max": 0}"#, 422, "/max"),
+        (r#"{"min": "many"}"#, 422, "/min"),
+        (r#"{"algorithm": "magic"}"#, 422, "/algorithm"),
+        (r#"{"mode": 1}"#, 422, "/mode"),
+        (r#"{"deadline": "soon"}"#, 422, "/deadline"),
+        (r#"{"maximum": 1}"#, 422, ""),
+        (r#"{"name": "other"}"#, 422, "/name"),
+    ] {
+        let problem = daemon.admin("PUT", path, body).problem(status);
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+    }
+    daemon
+        .admin("PUT", path, r#"{"scope": "class:idle"}"#)
+        .problem(409);
+    daemon
+        .admin("PUT", "/v1/limits/x", r#"{"scope": "class:none"}"#)
+        .problem(404);
+    let now = daemon.get(path).json();
+    for field in ["scope", "mode", "algorithm", "min", "max", "deadline_ms"] {
+        assert_eq!(now[field], limit[field], "{field}");
+    }
+    let changed = daemon.admin("PUT", path, r#"{"limit": 4, "mode": null}"#);
+    let changed = changed.json();
+    assert_eq!(
+        (&changed["algorithm"], &changed["limit"], &changed["mode"]),
+        (&json!("fixed"), &json!(4), &json!("enforce"))
+    );
+    assert_eq!(
+        daemon.admin("POST", "/v1/limits/batch/reset", "").json()["limit"],
+        4
+    );
+    daemon.admin("POST", "/v1/limits/x/reset", "").problem(404);
+    assert_eq!(page(&daemon, "/v1/limits/adaptive")[0]["name"], "batch");
+    let all = page(&daemon, "/v1/limits");
+    let is_it = |limit: &Value| limit["name"] == "adaptive/batch" && limit["kind"] == "adaptive";
+    assert!(all.iter().any(is_it), "{all:?}");
+    assert_eq!(daemon.get("/v1/status").json()["level"], "normal");
+    assert_eq!(daemon.admin("DELETE", path, "").status, 204);
+    daemon.admin("DELETE", path, "").problem(404);
+}
+
 /// API-2, CPU-20: throttles are listed, added and changed; names that are taken, unknown ones and values out of range are refused, and
 /// nothing has changed then.
 #[test]

@@ -15,6 +15,7 @@
 use crate::error::Error;
 use crate::run::context::{Live, Phase, Stop};
 use crate::run::drive::{Body, Drive, drive};
+use crate::run::gates;
 use crate::run::handle;
 use crate::run::hub::{Entered, Hub};
 use crate::run::parts::Ways;
@@ -366,12 +367,23 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
             }
         },
     };
+    let Ok(permit) = state.gates.enter(&lease.head.class) else {
+        if let Some(pass) = &pass {
+            state.breakers.leave(now, pass, Verdict::Unknown);
+        }
+        state
+            .figures
+            .count(&lease.head.kind, |counts| counts.returned += 1);
+        let after = gates::AGAIN;
+        return Some(back(Some(Outcome::Returned { after }), None));
+    };
     let Some(grant) = state.ledger.reserve(&lease.head.needs, instead) else {
         if let Some(pass) = &pass {
             state.breakers.leave(now, pass, Verdict::Unknown);
         }
         return Some(back(None, None));
     };
+    let gate = state.gates.dependencies.get(&key).cloned();
     let live = Live::new(&lease, grant);
     // Cancelled between the queue's giving it and our hearing of that.
     if state.told.contains(&live.id) {
@@ -400,7 +412,14 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
             let body = ways.command(hub, &class, &live, *command, timeout, instead);
             (body, None, true)
         }
-        (None, Run::Http(call)) => (ways.call(&live, *call), Some(timeout), true),
+        (None, Run::Http(call)) => {
+            let body = ways.call(&live, *call);
+            let body = match gate {
+                Some(gate) => gates::behind(gate, Arc::clone(&live), body),
+                None => body,
+            };
+            (body, Some(timeout), true)
+        }
         // Its handler was removed since the request went out.
         (None, Run::Handler) => (
             Box::pin(async { super::ended::Ended::returned(None) }),
@@ -412,6 +431,7 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
         hub: Arc::clone(hub),
         live: Arc::clone(&live),
         pass,
+        permit,
         verdict: Verdict::Unknown,
     };
     let lease = settings.lease;

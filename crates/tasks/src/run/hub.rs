@@ -8,11 +8,13 @@ use crate::run::breakers::{Breakers, Pass};
 use crate::run::context::{Live, Stop};
 use crate::run::ended::Ended;
 use crate::run::figures::{Figures, Happened};
+use crate::run::gates::{self, Gates};
 use crate::run::handlers::Handlers;
 use crate::run::ledger::Ledger;
 use crate::run::settings::RunSettings;
 use flyball_core::time::{Clock, OsClock, Timestamp};
 use flyball_executor::Class;
+use flyball_limit::Permit;
 use flyball_policy::limit::Verdict;
 use flyball_policy::queue::{Outcome, Reason, TaskId, Token};
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +33,7 @@ pub(crate) struct State {
     pub(crate) running: BTreeMap<Token, Arc<Live>>,
     pub(crate) ledger: Ledger,
     pub(crate) breakers: Breakers,
+    pub(crate) gates: Gates,
     pub(crate) figures: Figures,
     /// Tasks of which the queue had news while they were out, the newest: one that is only now heard to be ours may be among them.
     pub(crate) told: VecDeque<TaskId>,
@@ -75,6 +78,7 @@ impl Hub {
                 running: BTreeMap::new(),
                 ledger,
                 breakers,
+                gates: Gates::default(),
                 figures: Figures::default(),
                 told: VecDeque::new(),
                 drain: None,
@@ -174,6 +178,8 @@ pub(crate) struct Entered {
     pub(crate) hub: Arc<Hub>,
     pub(crate) live: Arc<Live>,
     pub(crate) pass: Option<Pass>,
+    /// The slot of its class.
+    pub(crate) permit: Option<Permit>,
     pub(crate) verdict: Verdict,
 }
 
@@ -186,6 +192,9 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            permit.end(gates::outcome(self.verdict));
+        }
         self.hub.gone(&self.live, self.pass.as_ref(), self.verdict);
     }
 }

@@ -8,6 +8,7 @@
 //! | `dispatcher` | takes tasks, starts them, hears of cancellations |
 //! | `ledger` | what is reserved, pure |
 //! | `breakers` | dependencies that are left alone for a while |
+//! | `gates` | adaptive limits of classes and dependencies |
 //! | `drive` | one run: signs of life, timeout, the report |
 //! | `handle`, `command`, `http` | the ways in which tasks run |
 //! | `outputs` | what commands wrote |
@@ -38,6 +39,7 @@ mod dispatcher;
 mod drive;
 mod ended;
 mod figures;
+mod gates;
 mod handle;
 mod handlers;
 #[cfg(feature = "http")]
@@ -57,6 +59,7 @@ pub use breakers::{DependencyError, DependencyStatus};
 pub use context::{CHECKPOINT_BYTES_MAX, CheckpointError, Phase, TaskContext};
 pub use dispatcher::Running;
 pub use figures::{EVENTS_MAX, Happened, KindCounts, RunEvent};
+pub use gates::Gates;
 pub use handlers::{Handlers, RegisterError, TaskError};
 #[cfg(feature = "http")]
 pub use http::{check_header, check_url};

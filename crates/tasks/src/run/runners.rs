@@ -6,6 +6,7 @@ use crate::run::breakers::{DependencyError, DependencyStatus};
 use crate::run::context::{Live, Phase};
 use crate::run::dispatcher::{Running, dispatch, of};
 use crate::run::figures::{Happened, KindCounts, RunEvent};
+use crate::run::gates::Gates;
 use crate::run::handlers::Handlers;
 use crate::run::hub::{Classes, Hub};
 use crate::run::parts::Ways;
@@ -189,6 +190,12 @@ impl Runners {
         }
         self.hub.set(settings);
         Ok(())
+    }
+
+    /// Puts these gates before what runs from now on. What holds a slot of another one keeps it.
+    pub fn set_gates(&self, gates: Gates) {
+        self.hub.state().gates = gates;
+        self.hub.poke.notify_one();
     }
 
     /// The settings.

@@ -9,6 +9,7 @@ mod commands;
 mod drain;
 mod durable;
 mod fake;
+mod gates;
 mod handlers;
 mod helper;
 mod http;
@@ -30,6 +31,7 @@ fn main() {
         drain::TESTS,
         durable::TESTS,
         breakers::TESTS,
+        gates::TESTS,
         commands::TESTS,
         preempt::TESTS,
         http::TESTS,

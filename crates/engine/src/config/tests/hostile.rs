@@ -138,9 +138,9 @@ proptest! {
         let sources = Sources::new().with_text("flyball.yaml", file.clone());
         let first = load(&sources);
         if let Err(errors) = &first {
-            // Each value is right; some do not go together, and commands, checks and throttles have a form of their own.
+            // Each value is right; some do not go together, and commands, checks, throttles and limits have a form of their own.
             let conflicts = errors.faults().iter().all(|fault| {
-                matches!(fault.problem, Problem::Conflict { .. }) || ["commands.", "calls.", "scheduler.checks[", "throttling.throttles["].iter().any(|start| fault.key.starts_with(start))
+                matches!(fault.problem, Problem::Conflict { .. }) || ["commands.", "calls.", "scheduler.checks[", "throttling.throttles[", "limits.adaptive["].iter().any(|start| fault.key.starts_with(start))
             });
             prop_assert!(conflicts, "{errors}\n{file}");
         }

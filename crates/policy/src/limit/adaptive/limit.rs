@@ -63,6 +63,40 @@ pub enum Reason {
     Probe,
     /// The settings changed.
     Settings,
+    /// It was told to begin anew.
+    Reset,
+}
+
+impl Reason {
+    /// Its name: `start`, `room`, `run_delay`, `latency`, `failures`, `probe`, `settings` or `reset`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Room => "room",
+            Self::RunDelay => "run_delay",
+            Self::Latency => "latency",
+            Self::Failures => "failures",
+            Self::Probe => "probe",
+            Self::Settings => "settings",
+            Self::Reset => "reset",
+        }
+    }
+
+    /// Why, in words that follow "the limit changed, as".
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Start => "nothing is known yet and nothing waits for a CPU or in a queue",
+            Self::Room => "calls were held up although there is room for more",
+            Self::RunDelay => "too many calls were ready to run and had no CPU",
+            Self::Latency => "calls take longer than without a queue",
+            Self::Failures => "calls failed",
+            Self::Probe => "the latency without a queue is measured anew",
+            Self::Settings => "the settings changed",
+            Self::Reset => "it was told to begin anew",
+        }
+    }
 }
 
 /// A change of the limit.
@@ -187,6 +221,15 @@ impl AdaptiveLimit {
             self.exact = f64::from(limit);
         }
         Ok(self.set(from, self.exact, Reason::Settings))
+    }
+
+    /// Forgets what was learnt: the limit is what it is at first. Calls that are in flight stay so; figures go on.
+    pub fn reset(&mut self, now: Timestamp) -> Option<Change> {
+        let from = self.limit();
+        self.state = State::new(now, &self.config.algorithm);
+        self.restart(now);
+        self.cohorts.restart(now, self.in_flight);
+        self.set(from, f64::from(self.config.first()), Reason::Reset)
     }
 
     /// How many calls may be in flight.

@@ -1,0 +1,155 @@
+//! Gates by name: those of programs, and what the configuration says of them.
+
+use crate::{end, engine};
+use flyball_engine::Error;
+use flyball_limit::{Ask, Degradation, GateConfig, Mode};
+use serde_json::{Map, Value, json};
+
+fn fields(value: Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap_or_default()
+}
+
+/// CPU-22, API-4: a program's gate has one name everywhere; what the configuration says of it goes first, and is taken back.
+#[test]
+fn a_gate_of_a_program_is_known_by_name() {
+    let engine = engine("limits: {adaptive: [{name: db, limit: 3}]}");
+    assert!(engine.adaptive_limits().is_empty(), "nobody made it yet");
+    let gate = engine.gate("db", GateConfig::fixed(9)).unwrap();
+    assert_eq!(gate.limit(), 3);
+    let again = engine.gate("db", GateConfig::dependency()).unwrap();
+    let permit = again.try_enter(&Ask::default()).unwrap();
+    let view = engine.adaptive_limit("db").unwrap();
+    assert_eq!(
+        (&*view.scope, &*view.algorithm, view.limit, view.in_flight),
+        ("program", "fixed", 3, 1)
+    );
+    drop(permit);
+    let change = fields(json!({ "limit": 5, "mode": "observe" }));
+    engine.change_limit("db", &change, "test").unwrap();
+    assert_eq!((gate.limit(), gate.config().mode), (5, Mode::Observe));
+    let back = fields(json!({ "limit": null, "mode": null }));
+    engine.change_limit("db", &back, "test").unwrap();
+    assert_eq!((gate.limit(), gate.config().mode), (9, Mode::Enforce));
+    engine.remove_limit("db", "test").unwrap();
+    assert!(matches!(
+        engine.remove_limit("db", "test"),
+        Err(Error::Conflict(_))
+    ));
+    for name in ["", "A", "breakers"] {
+        let refused = engine.gate(name, GateConfig::fixed(1));
+        assert!(matches!(refused, Err(Error::Invalid { .. })), "{name:?}");
+    }
+    end(engine);
+}
+
+/// CPU-22: limits of classes and dependencies come and go with the configuration, and a wrong change changes nothing.
+#[test]
+fn limits_come_and_go() {
+    let engine = engine("");
+    let add = fields(json!({ "scope": "class:batch", "algorithm": "aimd", "max": 40 }));
+    engine.change_limit("batch", &add, "test").unwrap();
+    let before = engine.adaptive_limit("batch").unwrap();
+    assert_eq!((&*before.scope, before.max), ("class:batch", 40));
+    for wrong in [
+        json!({ "scope": "class:idle" }),
+        json!({ "max": 0 }),
+        json!({ "tolerance": 2 }),
+        json!({ "mode": "sleep" }),
+        json!({ "name": "other" }),
+    ] {
+        let refused = engine.change_limit("batch", &fields(wrong.clone()), "test");
+        assert!(refused.is_err(), "{wrong}");
+        assert_eq!(engine.adaptive_limit("batch").unwrap(), before, "{wrong}");
+    }
+    let other = |change: Value| engine.change_limit("other", &fields(change), "test");
+    assert!(matches!(
+        other(json!({ "max": 3 })),
+        Err(Error::Unknown { .. })
+    ));
+    assert!(other(json!({ "scope": "class:none" })).is_err());
+    assert!(
+        other(json!({ "scope": "class:batch" })).is_err(),
+        "one limit a class"
+    );
+    assert!(matches!(
+        engine.gate("batch", GateConfig::fixed(1)),
+        Err(Error::Conflict(_))
+    ));
+    engine
+        .configure(&json!({ "limits": { "enabled": false } }), "test", false)
+        .unwrap();
+    assert!(engine.adaptive_limits().is_empty());
+    assert!(matches!(
+        other(json!({ "scope": "class:idle" })),
+        Err(Error::Off { .. })
+    ));
+    engine
+        .configure(&json!({ "limits": { "enabled": true } }), "test", false)
+        .unwrap();
+    engine.remove_limit("batch", "test").unwrap();
+    assert!(engine.adaptive_limits().is_empty());
+    end(engine);
+}
+
+/// CPU-22: what was learnt is forgotten when that is asked for, and calls stay in.
+#[test]
+fn a_limit_begins_anew() {
+    let engine = engine("");
+    let gate = engine.gate("db", GateConfig::fixed(4)).unwrap();
+    let permit = gate.try_enter(&Ask::default()).unwrap();
+    let initial = fields(json!({ "algorithm": "vegas", "initial": 6 }));
+    engine.change_limit("db", &initial, "test").unwrap();
+    assert_eq!(gate.limit(), 4, "what is known goes on");
+    engine.reset_limit("db", "test").unwrap();
+    let view = engine.adaptive_limit("db").unwrap();
+    assert_eq!((view.limit, view.in_flight), (6, 1));
+    assert_eq!(view.changes.last().unwrap().cause, "reset");
+    assert!(matches!(
+        engine.reset_limit("nobody", "test"),
+        Err(Error::Unknown { .. })
+    ));
+    drop(permit);
+    end(engine);
+}
+
+/// CPU-24, CPU-30: the level of the whole is the worst of the gates that act, and a new level is an event.
+#[test]
+fn the_worst_level_is_told() {
+    let engine = engine("");
+    assert_eq!(engine.degradation(), Degradation::Normal);
+    let none = GateConfig::fixed(1);
+    let gate = engine.gate("front", none.clone()).unwrap();
+    let watched = engine
+        .gate("watched", none.with_mode(Mode::Observe))
+        .unwrap();
+    let (_in, _also) = (
+        gate.try_enter(&Ask::default()),
+        watched.try_enter(&Ask::default()),
+    );
+    let refuse = |gate: &flyball_limit::Gate| {
+        let late = Ask {
+            deadline: Some(flyball_core::time::Timestamp::from_nanos(1)),
+            ..Ask::default()
+        };
+        drop(gate.try_enter(&late));
+        gate.level()
+    };
+    while refuse(&watched) == Degradation::Normal {
+        std::thread::yield_now();
+    }
+    assert_eq!(engine.degradation(), Degradation::Normal);
+    while refuse(&gate) == Degradation::Normal {
+        std::thread::yield_now();
+    }
+    assert!(engine.degradation() > Degradation::Normal);
+    assert_eq!(engine.status().level, engine.degradation().name());
+    let told = crate::wait_for(&engine, 0, |event| {
+        event.kind == "limit" && event.data["limit"] == "front"
+    });
+    assert_eq!(
+        (&told.data["kind"], &told.data["from"]),
+        (&json!("level"), &json!("normal"))
+    );
+    assert_eq!(told.data["observed"], false);
+    end(engine);
+}

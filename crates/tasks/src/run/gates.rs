@@ -1,0 +1,66 @@
+//! Adaptive limits on what runs: how many tasks of a class at once, and how many calls of a dependency.
+//!
+//! A task is never refused for good: where its class has no slot it goes back, at no cost of an attempt, and a call that its dependency's gate sheds comes
+//! back when that says. The queue is told the limits of classes, too, so that few tasks are taken for nothing.
+
+use crate::run::context::Live;
+use crate::run::drive::Body;
+use crate::run::ended::Ended;
+use flyball_limit::{Ask, Gate, Outcome, Permit};
+use flyball_policy::limit::Verdict;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a task stays away that was taken although its class had no slot: the limit was lowered meanwhile.
+pub(crate) const AGAIN: Duration = Duration::from_millis(100);
+
+/// The gates of classes and dependencies, by name.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Gates {
+    /// A task of the class holds a slot from its start to its end.
+    pub classes: BTreeMap<Box<str>, Gate>,
+    /// A call of a URL holds a slot from its start to its end, after it has waited for one; named as breakers are.
+    pub dependencies: BTreeMap<Box<str>, Gate>,
+}
+
+impl Gates {
+    /// A slot for a task of the class; `None` where it has no limit.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn enter(&self, class: &str) -> Result<Option<Permit>, ()> {
+        match self.classes.get(class) {
+            Some(gate) => gate.try_enter(&Ask::default()).map(Some).map_err(drop),
+            None => Ok(None),
+        }
+    }
+}
+
+/// How a run ended, as a limit understands it.
+pub(crate) fn outcome(verdict: Verdict) -> Outcome {
+    match verdict {
+        Verdict::Success => Outcome::Succeeded,
+        Verdict::Failure => Outcome::Failed,
+        Verdict::Unknown => Outcome::Ignored,
+    }
+}
+
+/// A call behind its dependency's gate.
+pub(crate) fn behind(gate: Gate, live: Arc<Live>, call: Body) -> Body {
+    Box::pin(async move {
+        let entered = tokio::select! {
+            entered = gate.enter(Ask::default()) => entered,
+            _ = live.wait_stopped() => return Ended::returned(None),
+        };
+        match entered {
+            Ok(permit) => {
+                let ended = call.await;
+                permit.end(outcome(ended.verdict));
+                ended
+            }
+            Err(shed) => Ended::returned(Some(shed.retry_after)),
+        }
+    })
+}

@@ -1,0 +1,147 @@
+//! Adaptive limits on classes and dependencies.
+
+use crate::Test;
+use crate::stage::{Stage, call, handled, quiet};
+use flyball_limit::{AdmissionConfig, Gate, GateConfig, Mode};
+use flyball_tasks::run::Gates;
+use flyball_tasks::{Outcome, State};
+use std::sync::{Arc, Mutex, mpsc};
+use tokio::sync::Semaphore;
+
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "gates::a_class_runs_so_many_at_once",
+        a_class_runs_so_many_at_once,
+    ),
+    (
+        "gates::observing_holds_nobody_back",
+        observing_holds_nobody_back,
+    ),
+    (
+        "gates::calls_hold_slots_of_their_dependency",
+        calls_hold_slots_of_their_dependency,
+    ),
+];
+
+/// Tasks of kind `held` run until they are let go, and say when they begin.
+fn held(stage: &Stage) -> (Arc<Semaphore>, mpsc::Receiver<()>) {
+    let (go, (began, begun)) = (Arc::new(Semaphore::new(0)), mpsc::channel());
+    let (its, began) = (Arc::clone(&go), Mutex::new(began));
+    stage
+        .handlers
+        .register("held", move |_, (): ()| {
+            began.lock().unwrap().send(()).unwrap();
+            let its = Arc::clone(&its);
+            async move {
+                its.acquire().await.unwrap().forget();
+                Ok(())
+            }
+        })
+        .unwrap();
+    (go, begun)
+}
+
+fn class_gate(stage: &Stage, gate: &Gate) {
+    let mut gates = Gates::default();
+    gates.classes.insert("normal".into(), gate.clone());
+    stage.runners.set_gates(gates);
+}
+
+/// CPU-21, CPU-22: a durable task is never refused: where its class has no slot it goes back, and runs later; its attempts do not count that.
+fn a_class_runs_so_many_at_once() {
+    let stage = Stage::new(quiet());
+    let (go, begun) = held(&stage);
+    let gate = Gate::new(GateConfig::fixed(1)).unwrap();
+    class_gate(&stage, &gate);
+    let first = stage.queue.add(handled("held", "null"));
+    begun.recv().unwrap();
+    assert_eq!(gate.in_flight(), 1);
+    let second = stage.queue.add(handled("held", "null"));
+    let back = stage.queue.wait_end(second, 1);
+    assert!(
+        matches!(back.outcome, Some(Outcome::Returned { after }) if !after.is_zero()),
+        "{back:?}"
+    );
+    assert_eq!(gate.in_flight(), 1);
+    go.add_permits(1);
+    stage.queue.wait_state(first, State::Completed);
+    // The slot is given back after the queue has heard of the end.
+    while gate.in_flight() > 0 {
+        std::thread::yield_now();
+    }
+    stage.queue.wake_returned();
+    begun.recv().unwrap();
+    go.add_permits(1);
+    stage.queue.wait_state(second, State::Completed);
+    stage.wait_idle();
+    assert_eq!((gate.in_flight(), gate.status().adaptive.succeeded), (0, 2));
+}
+
+/// CPU-30: a limit that observes counts, and all run.
+fn observing_holds_nobody_back() {
+    let stage = Stage::new(quiet());
+    let (go, begun) = held(&stage);
+    let observing = GateConfig::fixed(1).with_mode(Mode::Observe);
+    let gate = Gate::new(observing).unwrap();
+    class_gate(&stage, &gate);
+    let ids = [(); 3].map(|()| stage.queue.add(handled("held", "null")));
+    for _ in ids {
+        begun.recv().unwrap();
+    }
+    assert_eq!((gate.in_flight(), gate.status().waiting), (1, 2));
+    go.add_permits(3);
+    for id in ids {
+        stage.queue.wait_state(id, State::Completed);
+    }
+    stage.wait_idle();
+    assert_eq!(gate.in_flight(), 0);
+}
+
+/// CPU-21, CPU-22: calls of a dependency with a limit wait for a slot; one that is shed comes back, and others do not mind.
+fn calls_hold_slots_of_their_dependency() {
+    let stage = Stage::new(quiet());
+    let (asked, was_asked) = mpsc::channel();
+    let (let_go, go) = mpsc::channel::<()>();
+    let (asked, go) = (Mutex::new(asked), Mutex::new(go));
+    let server = crate::http::server(move |_| {
+        asked.lock().unwrap().send(()).unwrap();
+        let _ = go.lock().unwrap().recv();
+        crate::http::answer(200, &[], "fine")
+    });
+    let nobody_waits = AdmissionConfig {
+        queue_max: 0,
+        ..AdmissionConfig::default()
+    };
+    let config = GateConfig::fixed(1).with_admission(nobody_waits);
+    let gate = Gate::new(config).unwrap();
+    let mut gates = Gates::default();
+    let url = server.url("/");
+    let authority = url
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .to_owned();
+    gates.dependencies.insert(authority.into(), gate.clone());
+    stage.runners.set_gates(gates);
+    let first = stage.queue.add(call(&url));
+    was_asked.recv().unwrap();
+    let second = stage.queue.add(call(&url));
+    let back = stage.queue.wait_end(second, 1);
+    assert!(
+        matches!(back.outcome, Some(Outcome::Returned { after }) if !after.is_zero()),
+        "{back:?}"
+    );
+    let other = crate::http::server(|_| crate::http::answer(200, &[], "fine"));
+    let third = stage.queue.add(call(&other.url("/")));
+    stage.queue.wait_state(third, State::Completed);
+    let_go.send(()).unwrap();
+    stage.queue.wait_state(first, State::Completed);
+    while gate.in_flight() > 0 {
+        std::thread::yield_now();
+    }
+    stage.queue.wake_returned();
+    was_asked.recv().unwrap();
+    let_go.send(()).unwrap();
+    stage.queue.wait_state(second, State::Completed);
+    assert_eq!(gate.status().adaptive.succeeded, 2);
+    stage.wait_idle();
+}
