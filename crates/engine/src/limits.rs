@@ -160,7 +160,7 @@ impl Shared {
             if spec.scope == LimitScope::Program || gates.0.contains_key(&spec.name) {
                 continue;
             }
-            let base = GateConfig::dependency();
+            let base = spec.base();
             let made = spec.gate(base.clone()).and_then(|wanted| {
                 Gate::new(wanted)
                     .map_err(|error| Wrong::new("", error.to_string(), "other settings"))
@@ -405,6 +405,7 @@ fn view(name: &str, entry: &Entry) -> GateView {
         shed_percent: last.shed_percent,
         calls,
         shed,
+        blocked: status.adaptive.blocked,
         cancelled: status.classes.iter().map(|class| class.cancelled).sum(),
         latency_ms: window.map(|window| millis(window.latency_mean)),
         run_delay_percent: window

@@ -50,6 +50,12 @@ fn print(status: StatusView, screen: Screen) -> String {
         screen.paint(ink, word),
         status.score
     );
+    if status.level != "normal" {
+        let level = screen.paint(Ink::Doubtful, &inert(&status.level));
+        out.push_str(&format!(
+            "  calls are refused, `flyball limits` says where: the level is {level}\n"
+        ));
+    }
     for reason in &status.reasons {
         out.push_str(&format!("  {}\n", inert(reason)));
     }

@@ -3,6 +3,7 @@
 //! What a map does not say is as whoever makes the gate has it: the program, or for classes and hosts the defaults for dependencies.
 
 use std::fmt;
+use std::num::NonZero;
 use std::time::Duration;
 
 use flyball_limit::{AdaptiveConfig, Algorithm, Error, GateConfig, Mode};
@@ -98,11 +99,11 @@ impl LimitSpec {
         ),
         (
             "deadline",
-            "What calls have that name no deadline, 1ms to 1h; 250ms unless said. They wait for at most three tenths of it.",
+            "What calls have that name no deadline, 1ms to 1h; 250ms unless said. They wait for at most three tenths of it. Not for classes.",
         ),
         (
             "queue_max",
-            "Calls that may wait, up to 1,000,000; 10,000 unless said.",
+            "Calls that may wait, up to 1,000,000; 10,000 unless said. Not for classes.",
         ),
     ];
 
@@ -151,7 +152,30 @@ impl LimitSpec {
             );
             return Err(Wrong::new("algorithm", quoted("run_delay"), expected));
         }
+        for field in ["deadline", "queue_max"] {
+            if let (LimitScope::Class(_), Some(value)) = (&spec.scope, map.get(field)) {
+                let expected = "nothing: durable tasks wait in their queue, and none is shed";
+                return Err(Wrong::new(field, value.to_string(), expected));
+            }
+        }
         Ok(spec)
+    }
+
+    /// What the gate of a class or a dependency has where the map says nothing.
+    pub(crate) fn base(&self) -> GateConfig {
+        let mut base = GateConfig::dependency();
+        if let LimitScope::Class(name) = &self.scope {
+            // The latency without a queue is that of as many as there are CPUs.
+            let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+            base.limit.initial = u32::try_from(cpus).ok();
+            base.classes
+                .retain(|class| class.name == base.default_class);
+            for class in &mut base.classes {
+                class.name.clone_from(name);
+            }
+            base.default_class.clone_from(name);
+        }
+        base
     }
 
     /// The settings of a gate, given those that it has where the map says nothing.
@@ -478,6 +502,11 @@ mod tests {
                 json!({ "name": "a", "scope": "class:batch", "algorithm": "run_delay" }),
                 "algorithm",
                 "only latency",
+            ),
+            (
+                json!({ "name": "a", "scope": "class:batch", "deadline": "1s" }),
+                "deadline",
+                "wait in their queue",
             ),
             (json!({ "name": "a", "maximum": 1 }), "", "max, initial"),
         ] {

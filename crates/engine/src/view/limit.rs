@@ -38,6 +38,8 @@ pub struct GateView {
     pub calls: u64,
     /// Those of them that were refused, or would have been under `observe`.
     pub shed: u64,
+    /// How often somebody was held up because the limit was reached, or would have been under `observe`.
+    pub blocked: u64,
     /// Those that gave up by themselves while they waited.
     pub cancelled: u64,
     /// Mean latency of the calls that were measured last; null before.

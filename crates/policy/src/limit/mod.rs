@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`adaptive`] | how many calls are out at once, found by measuring |
 //! | [`admission`] | who of those for whom there is no room waits, and who is refused |
+//! | `backlog` | how many wait in a queue that others empty |
 //! | `backoff` | when a failed call is tried again, if at all |
 //! | `breaker` | whether a dependency is spared, and how it is tried again |
 //! | `bulkhead` | how many calls are out at once, and how many wait |
@@ -14,12 +15,14 @@
 
 pub mod adaptive;
 pub mod admission;
+mod backlog;
 mod backoff;
 mod breaker;
 mod bulkhead;
 mod hedge;
 mod retry_budget;
 
+pub use backlog::{Backlog, BacklogLook};
 pub use backoff::Backoff;
 pub use breaker::{
     Breaker, BreakerConfig, BreakerState, BreakerStatus, Forced, Refusal, Ticket, Verdict,

@@ -431,7 +431,6 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
         hub: Arc::clone(hub),
         live: Arc::clone(&live),
         pass,
-        permit,
         verdict: Verdict::Unknown,
     };
     let lease = settings.lease;
@@ -441,6 +440,7 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
         timeout,
         obeys,
         lease,
+        permit,
     };
     tokio::spawn(async move {
         let verdict = drive(Arc::clone(&entered.hub), driven).await;

@@ -11,9 +11,11 @@ use crate::error::Error;
 use crate::run::context::{Live, Phase, Stop};
 use crate::run::ended::Ended;
 use crate::run::figures::Happened;
+use crate::run::gates;
 use crate::run::hub::Hub;
 use crate::task::{Beaten, Completion};
 use flyball_core::time::{Clock, OsClock, Timestamp};
+use flyball_limit::Permit;
 use flyball_policy::limit::Verdict;
 use flyball_policy::queue::{Outcome, Reason};
 use std::future::Future;
@@ -41,6 +43,8 @@ pub(crate) struct Drive {
     /// Whether the body surely ends soon after it was told to.
     pub(crate) obeys: bool,
     pub(crate) lease: Duration,
+    /// The slot of its class.
+    pub(crate) permit: Option<Permit>,
 }
 
 type Beating = Pin<Box<dyn Future<Output = Result<Beaten, Error>> + Send>>;
@@ -118,6 +122,7 @@ pub(crate) async fn drive(hub: Arc<Hub>, drive: Drive) -> Verdict {
         timeout,
         obeys,
         lease,
+        mut permit,
     } = drive;
     let mut beats = Beats::new(lease);
     let mut told: Option<Timestamp> = None;
@@ -186,11 +191,21 @@ pub(crate) async fn drive(hub: Arc<Hub>, drive: Drive) -> Verdict {
             kind: live.kind.clone(),
         });
     }
+    let leave = |permit: &mut Option<Permit>| {
+        if let Some(permit) = permit.take() {
+            permit.end(gates::outcome(ended.verdict));
+        }
+    };
+    // Before the queue hears of it: who comes then has the slot.
+    if !stuck {
+        leave(&mut permit);
+    }
     report(&hub, &live, &ended, lease).await;
     if stuck {
         live.abandon();
         hub.poke.notify_one();
         body.await;
+        leave(&mut permit);
     }
     ended.verdict
 }

@@ -31,10 +31,17 @@ impl Gates {
     /// # Errors
     /// There is none.
     pub(crate) fn enter(&self, class: &str) -> Result<Option<Permit>, ()> {
-        match self.classes.get(class) {
-            Some(gate) => gate.try_enter(&Ask::default()).map(Some).map_err(drop),
-            None => Ok(None),
+        let Some(gate) = self.classes.get(class) else {
+            return Ok(None);
+        };
+        // Who finds no room is neither in the gate's line nor shed: the line is the queue.
+        if gate.in_flight() < gate.limit()
+            && let Ok(permit) = gate.try_enter(&Ask::default())
+        {
+            return Ok(Some(permit));
         }
+        gate.note_blocked();
+        if gate.observes() { Ok(None) } else { Err(()) }
     }
 }
 

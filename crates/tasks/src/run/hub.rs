@@ -8,13 +8,12 @@ use crate::run::breakers::{Breakers, Pass};
 use crate::run::context::{Live, Stop};
 use crate::run::ended::Ended;
 use crate::run::figures::{Figures, Happened};
-use crate::run::gates::{self, Gates};
+use crate::run::gates::Gates;
 use crate::run::handlers::Handlers;
 use crate::run::ledger::Ledger;
 use crate::run::settings::RunSettings;
 use flyball_core::time::{Clock, OsClock, Timestamp};
 use flyball_executor::Class;
-use flyball_limit::Permit;
 use flyball_policy::limit::Verdict;
 use flyball_policy::queue::{Outcome, Reason, TaskId, Token};
 use std::collections::{BTreeMap, VecDeque};
@@ -178,8 +177,6 @@ pub(crate) struct Entered {
     pub(crate) hub: Arc<Hub>,
     pub(crate) live: Arc<Live>,
     pub(crate) pass: Option<Pass>,
-    /// The slot of its class.
-    pub(crate) permit: Option<Permit>,
     pub(crate) verdict: Verdict,
 }
 
@@ -192,9 +189,6 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            permit.end(gates::outcome(self.verdict));
-        }
         self.hub.gone(&self.live, self.pass.as_ref(), self.verdict);
     }
 }

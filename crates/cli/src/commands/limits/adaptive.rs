@@ -62,6 +62,7 @@ fn ink(level: &str) -> Ink {
 /// One limit, in full.
 pub(super) fn details(limit: GateView, screen: Screen) -> String {
     let observes = limit.mode == "observe";
+    let of_tasks = limit.scope.starts_with("class:");
     let mut lines = vec![
         ("bounds", inert(&limit.scope)),
         (
@@ -78,17 +79,21 @@ pub(super) fn details(limit: GateView, screen: Screen) -> String {
         ("in flight", limit.in_flight.to_string()),
         (
             "waiting",
-            format!(
-                "{} (at most {}, for at most three tenths of {}{})",
-                limit.waiting,
-                limit.queue_max,
-                millis(limit.deadline_ms),
-                if limit.overloaded {
-                    "; overloaded: much shorter, the last first"
-                } else {
-                    ""
-                }
-            ),
+            if of_tasks {
+                format!("{} durable tasks, in their queue", limit.waiting)
+            } else {
+                format!(
+                    "{} (at most {}, for at most three tenths of {}{})",
+                    limit.waiting,
+                    limit.queue_max,
+                    millis(limit.deadline_ms),
+                    if limit.overloaded {
+                        "; overloaded: much shorter, the last first"
+                    } else {
+                        ""
+                    }
+                )
+            },
         ),
         ("level", inert(&limit.level)),
         (
@@ -104,8 +109,25 @@ pub(super) fn details(limit: GateView, screen: Screen) -> String {
             ),
         ),
         ("gave up waiting", limit.cancelled.to_string()),
+        (
+            if observes {
+                "would have held"
+            } else {
+                "held up"
+            },
+            format!("{} times", limit.blocked),
+        ),
         ("latency", millis(limit.latency_ms)),
     ];
+    if of_tasks {
+        // Nothing of the queue is shed, and nobody gives up.
+        lines.retain(|(what, _)| {
+            !matches!(
+                *what,
+                "shed" | "would have shed" | "gave up waiting" | "level"
+            )
+        });
+    }
     if limit.run_delay_percent.is_some() {
         lines.push(("run delay", percent(limit.run_delay_percent)));
     }

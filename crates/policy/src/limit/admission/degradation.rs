@@ -51,7 +51,7 @@ const ENTER_NANOS: u64 = 1_000_000_000;
 const LEAVE_NANOS: u64 = 10_000_000_000;
 
 #[derive(Clone, Debug)]
-pub(super) struct Levels {
+pub(in crate::limit) struct Levels {
     level: Degradation,
     began: Timestamp,
     arrived: u64,
@@ -64,7 +64,7 @@ pub(super) struct Levels {
 }
 
 impl Levels {
-    pub(super) fn new(now: Timestamp) -> Self {
+    pub(in crate::limit) fn new(now: Timestamp) -> Self {
         Self {
             level: Degradation::Normal,
             began: now,
@@ -76,24 +76,28 @@ impl Levels {
         }
     }
 
-    pub(super) fn arrived(&mut self, calls: u64) {
+    pub(in crate::limit) fn arrived(&mut self, calls: u64) {
         self.arrived = self.arrived.saturating_add(calls);
     }
 
-    pub(super) fn shed(&mut self) {
-        self.shed += 1;
+    pub(in crate::limit) fn shed(&mut self) {
+        self.shed_many(1);
     }
 
-    pub(super) fn level(&self) -> Degradation {
+    pub(in crate::limit) fn shed_many(&mut self, calls: u64) {
+        self.shed = self.shed.saturating_add(calls);
+    }
+
+    pub(in crate::limit) fn level(&self) -> Degradation {
         self.level
     }
 
     /// The part of calls refused in the last interval, 0 to 1.
-    pub(super) fn pressure(&self) -> f64 {
+    pub(in crate::limit) fn pressure(&self) -> f64 {
         self.pressure
     }
 
-    pub(super) fn tick(&mut self, now: Timestamp) {
+    pub(in crate::limit) fn tick(&mut self, now: Timestamp) {
         if now.saturating_nanos_since(self.began) < INTERVAL_NANOS {
             return;
         }

@@ -34,7 +34,7 @@ use flyball_core::time::{Timestamp, nanos_of};
 
 use crate::Error;
 pub use degradation::Degradation;
-use degradation::Levels;
+pub(in crate::limit) use degradation::Levels;
 pub use line::Ticket;
 use line::{Line, Waiting};
 use threshold::Threshold;
