@@ -41,7 +41,7 @@ pub struct BacklogLook {
     pub waiting: u64,
 }
 
-/// Bounds a queue by the time that one waits in it. See the [module](self).
+/// Bounds a queue by the time that one waits in it. As many may wait as leave within the target.
 #[derive(Clone, Debug)]
 pub struct Backlog {
     target: Duration,

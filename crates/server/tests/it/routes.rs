@@ -260,7 +260,7 @@ fn adaptive_limits_are_added_and_changed() {
     let path = "/v1/limits/batch";
     daemon.get(path).problem(404);
     daemon.admin("PUT", path, r#"{"max": 3}"#).problem(404);
-    let body = r#"{"scope": "class:batch", "mode": "observe", "deadline": "2s"}"#;
+    let body = r#"{"scope": "class:batch", "mode": "observe", "max": 40}"#;
     let reply = daemon.admin("PUT", path, body);
     assert_eq!(reply.status, 200, "{}", reply.json());
     let limit = reply.json();
@@ -278,8 +278,8 @@ fn adaptive_limits_are_added_and_changed() {
         ],
     );
     assert_eq!(
-        (&limit["algorithm"], &limit["mode"], &limit["deadline_ms"]),
-        (&json!("vegas"), &json!("observe"), &json!(2000.0))
+        (&limit["algorithm"], &limit["mode"], &limit["max"]),
+        (&json!("vegas"), &json!("observe"), &json!(40))
     );
     for (body, status, pointer) in [
         (r#"{"max": 0}"#, 422, "/max"),
@@ -287,6 +287,7 @@ fn adaptive_limits_are_added_and_changed() {
         (r#"{"algorithm": "magic"}"#, 422, "/algorithm"),
         (r#"{"mode": 1}"#, 422, "/mode"),
         (r#"{"deadline": "soon"}"#, 422, "/deadline"),
+        (r#"{"deadline": "1s"}"#, 422, "/deadline"),
         (r#"{"maximum": 1}"#, 422, ""),
         (r#"{"name": "other"}"#, 422, "/name"),
     ] {
@@ -300,7 +301,7 @@ fn adaptive_limits_are_added_and_changed() {
         .admin("PUT", "/v1/limits/x", r#"{"scope": "class:none"}"#)
         .problem(404);
     let now = daemon.get(path).json();
-    for field in ["scope", "mode", "algorithm", "min", "max", "deadline_ms"] {
+    for field in ["scope", "mode", "algorithm", "min", "max"] {
         assert_eq!(now[field], limit[field], "{field}");
     }
     let changed = daemon.admin("PUT", path, r#"{"limit": 4, "mode": null}"#);
