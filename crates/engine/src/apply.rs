@@ -125,6 +125,7 @@ impl Changing<'_> {
         }
         done?;
         self.shared.set_key_limits(Some(&old), &new)?;
+        self.shared.set_shedding(Some(&old), &new)?;
         let executor = &self.shared.executor;
         // The ranges of these keys are within what the executor takes.
         executor.set_tuning(&settings::tuning(&new, executor.tuning()))?;
@@ -208,6 +209,23 @@ impl Shared {
             let before = old.map(|old| old.classes.key_limits(&name));
             if limits != before.unwrap_or_default() {
                 self.executor.class(&name)?.set_key_limits(limits)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// When work of a class is refused because of how long it would wait, in every class of which the configuration says another thing than before (at the
+    /// start: never). What a program set by itself stays.
+    pub(crate) fn set_shedding(&self, old: Option<&Config>, new: &Config) -> Result<(), Error> {
+        let built_in = ClassSpec::built_in().map(|spec| spec.name);
+        let configured = new.classes.iter().map(|spec| spec.name.clone());
+        for name in built_in.into_iter().chain(configured) {
+            let shedding = new.classes.shedding(&name);
+            let before = old.and_then(|old| old.classes.shedding(&name));
+            if shedding != before {
+                self.executor.class(&name)?.set_shedding(shedding)?;
             }
         }
         Ok(())

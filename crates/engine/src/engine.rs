@@ -165,6 +165,7 @@ impl Engine {
             tasks,
         ));
         shared.set_key_limits(None, &config)?;
+        shared.set_shedding(None, &config)?;
         shared.configure_limits(&config);
         #[cfg(feature = "tasks")]
         let tasks = {

@@ -8,6 +8,7 @@ use crate::keyed::{KeyStatus, TaskKey};
 use crate::pool::{ClassInfo, Pool, UNNAMED};
 use crate::queue::Chain;
 use crate::scope::{self, Scope};
+use crate::shedding::Shedding;
 use crate::spine::mode;
 use crate::task::{self, Async, Body, Call, Extra, Plan, Timed};
 use flyball_core::class::ClassSpec;
@@ -277,32 +278,68 @@ impl Class {
         if slot.queue.is_beyond(limit, count)
             || slot.has_others() && slot.waiting().saturating_add(count) > limit
         {
-            return Err(self.full(limit));
+            return self.full(limit, count);
         }
         Ok(())
     }
 
     #[cold]
     fn note_refused(&self, reason: &Rejection, count: usize) {
-        if matches!(
-            reason,
-            Rejection::QueueFull { .. } | Rejection::KeyQueueFull { .. }
-        ) {
-            self.info.slot.refused.fetch_add(count as u64, Relaxed);
-        }
+        let slot = self.info.slot;
+        let counter = match reason {
+            Rejection::QueueFull { .. } | Rejection::KeyQueueFull { .. } => &slot.refused,
+            Rejection::Shed { .. } => &slot.shed,
+            _ => return,
+        };
+        counter.fetch_add(count as u64, Relaxed);
     }
 
     #[cold]
-    fn full(&self, limit: usize) -> Rejection {
+    fn full(&self, limit: usize, count: usize) -> Result<(), Rejection> {
         if self.info.removed.load(SeqCst) {
-            return Rejection::ClassRemoved {
+            return Err(Rejection::ClassRemoved {
                 class: self.info.name.clone(),
+            });
+        }
+        let slot = self.info.slot;
+        let hard = slot.hard.load(Relaxed);
+        let sheds = 0 < limit && limit < hard;
+        if sheds && slot.waiting().saturating_add(count) <= hard {
+            // What a task of the class submits to it is a part of what was let in.
+            let refusal = if self.is_own_task() {
+                None
+            } else {
+                slot.refusal()
             };
+            return refusal.map_or(Ok(()), Err);
         }
-        Rejection::QueueFull {
+        Err(Rejection::QueueFull {
             class: self.info.name.clone(),
-            limit,
-        }
+            limit: if sheds { hard } else { limit },
+        })
+    }
+
+    /// True inside a task of this class.
+    fn is_own_task(&self) -> bool {
+        dispatch::local().is_some_and(|local| {
+            local.slice_class.get() == self.info.slot.index
+                && std::ptr::eq(local.spine, self.pool.spine)
+        })
+    }
+
+    /// Has work in memory refused that would wait for too long, or ceases to (`None`): as many tasks may wait as start within the target, more are
+    /// refused with [`Rejection::Shed`], which says when to come back. Queued tasks of a class that is `sheddable` are refused, too, when their turn comes
+    /// after twice the target, if they have a handle. What a task of the class itself submits to the class is let in. Off unless set.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the target is not 1 ms to 1 h. Nothing has changed then.
+    pub fn set_shedding(&self, settings: Option<Shedding>) -> Result<(), Error> {
+        self.pool.set_shedding(&self.info, settings)
+    }
+
+    /// When work in memory is refused because of how long it would wait, if it is.
+    pub fn shedding(&self) -> Option<Shedding> {
+        self.pool.shedding(self.info.slot)
     }
 
     #[inline]
@@ -399,6 +436,7 @@ const PLAIN: Plan = Plan {
     kind: KindId::new(UNNAMED as u16),
     priority: 0,
     samples: 1,
+    may_shed: false,
 };
 
 /// A task before it is submitted.
@@ -593,10 +631,13 @@ impl TaskBuilder<'_> {
     fn hand_over<B: Body>(self, body: B) -> Handle<B::Output> {
         let now = crate::clock::now(self.class.pool.spine);
         let mut extra = self.extra;
+        let mut plan = self.plan;
+        plan.may_shed =
+            self.class.info.slot.late_after.load(Relaxed) != u64::MAX && !self.class.is_own_task();
         if !self.class.pool.pulls() {
             self.class.tag(&mut extra);
         }
-        let task = task::new(self.class.info.slot, body, now, self.plan, extra);
+        let task = task::new(self.class.info.slot, body, now, plan, extra);
         // SAFETY: new, and its life reference is given away; the handle keeps another one.
         unsafe { dispatch::enqueue(task) };
         self.class.sweep_if_late();
@@ -606,7 +647,7 @@ impl TaskBuilder<'_> {
 }
 
 impl TaskError {
-    /// True when the task was refused before it was queued.
+    /// True when the task was refused, before it was queued or while it was: it has not run.
     pub fn is_rejected(&self) -> bool {
         matches!(self, TaskError::Rejected(_))
     }

@@ -157,7 +157,7 @@ pub enum TaskError {
     /// Its deadline had passed before it could start; it has not run.
     #[error("the task's deadline passed before it could start")]
     DeadlineMissed,
-    /// It was refused at submission; it has not run.
+    /// It was refused at submission, or, in a class that sheds, while it was queued; it has not run.
     #[error("the task was refused: {0}")]
     Rejected(#[from] Rejection),
     /// The handle was asked for the result a second time.

@@ -217,6 +217,7 @@ impl Pool {
             })?;
         let slot = &self.spine.classes[id.index()];
         slot.begin_class();
+        self.spine.shedding.fetch_and(!(1 << slot.index), SeqCst);
         let info = Arc::new(ClassInfo {
             id,
             name: spec.name.as_str().into(),
@@ -274,7 +275,9 @@ impl Pool {
         let jointly = self.spine.limited.load(SeqCst) & (1 << info.id.index()) != 0;
         let restricted = spec.concurrency.is_some() || spec.ceiling < 1.0 || jointly;
         slot.restricted.store(restricted, SeqCst);
-        slot.limit.store(spec.queue_limit, SeqCst);
+        slot.hard.store(spec.queue_limit, SeqCst);
+        slot.limit
+            .store(spec.queue_limit.min(slot.soft.load(SeqCst)), SeqCst);
         slot.queue.forget_room();
         slot.latency_target.store(
             spec.latency_target.as_nanos().min(u128::from(u64::MAX)) as u64,

@@ -10,6 +10,7 @@ use crate::dispatch::Ordered;
 use crate::keyed::Keyed;
 use crate::queue::{Link, Queue};
 use crate::registry::Registry;
+use crate::shedding::Shedder;
 use crate::signals::Signals;
 use crate::tags::Tags;
 use crate::task::{self, Header};
@@ -69,6 +70,8 @@ pub(crate) struct Spine {
     /// The classes that have a joint ceiling, and of these those that must wait at checkpoints now: see `throttling`.
     pub(crate) limited: AtomicU64,
     pub(crate) held: AtomicU64,
+    /// The classes that shed: see `shedding`.
+    pub(crate) shedding: AtomicU64,
     /// Tasks that were cancelled because the pool ended, by whoever did it.
     pub(crate) swept: AtomicUsize,
     /// By what names of keys are hashed.
@@ -112,8 +115,18 @@ pub(crate) struct ClassSlot {
     pub(crate) rank: AtomicU8,
     /// It has a ceiling or a limit on concurrency, so that only the scheduler can say whether it may run.
     pub(crate) restricted: AtomicBool,
-    /// Entries the queue accepts.
+    /// Entries the queue accepts: the least of the two that follow, or 0 while the class is being removed.
     pub(crate) limit: AtomicUsize,
+    /// What the class says of that.
+    pub(crate) hard: AtomicUsize,
+    /// What shedding says of that.
+    pub(crate) soft: AtomicUsize,
+    /// Tasks that may be refused are, if they waited for longer than this, ns.
+    pub(crate) late_after: AtomicU64,
+    /// Tasks refused by shedding: when they were submitted, and when their turn came.
+    pub(crate) shed: AtomicU64,
+    pub(crate) shed_late: AtomicU64,
+    pub(crate) shedding: Mutex<Option<Shedder>>,
     /// Tasks refused because the queue was full.
     pub(crate) refused: AtomicU64,
     /// Tasks that were cancelled while no worker had them, by kind: futures that waited, and what a shutdown swept.
@@ -161,6 +174,12 @@ impl ClassSlot {
             rank: AtomicU8::new(0),
             restricted: AtomicBool::new(false),
             limit: AtomicUsize::new(usize::MAX),
+            hard: AtomicUsize::new(usize::MAX),
+            soft: AtomicUsize::new(usize::MAX),
+            late_after: AtomicU64::new(u64::MAX),
+            shed: AtomicU64::new(0),
+            shed_late: AtomicU64::new(0),
+            shedding: Mutex::new(None),
             refused: AtomicU64::new(0),
             ended_elsewhere: Mutex::default(),
             mode: AtomicU8::new(mode::REMOVED),
@@ -193,6 +212,11 @@ impl ClassSlot {
         self.forget_keys();
         self.served_until.store(0, SeqCst);
         self.refused.store(0, SeqCst);
+        self.soft.store(usize::MAX, SeqCst);
+        self.late_after.store(u64::MAX, SeqCst);
+        self.shed.store(0, SeqCst);
+        self.shed_late.store(0, SeqCst);
+        *self.shedding.lock().unwrap_or_else(|e| e.into_inner()) = None;
         self.ended_elsewhere
             .lock()
             .unwrap_or_else(|e| e.into_inner())
@@ -270,6 +294,7 @@ impl Spine {
                     tags: Tags::new(),
                     limited: AtomicU64::new(0),
                     held: AtomicU64::new(0),
+                    shedding: AtomicU64::new(0),
                     swept: AtomicUsize::new(0),
                     key_seed: RandomState::new(),
                     max_keys: AtomicUsize::new(keys::DEFAULT_CAPACITY),
@@ -294,9 +319,11 @@ impl Spine {
         self.sweep();
         for slot in &self.classes {
             slot.limit.store(usize::MAX, SeqCst);
+            slot.hard.store(usize::MAX, SeqCst);
             slot.forget_keys();
         }
         self.limited.store(0, SeqCst);
+        self.shedding.store(0, SeqCst);
         self.held.store(0, SeqCst);
         self.key_refill.store(u64::MAX, SeqCst);
         for started in &self.started {

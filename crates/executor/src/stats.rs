@@ -4,6 +4,7 @@
 //! class and kind; histograms by worker and class. Rows exist from the first task of a class on a worker. With the default of
 //! 32 kinds a row takes 2.6 KB of counters and 16 KB of histograms, so that 5 workers and 5 classes stay under half a megabyte.
 
+use crate::shedding::SheddingStatus;
 use flyball_core::class::{ClassSpec, Group, MAX_CLASSES};
 use flyball_core::histogram::{AtomicHistogram, Histogram};
 use flyball_core::time::Timestamp;
@@ -322,6 +323,8 @@ pub struct ClassStats {
     pub stolen: u64,
     /// Tasks refused because the queue was full.
     pub refused: u64,
+    /// What was refused because it would have waited for too long; None where the class does not shed.
+    pub shedding: Option<SheddingStatus>,
     /// Times that ageing let it go before a higher rank.
     pub aged: u64,
     /// Time from becoming runnable to running, ns.
@@ -348,6 +351,7 @@ impl ClassStats {
             preempted: 0,
             stolen: 0,
             refused: 0,
+            shedding: None,
             aged: 0,
             wait: Histogram::new(),
             run: Histogram::new(),

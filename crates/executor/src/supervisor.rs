@@ -74,6 +74,7 @@ pub(crate) fn run(pool: &Arc<Pool>) {
         rescue(pool, &mut seen, now);
         resting.look(pool, now);
         ceilings.look(pool);
+        pool.look_at_backlogs();
         #[cfg(feature = "rayon")]
         pool.guests.tick(pool);
         if now >= next_second {

@@ -25,6 +25,7 @@ use crate::queue::Link;
 use crate::spine::ClassSlot;
 use atomic_waker::AtomicWaker;
 use flyball_core::id::KindId;
+use flyball_core::outcome::Rejection;
 use flyball_core::time::Source;
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -76,6 +77,8 @@ pub(crate) struct Header {
     nature: Nature,
     /// For how many tasks `enqueued` speaks: 0 when it was not stamped.
     pub(crate) samples: AtomicU8,
+    /// It may be refused while it is queued, where its handle hears of it.
+    may_shed: bool,
 }
 
 /// What a task is, as far as running it differs.
@@ -122,6 +125,7 @@ pub(crate) enum Failure {
     Cancelled,
     TimedOut,
     DeadlineMissed,
+    Shed(Box<Rejection>),
 }
 
 impl From<Failure> for TaskError {
@@ -131,6 +135,7 @@ impl From<Failure> for TaskError {
             Failure::Cancelled => TaskError::Cancelled,
             Failure::TimedOut => TaskError::TimedOut,
             Failure::DeadlineMissed => TaskError::DeadlineMissed,
+            Failure::Shed(rejection) => TaskError::Rejected(*rejection),
         }
     }
 }
@@ -251,6 +256,8 @@ pub(crate) enum Ran {
     Cancelled,
     TimedOut,
     DeadlineMissed,
+    /// It waited for too long and was refused.
+    Shed,
     /// A future waits; it was woken meanwhile when `again`.
     Pending {
         again: bool,
@@ -266,6 +273,8 @@ pub(crate) struct Plan {
     pub(crate) priority: i8,
     /// See [`Header::samples`].
     pub(crate) samples: u8,
+    /// See [`Header::may_shed`].
+    pub(crate) may_shed: bool,
 }
 
 impl Header {
@@ -285,6 +294,7 @@ impl Header {
             priority: plan.priority,
             nature,
             samples: AtomicU8::new(plan.samples),
+            may_shed: plan.may_shed,
         }
     }
 
@@ -575,6 +585,19 @@ pub(crate) unsafe fn run(
             complete(task, true);
         }
         return (Ran::DeadlineMissed, now);
+    }
+    if header.may_shed
+        && now.saturating_sub(header.enqueued.load(Relaxed)) > header.slot.late_after.load(Relaxed)
+        && header.shared().place.load(Relaxed) & !KEYED == 0
+        && state & HANDLE != 0
+        && let Some(rejection) = header.slot.refuse_late()
+    {
+        // SAFETY: `RUNNING` is ours.
+        unsafe {
+            (header.vtable.fail)(task, Failure::Shed(Box::new(rejection)));
+            complete(task, true);
+        }
+        return (Ran::Shed, now);
     }
     // SAFETY: borrowed for the poll; the life reference outlives it, and clones count.
     let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(task)) });

@@ -140,6 +140,7 @@ impl Testing {
         let runtime = &self.runtime;
         let _tokio = runtime.enter();
         self.pool.spine.refill_keys(self.clock.now().as_nanos());
+        self.pool.look_at_backlogs();
         self.worker
             .drain(&mut |step| runtime.block_on(async { step() }))
     }

@@ -335,6 +335,10 @@ impl Worker {
             bump(&figures.tasks, 1);
             return;
         }
+        if ran == Ran::Shed {
+            bump(&figures.tasks, 1);
+            return;
+        }
         bump(&figures.polls, 1);
         bump(&figures.run_ns, run);
         if samples != 0 {

@@ -28,9 +28,9 @@
 pub use flyball_executor::{
     Algorithm, BackPriority, Captured, Carrier, Class, ClassSpec, ClassStats, Config, Counts,
     Entered, Error, Event, GIVE_WAY_MAX, Group, GroupStats, Handle, Health, HeldBy, Interrupted,
-    KeyLimits, KeyStatus, Layout, PanicPayload, Rejected, Rejection, Scope, ShutdownReport, Stats,
-    Status, Strategy, TaskBuilder, TaskError, Tuning, What, WorkerSettings, WorkerState,
-    WorkerStatus, blocking, checkpoint, yield_now,
+    KeyLimits, KeyStatus, Layout, PanicPayload, Rejected, Rejection, Scope, Shedding,
+    SheddingStatus, ShutdownReport, Stats, Status, Strategy, TaskBuilder, TaskError, Tuning, What,
+    WorkerSettings, WorkerState, WorkerStatus, blocking, checkpoint, yield_now,
 };
 
 #[cfg(feature = "engine")]

@@ -227,6 +227,7 @@ fn details(class: ClassView, screen: Screen) -> String {
             "sheddable",
             if class.sheddable { "yes" } else { "no" }.to_owned(),
         ),
+        ("sheds", sheds(&class)),
         (
             "preemptible",
             if class.preemptible { "yes" } else { "no" }.to_owned(),
@@ -269,4 +270,27 @@ fn details(class: ClassView, screen: Screen) -> String {
         out.push_str(&format!("{name:<15} {value}\n"));
     }
     out
+}
+
+/// What it refuses of work in memory.
+fn sheds(class: &ClassView) -> String {
+    let Some(shedding) = &class.shedding else {
+        return "nothing (shed_after=100ms has it refuse what would wait for longer)".to_owned();
+    };
+    let refused = match shedding.mode.as_str() {
+        "observe" => format!("about {} would have been refused", shedding.would_refuse),
+        _ => format!(
+            "{} refused at once, {} when their turn came",
+            shedding.refused, shedding.refused_late
+        ),
+    };
+    let room = match shedding.may_wait {
+        Some(most) => format!("{most} may wait"),
+        None => "how many may wait is not known yet".to_owned(),
+    };
+    format!(
+        "beyond a wait of {}: {room}; {refused}; level {}",
+        millis(shedding.shed_after_ms),
+        inert(&shedding.level)
+    )
 }

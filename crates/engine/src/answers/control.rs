@@ -316,6 +316,13 @@ impl Engine {
             );
             queue.refused = Some(class.refused);
             limits.push(queue);
+            if let Some(shedding) = &class.shedding {
+                let target = shedding.settings.target.as_secs_f64() * 1e3;
+                let waited = class.oldest_wait.map(|wait| wait.as_secs_f64() * 1e3);
+                let mut wait = limit("wait", "ms", Some(target), waited, "shed_after");
+                wait.refused = Some(shedding.refused + shedding.refused_late);
+                limits.push(wait);
+            }
             limits.push(limit(
                 "concurrency",
                 "workers",

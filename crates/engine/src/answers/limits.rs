@@ -44,9 +44,16 @@ impl Engine {
             .ok_or_else(|| self.unknown_limit(name))
     }
 
-    /// What the service should do without: the worst level of all gates that act.
+    /// What the service should do without: the worst level of all gates, and of all classes that refuse work, where they do not only observe.
     pub fn degradation(&self) -> Degradation {
-        self.shared.degradation()
+        let stats = self.shared.executor.stats();
+        let classes = stats
+            .classes
+            .iter()
+            .filter_map(|class| class.shedding.as_ref());
+        let acting = classes.filter(|shedding| !shedding.settings.observe);
+        let levels = acting.map(|shedding| shedding.level);
+        levels.fold(self.shared.degradation(), Degradation::max)
     }
 
     /// Changes fields of an adaptive limit, those of `limits.adaptive` in the configuration; the others stay. A null takes back what is said of a

@@ -4,13 +4,15 @@ use crate::Engine;
 use crate::error::Error;
 use crate::view::{
     BalancerStats, BalancerWorkerLoad, ClassView, LatencyView, QueueView, RunningTask,
-    SchedulerClass, SchedulerStats, TaskTotals, Time, WorkerEventView, WorkerLoad, WorkerStateView,
-    WorkerView,
+    SchedulerClass, SchedulerStats, SheddingView, TaskTotals, Time, WorkerEventView, WorkerLoad,
+    WorkerStateView, WorkerView,
 };
 use flyball_core::class::ClassSpec;
 use flyball_core::histogram::Histogram;
 use flyball_core::time::Timestamp;
-use flyball_executor::{ClassStats, Event, What, WorkerSettings, WorkerState, WorkerStatus};
+use flyball_executor::{
+    ClassStats, Event, SheddingStatus, What, WorkerSettings, WorkerState, WorkerStatus,
+};
 use flyball_policy::sched::place;
 use std::time::Duration;
 
@@ -56,6 +58,22 @@ fn latency(histogram: &Histogram) -> LatencyView {
         p95_ms: quantile(0.95),
         p99_ms: quantile(0.99),
         max_ms: histogram.max().map(ms),
+    }
+}
+
+fn shedding(status: &SheddingStatus) -> SheddingView {
+    SheddingView {
+        shed_after_ms: duration_ms(status.settings.target),
+        mode: match status.settings.observe {
+            true => "observe".to_owned(),
+            false => "enforce".to_owned(),
+        },
+        may_wait: status.limit.map(|limit| limit as u64),
+        starts_per_second: status.rate,
+        refused: status.refused,
+        refused_late: status.refused_late,
+        would_refuse: status.would_refuse,
+        level: status.level.name().to_owned(),
     }
 }
 
@@ -236,6 +254,7 @@ impl Engine {
             time_slice_ms: duration_ms(spec.time_slice),
             queue_limit: spec.queue_limit as u64,
             sheddable: spec.sheddable,
+            shedding: class.shedding.as_ref().map(shedding),
             preemptible: spec.preemptible,
             concurrency: spec.concurrency,
             group: spec.group.to_string(),

@@ -9,6 +9,8 @@ use std::time::Duration;
 use flyball_core::class::{
     ClassSpec, Group, MAX_CLASSES, MAX_PRIORITY, MAX_SHARES, MAX_TIME_SLICE, MIN_TIME_SLICE,
 };
+use flyball_executor::Shedding;
+use flyball_policy::limit::Backlog;
 use flyball_policy::sched::keys::{BURST_MAX, KeyLimits};
 use serde_json::{Map, Value as Json};
 
@@ -20,9 +22,10 @@ use super::tree::{Data, Entry, Mark, Node};
 use super::value::{Kind, Value, nearest};
 
 const GROUPS: [&str; 2] = ["front", "back"];
+const MODES: [&str; 2] = ["enforce", "observe"];
 
 /// The fields of a class, the name first.
-pub(super) static KEYS: [Key; 21] = [
+pub(super) static KEYS: [Key; 23] = [
     Key::new(
         "classes[].name",
         "1 to 64 characters of a-z, 0-9, _ and -; a built-in class is changed by its name.",
@@ -83,6 +86,22 @@ pub(super) static KEYS: [Key; 21] = [
         "Whether queued work in memory may be refused again under overload.",
         "false",
         Kind::Bool,
+    ),
+    Key::new(
+        "classes[].shed_after",
+        "How long work in memory should wait at most: more than starts in that time is refused, with a hint when to come back; where `sheddable`, so is queued work whose turn comes after twice that. Durable tasks are never refused.",
+        "never",
+        Kind::Duration {
+            min: Backlog::TARGET.0,
+            max: Backlog::TARGET.1,
+        },
+    )
+    .or("never"),
+    Key::new(
+        "classes[].shed_mode",
+        "Whether that is done (`enforce`), or only measured and counted (`observe`).",
+        "enforce",
+        Kind::Choice(&MODES),
     ),
     Key::new(
         "classes[].preemptible",
@@ -177,12 +196,27 @@ pub struct Classes {
 }
 
 impl Classes {
+    /// When work of a class is refused because of how long it would wait; never where the configuration names no time.
+    #[must_use]
+    pub fn shedding(&self, class: &str) -> Option<Shedding> {
+        let map = self.map(class)?;
+        let target = map.get("shed_after")?.as_str()?;
+        Some(Shedding {
+            target: flyball_core::units::parse_duration(target).ok()?,
+            observe: map.get("shed_mode").and_then(Json::as_str) == Some("observe"),
+        })
+    }
+
+    fn map(&self, class: &str) -> Option<&Map<String, Json>> {
+        let named =
+            |map: &&Map<String, Json>| map.get("name").and_then(Json::as_str) == Some(class);
+        self.maps.iter().find(named)
+    }
+
     /// What each key of a class may do; without limits where the configuration names none.
     #[must_use]
     pub fn key_limits(&self, class: &str) -> KeyLimits {
-        let named =
-            |map: &&Map<String, Json>| map.get("name").and_then(Json::as_str) == Some(class);
-        let Some(map) = self.maps.iter().find(named) else {
+        let Some(map) = self.map(class) else {
             return KeyLimits::default();
         };
         let count = |field: &str| {

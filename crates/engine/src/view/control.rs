@@ -81,7 +81,7 @@ pub struct PinView {
 pub struct LimitView {
     /// Its name: `class/batch/queue`; of an adaptive limit `adaptive/NAME`, of a breaker `breaker/NAME`.
     pub name: String,
-    /// What it bounds: `queue`, `concurrency`, `cpu`, `workers`; `key_rate`, `key_concurrency`, `key_queued` of each
+    /// What it bounds: `queue`, `wait` (of work in memory), `concurrency`, `cpu`, `workers`; `key_rate`, `key_concurrency`, `key_queued` of each
     /// key of a class; `adaptive`, `breaker`.
     pub kind: String,
     /// Its unit.
@@ -146,7 +146,7 @@ pub struct StatusView {
     pub score: f64,
     /// What speaks against full health.
     pub reasons: Vec<String>,
-    /// What the service should do without, the worst of all adaptive limits that act: `normal`, `conserve` or `survive`.
+    /// What the service should do without, the worst of all adaptive limits and classes that refuse work: `normal`, `conserve` or `survive`.
     pub level: String,
     /// Every part's flag.
     pub parts: Vec<PartFlag>,

@@ -31,6 +31,6 @@ pub use throttle::{QuotaView, ThrottleEvent, ThrottleView, ThrottlerStats};
 pub use time::Time;
 pub use work::{
     BalancerStats, BalancerWorkerLoad, ClassView, LatencyView, QueueView, RunningTask,
-    SchedulerClass, SchedulerStats, TaskTotals, WorkerEventView, WorkerLoad, WorkerStateView,
-    WorkerView,
+    SchedulerClass, SchedulerStats, SheddingView, TaskTotals, WorkerEventView, WorkerLoad,
+    WorkerStateView, WorkerView,
 };

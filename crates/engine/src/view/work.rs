@@ -139,6 +139,8 @@ pub struct ClassView {
     pub queue_limit: u64,
     /// Whether queued work in memory may be refused under overload.
     pub sheddable: bool,
+    /// What is refused because it would wait for too long; null where nothing is.
+    pub shedding: Option<SheddingView>,
     /// Whether its running commands may be held while a higher class needs their slots.
     pub preemptible: bool,
     /// Workers that may run it at once; null for no limit.
@@ -163,6 +165,28 @@ pub struct ClassView {
     pub share_received_percent: Option<f64>,
     /// Part promised among the classes that have work now; null while it has none.
     pub share_promised_percent: Option<f64>,
+}
+
+/// What a class refuses of work in memory because it would wait for too long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SheddingView {
+    /// How long work should wait at most.
+    pub shed_after_ms: f64,
+    /// `enforce`, or `observe`: the same is measured and counted, and nothing refused.
+    pub mode: String,
+    /// Tasks that may wait now; null until it is known how fast they start.
+    pub may_wait: Option<u64>,
+    /// Tasks that start a second while some wait; null until it is known.
+    pub starts_per_second: Option<f64>,
+    /// Tasks that were refused when they were submitted.
+    pub refused: u64,
+    /// Queued tasks that were refused when their turn came.
+    pub refused_late: u64,
+    /// About how many would have been refused while it only observed.
+    pub would_refuse: u64,
+    /// What the service should do without: `normal`, `conserve` or `survive`.
+    pub level: String,
 }
 
 /// What a worker does.

@@ -128,6 +128,7 @@ impl Pool {
         // Read one after the other, the figures are of slightly different moments.
         stats.submitted = (stats.submitted + slot.submitted_elsewhere()).max(stats.counts.tasks);
         stats.refused = slot.refused.load(Relaxed);
+        stats.shedding = self.shedding_status(slot);
         if let Some(service) = service {
             stats.promised = service.promised;
             stats.aged = service.ageings;

@@ -23,6 +23,7 @@ mod rayon;
 mod regressions;
 mod replacement;
 mod scopes;
+mod shedding;
 mod shutdown;
 mod size;
 mod stress;
