@@ -22,7 +22,7 @@ const FILE: &str = "classes: [{name: batch, shed_after: 50ms}]";
 const REPORTS_A_SECOND: u64 = 3_000;
 /// What the database does at once, and how long each query takes it.
 const DATABASE: (usize, Duration) = (8, Duration::from_millis(5));
-const CALLERS: usize = 200;
+const CALLERS: u64 = 200;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -35,7 +35,7 @@ async fn main() -> Result<()> {
     let gate = engine.gate("db", GateConfig::dependency())?;
     let database = Arc::new(Semaphore::new(DATABASE.0));
     let callers: Vec<_> = (0..CALLERS)
-        .map(|_| tokio::spawn(call(gate.clone(), database.clone())))
+        .map(|caller| tokio::spawn(call(gate.clone(), database.clone(), caller)))
         .collect();
     for _ in 0..seconds {
         sleep(Duration::from_secs(1)).await;
@@ -75,9 +75,14 @@ fn report() {
 }
 
 /// Calls the database again and again; who is refused stays away for as long as that says.
-async fn call(gate: Gate, database: Arc<Semaphore>) {
+async fn call(gate: Gate, database: Arc<Semaphore>, caller: u64) {
+    // Callers are told apart, so that those who were refused together do not come back together.
+    let ask = Ask {
+        cohort: caller,
+        ..Ask::default()
+    };
     loop {
-        match gate.enter(Ask::default()).await {
+        match gate.enter(ask).await {
             Ok(permit) => query(permit, &database).await,
             Err(shed) => sleep(shed.retry_after).await,
         }
