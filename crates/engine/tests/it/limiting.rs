@@ -2,7 +2,7 @@
 
 use crate::{end, engine};
 use flyball_engine::Error;
-use flyball_engine::view::GateView;
+use flyball_engine::view::{GateView, LimitView};
 use flyball_limit::{Ask, Degradation, GateConfig, Mode};
 use serde_json::{Map, Value, json};
 
@@ -154,5 +154,32 @@ fn the_worst_level_is_told() {
         (&json!("level"), &json!("normal"))
     );
     assert_eq!(told.data["observed"], false);
+    end(engine);
+}
+
+/// CPU-21, CPU-30: when a class refuses work that would wait for too long is a setting of it, off unless set, changed while it runs.
+#[test]
+fn shedding_is_configured() {
+    let engine = engine("classes: [{name: batch, shed_after: 100ms, shed_mode: observe}]");
+    let batch = || engine.class_view("batch").unwrap().shedding;
+    let before = batch().unwrap();
+    assert_eq!((before.shed_after_ms, &*before.mode), (100.0, "observe"));
+    assert!(engine.class_view("normal").unwrap().shedding.is_none());
+    let change = |fields: Value| engine.change_class("batch", &self::fields(fields), "test");
+    change(json!({ "shed_mode": null, "shed_after": "2s" })).unwrap();
+    let after = batch().unwrap();
+    assert_eq!((after.shed_after_ms, &*after.mode), (2_000.0, "enforce"));
+    let bound = |limit: &LimitView| limit.name == "class/batch/wait" && limit.limit == Some(2e3);
+    assert!(engine.limits().iter().any(bound));
+    for wrong in [
+        json!({ "shed_after": "0s" }),
+        json!({ "shed_after": 5 }),
+        json!({ "shed_mode": "sleep" }),
+    ] {
+        assert!(change(wrong.clone()).is_err(), "{wrong}");
+        assert_eq!(batch().unwrap().shed_after_ms, 2_000.0);
+    }
+    change(json!({ "shed_after": "never" })).unwrap();
+    assert!(batch().is_none());
     end(engine);
 }
