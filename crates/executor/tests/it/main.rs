@@ -23,6 +23,7 @@ mod rayon;
 mod regressions;
 mod replacement;
 mod scopes;
+#[cfg(feature = "testing")]
 mod shedding;
 mod shutdown;
 mod size;
