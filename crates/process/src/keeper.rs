@@ -12,6 +12,7 @@
 //!
 //! Leaves out: scheduling, and who may run (`slots`); there is no thread and no allocation between `clone` and `execve` (`sys`).
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -117,6 +118,8 @@ struct Run {
     deadline: Option<Timestamp>,
     grace_ns: u64,
     paused_since: Option<Timestamp>,
+    /// Those that stood still by themselves when the tree was paused, and go on doing so after it.
+    stood: HashSet<i32>,
     io_known: bool,
 }
 
@@ -147,6 +150,7 @@ impl Keeper<'_> {
                 .map(|timeout| started.saturating_add_nanos(timeout)),
             grace_ns: spec.grace_ns,
             paused_since: None,
+            stood: HashSet::new(),
             io_known: true,
         };
         self.watch(&mut run);
@@ -386,11 +390,11 @@ impl Keeper<'_> {
                     }
                     Kind::Pause if run.paused_since.is_none() && run.phase == Phase::Running => {
                         run.paused_since = Some(now);
-                        tree::stop(self.pid);
+                        run.stood = tree::stop(self.pid);
                     }
                     Kind::Resume if run.paused_since.is_some() => {
                         self.resume(run, now);
-                        tree::signal(self.pid, libc::SIGCONT);
+                        tree::go_on(self.pid, &std::mem::take(&mut run.stood));
                     }
                     _ => {}
                 },

@@ -118,17 +118,34 @@ pub(crate) fn signal(root: i32, number: i32) -> u32 {
     signal_where(root, number, |_| true)
 }
 
-/// Stops every descendant, until a pass finds none that runs.
-pub(crate) fn stop(root: i32) -> u32 {
-    signal_where(root, libc::SIGSTOP, |member| member.state != b'T')
+/// Stops every descendant, until a pass finds none that runs; answers those that stood still already, by their own will, for job control or under a
+/// debugger. The others cannot have children while they stand still, so no number of these becomes another process's below `root`.
+pub(crate) fn stop(root: i32) -> HashSet<i32> {
+    let mut stood = HashSet::new();
+    signal_where(root, libc::SIGSTOP, |member| {
+        let stands = matches!(member.state, b'T' | b't');
+        if stands {
+            stood.insert(member.pid);
+        } else {
+            // It went on between two passes.
+            stood.remove(&member.pid);
+        }
+        !stands
+    });
+    stood
 }
 
-fn signal_where(root: i32, number: i32, wanted: impl Fn(&Member) -> bool) -> u32 {
+/// Lets every descendant go on that [`stop`] stopped: all but those that it found standing still.
+pub(crate) fn go_on(root: i32, stood: &HashSet<i32>) {
+    signal_where(root, libc::SIGCONT, |member| !stood.contains(&member.pid));
+}
+
+fn signal_where(root: i32, number: i32, mut wanted: impl FnMut(&Member) -> bool) -> u32 {
     let mut done = HashSet::new();
     for _ in 0..PASSES_MAX {
         let fresh: Vec<Member> = descendants(root)
             .into_iter()
-            .filter(|member| wanted(member) && !done.contains(&member.pid))
+            .filter(|member| !done.contains(&member.pid) && wanted(member))
             .collect();
         if fresh.is_empty() {
             break;
