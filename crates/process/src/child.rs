@@ -3,6 +3,10 @@
 //! Invariant: an order (kill, pause, resume) is sent under the lock of the child's state, and the state becomes `Ended` under the
 //! same lock before its keeper is used again. So an order never reaches the next command of that keeper: it arrives before it, and a
 //! keeper without a command ignores it.
+//!
+//! A keeper that does not read what it is sent (stopped, or frozen with its control group) is not asked to stop its tree: whoever gives such orders all the
+//! time would fill its socket and then wait, with this lock. What lets a tree go on follows upon an order to stop it, so there is always room for that, and
+//! for the few kills.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -36,6 +40,10 @@ pub enum Status {
     /// It has ended, or could not start.
     Ended,
 }
+
+/// A keeper that has so much unread does not listen, bytes as the kernel counts them: some twenty orders, a second of [`turns`](crate::bounds::turns), or
+/// a command that it has not read yet; a thirteenth of what a socket holds by default (208 KiB, socket(7)).
+const UNREAD_MAX: usize = 16 * 1024;
 
 /// What is called with the end of a command, on the thread that learns of it; it must not block.
 pub(crate) type OnExit = Box<dyn FnOnce(Result<Exit, Error>) + Send>;
@@ -223,7 +231,8 @@ impl Control {
         self.0.order(Kind::Signal, &(number as u32).to_le_bytes());
     }
 
-    /// Stops every process of the tree (SIGSTOP) and the clock of its timeout. Answers whether it ran.
+    /// Stops every process of the tree (SIGSTOP) and the clock of its timeout; those that stood still already do so after [`resume`](Self::resume), too.
+    /// Answers whether it ran; `false` also while its keeper does not listen.
     pub fn pause(&self) -> bool {
         self.stand(|state| &mut state.paused, true)
     }
@@ -233,7 +242,7 @@ impl Control {
         self.stand(|state| &mut state.paused, false)
     }
 
-    /// As [`pause`](Self::pause), for who lets commands run in turns: the tree stands still until it is neither paused nor held.
+    /// As [`pause`](Self::pause), for who lets commands run in turns: the tree stands still until it is neither paused nor held. Never waits.
     pub(crate) fn hold(&self) -> bool {
         self.stand(|state| &mut state.held, true)
     }
@@ -259,7 +268,8 @@ impl Control {
         let after = state.paused || state.held;
         if before != after {
             let order = if after { Kind::Pause } else { Kind::Resume };
-            if wire::send(&keeper, order, &[], &[]).is_err() {
+            let deaf = after && wire::unread(&keeper) > UNREAD_MAX;
+            if deaf || wire::send(&keeper, order, &[], &[]).is_err() {
                 *cause(&mut state) = was;
                 return false;
             }

@@ -104,6 +104,18 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::R
     }
 }
 
+/// How much of what was sent the other end has not read yet, bytes of the kernel's memory, as they count against `SO_SNDBUF` (`SIOCOUTQ`,
+/// Linux, net/unix/af_unix.c). 0 where the kernel does not tell.
+pub(crate) fn unread(socket: BorrowedFd<'_>) -> usize {
+    let mut bytes: c_int = 0;
+    // SAFETY: for a socket TIOCOUTQ is SIOCOUTQ, which writes one `int` to the pointer; `bytes` outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+    if result < 0 {
+        return 0;
+    }
+    usize::try_from(bytes).unwrap_or(0)
+}
+
 /// Receives into `buffer`; descriptors that came along are added to `fds`, close-on-exec. Zero is the end of the stream.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,

@@ -96,6 +96,11 @@ pub(crate) fn send_framed(
     Ok(())
 }
 
+/// How much of what was sent has not been read yet, bytes as the kernel counts them; some 800 for a short message.
+pub(crate) fn unread(socket: &UnixStream) -> usize {
+    sys::unread(socket.as_fd())
+}
+
 /// The receiving side of a socket: puts messages together again.
 #[derive(Default)]
 pub(crate) struct Inbox {

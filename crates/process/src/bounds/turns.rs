@@ -1,11 +1,12 @@
 //! Commands that may run for a part of the time only, and so stand still by turns.
 //!
 //! Who measures what commands use says the part; `policy::control::duty` says who runs at a moment. The others stand still by SIGSTOP, so that this holds
-//! whatever commands do, and commands without a signal handler notice nothing. The clock of a command's timeout stands while it does; whoever keeps a lease
-//! for it goes on to renew it.
+//! whatever commands do. They go on by SIGCONT, which those can handle; and who waits for children with `WUNTRACED` or `WCONTINUED` (shells with job control,
+//! sudo) is told of both (waitpid(2)). What stopped itself, or a debugger stopped, is not woken. The clock of a command's timeout stands while it does; whoever
+//! keeps a lease for it goes on to renew it.
 //!
-//! Invariants: a command that stands still for another reason is left alone and has no turn; one that has not started cannot be stopped and is asked
-//! again at the next turn; with the part at 1, after [`release`](Turns::release), or when it is taken out, a command runs.
+//! Invariants: a command that stands still for another reason is left alone and has no turn; one that has not started, or whose keeper does not listen,
+//! cannot be stopped and is asked again at the next turn; no order waits; with the part at 1, after [`release`](Turns::release), or when it is taken out, a command runs.
 
 use std::collections::{BTreeMap, HashMap};
 

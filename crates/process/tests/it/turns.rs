@@ -14,6 +14,14 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("turns::held_commands_end", held_commands_end),
     ("turns::who_goes_is_let_go", who_goes_is_let_go),
+    (
+        "turns::who_stopped_itself_is_not_woken",
+        who_stopped_itself_is_not_woken,
+    ),
+    (
+        "turns::nobody_waits_for_a_keeper_that_does_not_listen",
+        nobody_waits_for_a_keeper_that_does_not_listen,
+    ),
 ];
 
 fn at(millis: u64) -> Timestamp {
@@ -36,7 +44,7 @@ fn stands(pid: i32) -> bool {
 }
 
 /// Waits until the orders that were given have been heard.
-fn wait_until(is_so: impl Fn() -> bool) {
+fn wait_until(mut is_so: impl FnMut() -> bool) {
     let (_nobody, silence) = std::sync::mpsc::channel::<()>();
     for _ in 0..20_000 {
         if is_so() {
@@ -132,4 +140,77 @@ fn who_goes_is_let_go() {
     turns.remove(1);
     wait_until(|| !stands(pid));
     assert!(child.control().cpu().is_some());
+}
+
+/// CPU-20: what stopped itself goes on standing still, however often the others of its tree stop and go on.
+fn who_stopped_itself_is_not_woken() {
+    let server = server();
+    let (mut line, writer) = Watchline::new();
+    let script = "echo $$ >&2; sh -c 'echo $$ >&2; kill -STOP $$' & exec sleep 600";
+    let command = shell(script).stderr(writer).grace(Duration::ZERO);
+    let child = server.spawn(command).unwrap();
+    let pids = line.pids(2);
+    // Which of the two wrote first is not known, but who has the number.
+    let root = child.wait_started().unwrap() as i32;
+    let stopped = *pids.iter().find(|pid| **pid != root).unwrap();
+    wait_until(|| stands(stopped) && !stands(root));
+    let mut turns = Turns::new(at(0));
+    turns.insert(1, child.control(), 0.5);
+    for cycle in 0..5 {
+        turns.tick(at(cycle * 100 + 75));
+        wait_until(|| stands(root));
+        turns.tick(at(cycle * 100 + 110));
+        wait_until(|| !stands(root));
+        assert!(stands(stopped), "it was let go in cycle {cycle}");
+    }
+    // Its end reaches it all the same.
+    child.kill();
+    line.assert_closes();
+}
+
+/// CPU-20: a keeper that does not read its orders (stopped itself, or frozen with its control group) makes nobody wait, and its command is neither
+/// forgotten nor left standing when it listens again.
+fn nobody_waits_for_a_keeper_that_does_not_listen() {
+    let server = server();
+    let (child, pid) = idler(&server);
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(") ").unwrap().1;
+    let keeper: i32 = fields.split(' ').nth(1).unwrap().parse().unwrap();
+    let mut turns = Turns::new(at(0));
+    turns.insert(1, child.control(), 0.5);
+    let send = |signal: &str| {
+        let mut kill = std::process::Command::new("kill");
+        assert!(
+            kill.args([signal, &keeper.to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    send("-STOP");
+    wait_until(|| stands(keeper));
+    // More orders than a socket holds.
+    let (done, waited) = std::sync::mpsc::channel();
+    let ticking = std::thread::spawn(move || {
+        for cycle in 0..2_000 {
+            turns.tick(at(cycle * 100 + 10));
+            turns.tick(at(cycle * 100 + 75));
+        }
+        let _ = done.send(());
+        turns
+    });
+    let in_time = waited.recv_timeout(Duration::from_secs(20)).is_ok();
+    send("-CONT");
+    assert!(in_time, "an order waited for the keeper");
+    let mut turns = ticking.join().unwrap();
+    // Heard again, turns go on, and so does the command at their end.
+    wait_until(|| !stands(keeper));
+    wait_until(|| {
+        turns.tick(at(200_075));
+        stands(pid)
+    });
+    turns.set_parts(|_| 1.0);
+    assert_eq!(turns.tick(at(200_080)), None);
+    assert_eq!(turns.held(), 0);
+    wait_until(|| !stands(pid));
 }
