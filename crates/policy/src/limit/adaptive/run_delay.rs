@@ -27,6 +27,10 @@ const RESERVE_MIN: f64 = 1.0;
 /// Reserve by the root of the calls that wait for something else: their number scatters by its root, as that of customers in a service
 /// without a queue does (Palm's theorem), and with it the number of those that want a CPU.
 const RESERVE_BY_ROOT: f64 = 1.5;
+/// And by that root again, over the square of the CPUs in use, which count as two at least: where they are few, one that idles for want of calls is a
+/// great part of them, and few calls scatter further above their mean than below it.
+const RESERVE_BY_CPUS: f64 = 5.0;
+const CPUS_MIN: f64 = 2.0;
 /// After a long step there is no other until calls have gone round once, or for this long, ns.
 const ROUND_MAX_NANOS: u64 = 250_000_000;
 /// With less than this part of the reserve waiting, the limit is far too low.
@@ -85,10 +89,15 @@ impl RunDelay {
         }
         // What was too many before the limit was reached counts as if it had been while it was: few, and on the safe side.
         let excess = window.in_flight_mean * delayed / window.full_share;
+        // Those that calls kept busy.
+        let cpus = (window.in_flight_mean * ran).max(CPUS_MIN);
         let elsewhere = window.in_flight_full_mean * (1.0 - delayed - ran).max(0.0);
         if window.full_share < FULL {
-            let more = (reserve(elsewhere, clumps * square_root(window.in_flight_full_mean))
-                - excess)
+            let more = (reserve(
+                cpus,
+                elsewhere,
+                clumps * square_root(window.in_flight_full_mean),
+            ) - excess)
                 .min(1.0);
             return (window.blocked && more > 0.0).then_some((limit + more, Reason::Room));
         }
@@ -97,7 +106,7 @@ impl RunDelay {
         let round = nanos_of(window.latency_mean).min(ROUND_MAX_NANOS);
         let settled =
             window.completions > 0 && window.to.saturating_nanos_since(self.stepped) >= round;
-        let far = excess < FAR * reserve(elsewhere, 0.0);
+        let far = excess < FAR * reserve(cpus, elsewhere, 0.0);
         let lasts = |since: &mut Option<Timestamp>, is: bool| {
             if !is {
                 *since = None;
@@ -144,7 +153,8 @@ impl RunDelay {
             self.works_at = Some((busy, elsewhere));
             most
         } else {
-            (works_at + reserve(waits, clumps * square_root(works_at))).clamp(limit * STEP.0, most)
+            (works_at + reserve(cpus, waits, clumps * square_root(works_at)))
+                .clamp(limit * STEP.0, most)
         };
         if wanted < limit {
             Some((wanted, Reason::RunDelay))
@@ -157,6 +167,7 @@ impl RunDelay {
 }
 
 /// How many more than the machine works at, and for clumps of arrivals on top.
-fn reserve(elsewhere: f64, clumps: f64) -> f64 {
-    (RESERVE_BY_ROOT * square_root(elsewhere)).max(RESERVE_MIN) + clumps
+fn reserve(cpus: f64, elsewhere: f64, clumps: f64) -> f64 {
+    let by_root = RESERVE_BY_ROOT + RESERVE_BY_CPUS / (cpus * cpus);
+    (by_root * square_root(elsewhere)).max(RESERVE_MIN) + clumps
 }
