@@ -9,7 +9,8 @@
 //!   call and finds the window over measures it and sets the limit.
 //!
 //! # Invariants
-//! - In flight is never above the limit, but for what a lowered limit leaves over.
+//! - In flight is never above the limit, but for what a lowered limit leaves over and, where the limit is of this process's own work, for calls that
+//!   do not wait for lesser ones: of each class and those that matter more never more come in than the limit.
 //! - Under the lock: `ask` is raised whenever somebody waits; who waits is in the policy's line and in `waiting`, or was named and only in `waiting`.
 //! - A waiter that is named has a slot from then on. Whoever was named and does not take it leaves, and so hands it on.
 //! - Neither wakers nor hooks are called under the lock.
@@ -32,7 +33,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use flyball_core::time::{Source, Timestamp};
-use flyball_policy::limit::adaptive::{AdaptiveLimit, Change, Outcome, Started};
+use flyball_policy::limit::adaptive::{AdaptiveLimit, Algorithm, Change, Outcome, Started};
 use flyball_policy::limit::admission::{
     Admission, Admit, Degradation, Request, Shed, ShedReason, Ticket,
 };
@@ -40,13 +41,13 @@ use flyball_policy::limit::admission::{
 pub use config::{GateClass, GateConfig, MAX_CLASSES, Mode};
 pub use enter::Enter;
 pub use figures::{ClassStatus, GateStatus, LimitChange};
-pub use permit::Permit;
+pub use permit::{Offload, Permit};
 
 use crate::error::Error;
 use crate::shell::lock;
 use figures::{CHANGES_KEPT, Counts, add};
 use follow::Sums;
-use slots::{Slots, View};
+use slots::{MAX_SLOTS, Slots, View};
 use windows::{Cpu, Sampling};
 
 /// A class of a [`Gate`], looked up once.
@@ -234,18 +235,19 @@ impl Gate {
     /// Why not, and when to try again.
     #[inline]
     pub fn try_enter(&self, ask: &Ask) -> Result<Permit, Shed> {
-        match self.enter_free(ask) {
-            Some(number) => Ok(self.permit(number)),
-            None => self.try_ask(ask),
+        let place = self.place(ask);
+        match self.enter_free(place, ask) {
+            Some(number) => Ok(self.permit(place, number)),
+            None => self.try_ask(place, ask),
         }
     }
 
     #[cold]
-    fn try_ask(&self, ask: &Ask) -> Result<Permit, Shed> {
+    fn try_ask(&self, place: u8, ask: &Ask) -> Result<Permit, Shed> {
         match self.ask(ask)? {
             Asked::In(permit) => Ok(permit),
             Asked::Wait(ticket, _) => match self.step_out(ticket) {
-                Standing::Named(number) => Ok(self.permit(number)),
+                Standing::Named(number) => Ok(self.permit(place, number)),
                 Standing::Refused(shed) => Err(shed),
                 Standing::Waits => Err(NO_ANSWER),
             },
@@ -414,29 +416,29 @@ impl Gate {
 
     /// The fast path: the number of the call that came in.
     #[inline]
-    fn enter_free(&self, ask: &Ask) -> Option<u32> {
+    fn enter_free(&self, place: u8, ask: &Ask) -> Option<u32> {
         if ask.deadline.is_some_and(|deadline| deadline <= self.now()) {
             return None;
         }
         let number = self.inner.hot.slots.enter()?;
-        add(&self.inner.counts[usize::from(self.place(ask))].entered);
+        add(&self.inner.counts[usize::from(place)].entered);
         Some(number)
     }
 
     #[inline]
-    fn permit(&self, number: u32) -> Permit {
-        self.clone().into_permit(number)
+    fn permit(&self, place: u8, number: u32) -> Permit {
+        self.clone().into_permit(place, number)
     }
 
     #[inline]
-    fn into_permit(self, number: u32) -> Permit {
+    fn into_permit(self, place: u8, number: u32) -> Permit {
         let sampled = number & self.inner.hot.mask.load(Ordering::Relaxed) == 0;
         let sample = if sampled {
             Some(Box::new(self.inner.sample()))
         } else {
             None
         };
-        Permit::new(self, sample)
+        Permit::new(self, place, sample)
     }
 
     /// The slow path: asks the policy.
@@ -459,17 +461,19 @@ impl Gate {
         if state.queued > 0 {
             inner.expire(&mut state, now, &mut later);
         }
-        if !view.is_free() {
+        let beyond = inner.beyond(&state, request.priority);
+        let room = view.is_free() || beyond.is_some();
+        if !room {
             state.limit.note_blocked();
         }
-        let asked = match state.admission.arrive(now, &request, view.is_free()) {
-            Admit::Now => match inner.hot.slots.enter_asked() {
+        let asked = match state.admission.arrive(now, &request, room) {
+            Admit::Now => match inner.enter_named(beyond) {
                 Some(number) => {
                     state.sampling.entered_asked();
                     add(&counts.entered);
                     Ok((None, number))
                 }
-                // Only who holds the lock comes in while `ask` is raised, and it was free.
+                // Only who holds the lock comes in while `ask` is raised, and there was room.
                 None => Err(NO_ANSWER),
             },
             Admit::Wait(ticket, until) => {
@@ -493,12 +497,14 @@ impl Gate {
         drop(state);
         inner.act(later);
         match asked {
-            Ok((None, number)) => Ok(Asked::In(self.permit(number))),
-            Ok((Some((ticket, _)), _)) if observes => {
-                Ok(Asked::In(Permit::watching(self.clone(), Some(ticket))))
-            }
+            Ok((None, number)) => Ok(Asked::In(self.permit(place, number))),
+            Ok((Some((ticket, _)), _)) if observes => Ok(Asked::In(Permit::watching(
+                self.clone(),
+                place,
+                Some(ticket),
+            ))),
             Ok((Some((ticket, until)), _)) => Ok(Asked::Wait(ticket, until)),
-            Err(_) if observes => Ok(Asked::In(Permit::watching(self.clone(), None))),
+            Err(_) if observes => Ok(Asked::In(Permit::watching(self.clone(), place, None))),
             Err(shed) => Err(shed),
         }
     }
@@ -557,7 +563,8 @@ const NO_ANSWER: Shed = Shed {
 impl Inner {
     /// Gives a slot back, or on.
     #[inline]
-    fn leave(&self) -> View {
+    fn leave(&self, place: u8) -> View {
+        add(&self.counts[usize::from(place)].left);
         let view = self.hot.slots.leave();
         if view.ask() {
             self.hand_on();
@@ -578,7 +585,12 @@ impl Inner {
     /// Names those who wait to free slots, and has newcomers ask as long as anybody waits.
     fn dispatch(&self, state: &mut State, now: Timestamp, later: &mut Later) {
         loop {
-            while state.queued > 0 && self.hot.slots.view().is_free() {
+            while state.queued > 0 {
+                let first = state.admission.first_waiting();
+                let beyond = first.and_then(|first| self.beyond(state, first));
+                if beyond.is_none() && !self.hot.slots.view().is_free() {
+                    break;
+                }
                 let mut expired = Vec::new();
                 let next = state
                     .admission
@@ -587,7 +599,7 @@ impl Inner {
                     self.refuse(state, ticket, shed, later);
                 }
                 let Some(ticket) = next else { break };
-                self.name(state, ticket, later);
+                self.name(state, ticket, beyond, later);
             }
             if state.queued == 0 {
                 self.hot.slots.lower();
@@ -600,13 +612,35 @@ impl Inner {
         }
     }
 
-    fn name(&self, state: &mut State, ticket: Ticket, later: &mut Later) {
+    /// The number of calls up to which one of this priority comes in though no slot is free: where the work is this process's own, nobody waits for those who
+    /// matter less, so only as many calls count that matter as much.
+    fn beyond(&self, state: &State, priority: u8) -> Option<u32> {
+        let config = state.limit.config();
+        if !matches!(config.algorithm, Algorithm::RunDelay { .. }) {
+            return None;
+        }
+        let classes = self.config.classes.iter().zip(&self.counts);
+        let matters = classes.filter(|(class, _)| class.priority >= priority);
+        let inside: u64 = matters.map(|(_, counts)| counts.inside()).sum();
+        (inside < u64::from(self.hot.slots.view().limit())).then_some(config.max)
+    }
+
+    /// Enters for somebody whom the policy named.
+    fn enter_named(&self, beyond: Option<u32>) -> Option<u32> {
+        let slots = &self.hot.slots;
+        slots.enter_asked().or_else(|| slots.enter_beyond(beyond?))
+    }
+
+    fn name(&self, state: &mut State, ticket: Ticket, beyond: Option<u32>, later: &mut Later) {
         state.queued = state.queued.saturating_sub(1);
         let Some(waiting) = state.waiting.get_mut(&ticket) else {
             return;
         };
-        // `ask` is raised and the lock is held, so a slot that was free is free.
-        let Some(number) = self.hot.slots.enter_asked() else {
+        // `ask` is raised and the lock is held, so a slot that was free is free. Those before it may all have been refused just now; then it comes in for
+        // one of them, as it is out of the line.
+        let slots = &self.hot.slots;
+        let entered = self.enter_named(beyond);
+        let Some(number) = entered.or_else(|| slots.enter_beyond(MAX_SLOTS)) else {
             return;
         };
         state.sampling.entered_asked();

@@ -61,7 +61,7 @@ pub use bulkhead::{Bulkhead, Place};
 pub use error::{CallError, Crowded, Error, Refused};
 pub use gate::{
     Ask, CallClass, ClassStatus, Enter, Gate, GateClass, GateConfig, GateStatus, LimitChange,
-    MAX_CLASSES, Mode, Permit,
+    MAX_CLASSES, Mode, Offload, Permit,
 };
 pub use hedge::Hedge;
 pub use retry::{Again, Retry, RetryBudget};

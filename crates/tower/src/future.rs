@@ -130,9 +130,12 @@ where
                         };
                         ready!(polled);
                     }
-                    let Some((mut service, request)) = service.take() else {
+                    let Some((mut service, mut request)) = service.take() else {
                         panic!("polled after it has answered");
                     };
+                    if let Some(permit) = &this.held.permit {
+                        request.extensions_mut().insert(permit.offload());
+                    }
                     Stage::Serves {
                         future: service.call(request),
                     }

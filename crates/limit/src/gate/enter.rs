@@ -13,6 +13,7 @@ use crate::shell::park_until;
 #[derive(Debug)]
 struct InLine {
     gate: Gate,
+    place: u8,
     /// Taken when it has stepped out.
     ticket: Option<Ticket>,
 }
@@ -21,7 +22,7 @@ impl InLine {
     /// What came of waiting.
     fn settle(&mut self) -> Result<Permit, Shed> {
         match self.ticket.take().map(|ticket| self.gate.step_out(ticket)) {
-            Some(Standing::Named(number)) => Ok(self.gate.permit(number)),
+            Some(Standing::Named(number)) => Ok(self.gate.permit(self.place, number)),
             Some(Standing::Refused(shed)) => Err(shed),
             Some(Standing::Waits) | None => Err(NO_ANSWER),
         }
@@ -33,7 +34,7 @@ impl Drop for InLine {
         if let Some(ticket) = self.ticket.take()
             && let Standing::Named(_) = self.gate.step_out(ticket)
         {
-            self.gate.inner.leave();
+            self.gate.inner.leave(self.place);
         }
     }
 }
@@ -71,8 +72,9 @@ impl Future for Enter {
         if let State::Asks(..) = state
             && let State::Asks(gate, ask) = std::mem::replace(state, State::Done)
         {
-            if let Some(number) = gate.enter_free(&ask) {
-                return Poll::Ready(Ok(gate.into_permit(number)));
+            let place = gate.place(&ask);
+            if let Some(number) = gate.enter_free(place, &ask) {
+                return Poll::Ready(Ok(gate.into_permit(place, number)));
             }
             let (ticket, until) = match gate.ask(&ask) {
                 Ok(Asked::In(permit)) => return Poll::Ready(Ok(permit)),
@@ -82,6 +84,7 @@ impl Future for Enter {
             let wait = until.duration_since(gate.now());
             let line = InLine {
                 gate,
+                place,
                 ticket: Some(ticket),
             };
             *state = State::Waits(line, Box::pin(tokio::time::sleep(wait)));
@@ -108,8 +111,9 @@ impl Future for Enter {
 
 /// As the future, blocking this thread.
 pub(super) fn blocking(gate: &Gate, ask: &Ask) -> Result<Permit, Shed> {
-    if let Some(number) = gate.enter_free(ask) {
-        return Ok(gate.permit(number));
+    let place = gate.place(ask);
+    if let Some(number) = gate.enter_free(place, ask) {
+        return Ok(gate.permit(place, number));
     }
     let (ticket, until) = match gate.ask(ask)? {
         Asked::In(permit) => return Ok(permit),
@@ -117,6 +121,7 @@ pub(super) fn blocking(gate: &Gate, ask: &Ask) -> Result<Permit, Shed> {
     };
     let mut line = InLine {
         gate: gate.clone(),
+        place,
         ticket: Some(ticket),
     };
     let _ = park_until(&gate.inner.clock, until, || {

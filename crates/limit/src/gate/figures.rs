@@ -16,6 +16,7 @@ pub(super) const CHANGES_KEPT: usize = 64;
 #[repr(align(64))]
 pub(super) struct Counts {
     pub(super) entered: AtomicU64,
+    pub(super) left: AtomicU64,
     pub(super) waited: AtomicU64,
     pub(super) shed: [AtomicU64; 4],
     pub(super) cancelled: AtomicU64,
@@ -36,6 +37,13 @@ impl Counts {
         add(&self.shed[place(reason)]);
     }
 
+    /// Calls that are in, or were a moment ago.
+    pub(super) fn inside(&self) -> u64 {
+        // In this order, as who leaves has entered.
+        let left = self.left.load(Ordering::Relaxed);
+        self.entered.load(Ordering::Relaxed).saturating_sub(left)
+    }
+
     pub(super) fn status(&self, name: &str, priority: u8) -> ClassStatus {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let [overload, waited, deadline, queue_full] = self.shed.each_ref().map(read);
@@ -43,6 +51,7 @@ impl Counts {
             name: name.to_owned(),
             priority,
             entered: read(&self.entered),
+            in_flight: self.inside(),
             waited: read(&self.waited),
             cancelled: read(&self.cancelled),
             shed_overload: overload,
@@ -68,6 +77,8 @@ pub struct ClassStatus {
     pub priority: u8,
     /// Calls that came in.
     pub entered: u64,
+    /// Calls that are in.
+    pub in_flight: u64,
     /// Calls that had to wait, whatever became of them.
     pub waited: u64,
     /// Calls that gave up by themselves while they waited.

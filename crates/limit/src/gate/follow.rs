@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use flyball_core::time::Source;
 
@@ -45,6 +46,18 @@ impl Wake for Alarm {
 pub(crate) struct Sums {
     pub(crate) polled: AtomicU64,
     pub(crate) waited: AtomicU64,
+}
+
+impl Sums {
+    /// Somebody waited and then ran for so long.
+    pub(crate) fn add(&self, waited: Duration, polled: Duration, weight: u64) {
+        let nanos = |time: Duration| {
+            let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            nanos.saturating_mul(weight)
+        };
+        self.waited.fetch_add(nanos(waited), Ordering::Relaxed);
+        self.polled.fetch_add(nanos(polled), Ordering::Relaxed);
+    }
 }
 
 /// Follows one future.
@@ -91,8 +104,6 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use flyball_core::time::ManualClock;
 
     use super::*;

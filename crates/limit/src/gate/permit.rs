@@ -48,21 +48,25 @@ enum Holds {
 pub struct Permit {
     gate: Gate,
     holds: Holds,
+    /// Its class.
+    place: u8,
 }
 
 impl Permit {
     #[inline]
-    pub(super) fn new(gate: Gate, sample: Option<Box<Sample>>) -> Self {
+    pub(super) fn new(gate: Gate, place: u8, sample: Option<Box<Sample>>) -> Self {
         Self {
             gate,
             holds: Holds::Slot(sample),
+            place,
         }
     }
 
-    pub(super) fn watching(gate: Gate, ticket: Option<Ticket>) -> Self {
+    pub(super) fn watching(gate: Gate, place: u8, ticket: Option<Ticket>) -> Self {
         Self {
             gate,
             holds: Holds::Watches(ticket),
+            place,
         }
     }
 
@@ -98,6 +102,17 @@ impl Permit {
         follower.poll(context, &inner.sums, sample.weight, poll)
     }
 
+    /// What tells the gate of work that the call has other threads do.
+    #[must_use]
+    pub fn offload(&self) -> Offload {
+        let Holds::Slot(Some(sample)) = &self.holds else {
+            return Offload::default();
+        };
+        Offload {
+            told: Some((self.gate.clone(), sample.weight)),
+        }
+    }
+
     /// Runs a future that is the call, to its end.
     ///
     /// The outcome is success; for others use [`poll`](Self::poll) and [`end`](Self::end).
@@ -115,7 +130,7 @@ impl Permit {
     fn leave(&mut self, outcome: Outcome) {
         match std::mem::replace(&mut self.holds, Holds::Nothing) {
             Holds::Slot(None) => {
-                self.gate.inner.leave();
+                self.gate.inner.leave(self.place);
             }
             Holds::Slot(Some(sample)) => self.leave_sampled(&sample, outcome),
             Holds::Watches(ticket) => self.leave_watching(ticket),
@@ -126,7 +141,7 @@ impl Permit {
     #[cold]
     fn leave_sampled(&self, sample: &Sample, outcome: Outcome) {
         let inner = &self.gate.inner;
-        let left = inner.leave();
+        let left = inner.leave(self.place);
         let stream = sample
             .answered
             .is_some_and(|answered| inner.clock.now().duration_since(answered) > STREAM);
@@ -138,7 +153,41 @@ impl Permit {
     fn leave_watching(&self, ticket: Option<Ticket>) {
         let Some(ticket) = ticket else { return };
         if let Standing::Named(_) = self.gate.step_out(ticket) {
-            self.gate.inner.leave();
+            self.gate.inner.leave(self.place);
+        }
+    }
+}
+
+/// Tells a gate of work that a call has other threads do, such as a pool's: how long it waited for one, and how long it ran.
+///
+/// A limit by run delay knows of calls' futures what they do while they are polled. A call that waits for a pool looks to it as one that waits for a
+/// database: without this as many would come in as there are, and wait in the pool's queue instead of at the gate.
+///
+/// The default tells nobody, for work that comes without a gate.
+#[derive(Clone, Debug, Default)]
+pub struct Offload {
+    /// With how many calls this one stands for.
+    told: Option<(Gate, u64)>,
+}
+
+impl Offload {
+    /// Wraps a closure that is handed over at once. What it does is told when it is done.
+    pub fn wrap<T, F: FnOnce() -> T>(self, work: F) -> impl FnOnce() -> T + use<T, F> {
+        let handed = self.told.as_ref().map(|(gate, _)| gate.now());
+        move || {
+            let (Some((gate, weight)), Some(handed)) = (self.told, handed) else {
+                return work();
+            };
+            super::threads::this_one_serves();
+            let began = gate.now();
+            let output = work();
+            let sums = &gate.inner.sums;
+            sums.add(
+                began.duration_since(handed),
+                gate.now().duration_since(began),
+                weight,
+            );
+            output
         }
     }
 }

@@ -10,9 +10,9 @@
 //! Either the leaving comes first, then the waiter sees the free slot; or the raising does, then the leaver sees the waiter. No wake-up is lost.
 //!
 //! # Invariants
-//! - A call enters only while fewer are in than the limit of that moment. A limit that falls below what is in leaves that over, and nobody enters until enough
+//! - A call enters only while fewer are in than the limit of that moment, but for [those](Slots::enter_beyond) that do not wait for lesser ones. A limit that falls below what is in leaves that over, and nobody enters until enough
 //!   have left.
-//! - While `ask` is raised, only [`enter_asked`](Slots::enter_asked) lets anybody in, and only the holder of the gate's lock calls that.
+//! - While `ask` is raised, only [`enter_asked`](Slots::enter_asked) and [`enter_beyond`](Slots::enter_beyond) let anybody in, and only the holder of the gate's lock calls those.
 //! - The sum of ends and calls in is the number of calls that ever entered, so that the numbers handed out by entering are those of an order of starts.
 //!
 //! `tests/loom.rs` explores it.
@@ -99,15 +99,26 @@ impl Slots {
         self.enter_if(|_| true)
     }
 
+    /// Enters though no slot may be free, as long as fewer than `most` are in. Only for who holds the gate's lock.
+    pub(crate) fn enter_beyond(&self, most: u32) -> Option<u32> {
+        let most = most.min(MAX_SLOTS);
+        self.enter_when(|view| view.in_flight() < most)
+    }
+
     #[inline]
     fn enter_if(&self, may: impl Fn(View) -> bool) -> Option<u32> {
+        self.enter_when(|view| may(view) && view.is_free())
+    }
+
+    #[inline]
+    fn enter_when(&self, may: impl Fn(View) -> bool) -> Option<u32> {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             let view = View(word);
-            if !(may(view) && view.is_free()) {
+            if !may(view) {
                 return None;
             }
-            // A count below the limit leaves room in its bits. Acquire: what the one who left here did is seen.
+            // A count below the limit, or the most there can be, leaves room in its bits. Acquire: what the one who left here did is seen.
             match self
                 .0
                 .compare_exchange_weak(word, word + 1, Ordering::Acquire, Ordering::Relaxed)

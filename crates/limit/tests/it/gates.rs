@@ -101,6 +101,82 @@ fn what_comes_too_late_is_refused() {
     assert_eq!((status.in_flight, status.classes[1].shed_deadline), (0, 1));
 }
 
+/// CPU-21, CPU-23: where the limit is of this process's own work, a call does not wait for lesser ones: of each class and those that matter more
+/// as many come in as the limit says, and never more than the greatest limit at all.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_who_matters_less() {
+    let (_clock, source) = clock();
+    let mut config = GateConfig::with_limit(
+        AdaptiveConfig::new(Algorithm::RunDelay { cpus: 2 })
+            .with_bounds(2, 5)
+            .with_initial(2),
+    );
+    config.admission.queue_max = 8;
+    let gate = Gate::with_clock(config, source).unwrap();
+    let ask = |name| Ask {
+        class: Some(gate.class(name).unwrap()),
+        ..Ask::default()
+    };
+    let enter = |name| gate.try_enter(&ask(name));
+    let batch: Vec<_> = (0..2).map(|_| enter("batch").unwrap()).collect();
+    assert!(enter("batch").is_err(), "the limit is reached");
+    let one = enter("interactive").unwrap();
+    let other = enter("interactive").unwrap();
+    assert_eq!((gate.limit(), gate.in_flight()), (2, 4));
+    assert!(enter("interactive").is_err(), "as many as the limit says");
+    assert!(enter("normal").is_err(), "two that matter more are in");
+    let critical = enter("critical").unwrap();
+    assert!(enter("critical").is_err(), "the greatest limit is reached");
+    drop(critical);
+    // Who waits is not passed by, and is named as soon as one of its own leaves.
+    let mut waits = pin!(gate.enter(ask("interactive")));
+    assert!(is_pending(waits.as_mut()));
+    drop(batch);
+    assert!(is_pending(waits.as_mut()), "two of its class are in");
+    drop(one);
+    let third = waits.await.unwrap();
+    drop((other, third));
+    let status = gate.status();
+    let batch = status.classes.iter().find(|class| class.name == "batch");
+    assert_eq!((status.in_flight, batch.unwrap().in_flight), (0, 0));
+    assert!(gate.try_enter(&ask("batch")).is_ok());
+}
+
+/// CPU-22: a fixed limit is never exceeded, whoever asks.
+#[test]
+fn a_fixed_limit_is_for_all() {
+    let (_clock, source) = clock();
+    let gate = Gate::with_clock(fixed(1), source).unwrap();
+    let ask = |name| Ask {
+        class: Some(gate.class(name).unwrap()),
+        ..Ask::default()
+    };
+    let _batch = gate.try_enter(&ask("batch")).unwrap();
+    assert!(gate.try_enter(&ask("critical")).is_err());
+}
+
+/// CPU-22: work that calls hand to a pool counts as theirs: the time until a thread takes it is run delay.
+#[test]
+fn what_a_pool_does_for_calls_is_told() {
+    let (clock, source) = clock();
+    let config = AdaptiveConfig::new(Algorithm::RunDelay { cpus: 2 }).with_bounds(1, 100);
+    let gate = Gate::with_clock(GateConfig::with_limit(config), source).unwrap();
+    let millis = Duration::from_millis;
+    for _ in 0..64 {
+        let permit = gate.try_enter(&Ask::default()).unwrap();
+        let inner = clock.clone();
+        let work = permit.offload().wrap(move || inner.advance(millis(3)));
+        clock.advance(millis(6)); // in the pool's queue
+        work();
+        clock.advance(millis(1)); // waits for something else
+        permit.end(Outcome::Succeeded);
+    }
+    let last = gate.status().adaptive.last.unwrap();
+    let (waited, ran) = (last.run_delay_share.unwrap(), last.run_share.unwrap());
+    assert!((waited + ran - 0.9).abs() < 1e-6, "{last:?}");
+    assert!(waited >= 0.6, "{last:?}");
+}
+
 /// CPU-21: the more important class has the next slot.
 #[tokio::test(start_paused = true)]
 async fn more_important_classes_go_first() {

@@ -16,7 +16,7 @@ use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
 
-use crate::{advance, call, gate, gate_of, get};
+use crate::{advance, call, gate, gate_of, get, text};
 
 /// A body that is what a channel sends.
 struct Sent(mpsc::Receiver<Bytes>);
@@ -114,5 +114,19 @@ async fn panics_give_the_slot_back() {
     let app: Router = Router::new().route("/", route(panics)).layer(layer(&gate));
     let task = tokio::spawn(async move { call(&app, get("/")).await });
     assert!(task.await.unwrap_err().is_panic());
+    assert_eq!(gate.in_flight(), 0);
+}
+
+/// CPU-22: handlers find what tells the gate of work that they have a pool do.
+#[tokio::test(start_paused = true)]
+async fn handlers_can_tell_of_a_pools_work() {
+    let (_clock, gate) = gate(1);
+    let handler = |axum::Extension(offload): axum::Extension<flyball_tower::Offload>| async {
+        tokio::task::spawn_blocking(offload.wrap(|| "done"))
+            .await
+            .unwrap()
+    };
+    let app = Router::new().route("/", route(handler)).layer(layer(&gate));
+    assert_eq!(text(call(&app, get("/")).await).await, "done");
     assert_eq!(gate.in_flight(), 0);
 }

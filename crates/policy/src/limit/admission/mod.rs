@@ -349,6 +349,13 @@ impl Admission {
         Some(shed)
     }
 
+    /// The priority of the most important call that waits, 0 to 7.
+    #[must_use]
+    pub fn first_waiting(&self) -> Option<u8> {
+        let rank = self.line.first_rank()?;
+        u8::try_from(PRIORITIES - 1 - rank.min(PRIORITIES - 1)).ok()
+    }
+
     /// How bad it is.
     #[must_use]
     pub fn level(&self) -> Degradation {
