@@ -126,6 +126,15 @@ fn headline(sample: &Sample) -> String {
         "memory_bytes_per_task",
         "disk_bytes_per_task",
         "ready_after_kill_ms",
+        "goodput_per_s",
+        "accepted_p50_ms",
+        "accepted_p99_ms",
+        "refused_share",
+        "idle_p99_ms",
+        "urgent_p99_ms",
+        "urgent_refused_share",
+        "ns_per_admission",
+        "ns_sampled",
     ];
     let values = SHOWN
         .iter()
@@ -194,6 +203,8 @@ pub fn run(area: &str, entries: &[Entry], options: &Options) -> Result<Report> {
             }
         }
     }
+    #[cfg(feature = "overload")]
+    gathered.iter_mut().for_each(crate::overload::add_oracle);
     let rows: Vec<Row> = entries
         .iter()
         .zip(&gathered)

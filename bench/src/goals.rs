@@ -90,6 +90,9 @@ const fn aim_at_least(prefix: &'static str, metric: &'static str, aim: f64) -> G
     }
 }
 
+/// Cases of area `overload` in which all that comes can be served, or most of it.
+const SERVED: &[&str] = &["0.5x", "0.8x", "1.2x"];
+
 const GOALS: &[Goal] = &[
     // A task must cost a fraction of tokio's, and no more than rayon's.
     at_least(
@@ -308,6 +311,55 @@ const GOALS: &[Goal] = &[
     Goal {
         area: "tasks",
         ..at_most("pending/", "ready_after_kill_ms", 1000.0, None)
+    },
+    // Under overload a service does nearly all that it could with the best limit there is, and more than behind any other limiter; what is urgent does not
+    // notice; and the decision costs next to nothing.
+    Goal {
+        area: "overload",
+        lacks: SERVED,
+        ..at_least("load/", "goodput_per_s vs oracle", 0.95, None)
+    },
+    Goal {
+        area: "overload",
+        lacks: SERVED,
+        ..at_least("load/", "goodput_per_s vs nothing", 1.0, None)
+    },
+    Goal {
+        area: "overload",
+        lacks: SERVED,
+        ..at_least("load/", "goodput_per_s vs tower-load-shed", 1.0, None)
+    },
+    Goal {
+        area: "overload",
+        lacks: SERVED,
+        ..at_least("load/", "goodput_per_s vs tower-acc", 1.0, None)
+    },
+    Goal {
+        area: "overload",
+        lacks: SERVED,
+        ..at_least("load/", "goodput_per_s vs tower-resilience", 1.0, None)
+    },
+    Goal {
+        area: "overload",
+        lacks: SERVED,
+        ..at_least("load/", "goodput_per_s vs congestion-limiter", 1.0, None)
+    },
+    Goal {
+        area: "overload",
+        ..at_most("load/0.8x", "refused_share", 0.005, None)
+    },
+    Goal {
+        area: "overload",
+        ..at_most("priority/", "p99_of_bound", 1.0, None)
+    },
+    Goal {
+        area: "overload",
+        ..at_least(
+            "admission/",
+            "ns_per_admission vs congestion-limiter",
+            5.0,
+            None,
+        )
     },
     Goal {
         area: "sim",

@@ -1,6 +1,7 @@
 //! As much of an HTTP/1.1 client as measuring needs: requests, and answers of a stated length.
 
 use anyhow::{Context, Result, ensure};
+use std::io::{Read, Write};
 
 /// Answers longer than this are an error.
 const MAX_ANSWER: usize = 4 << 20;
@@ -45,6 +46,20 @@ pub fn answer(bytes: &[u8]) -> Result<Option<(u16, usize)>> {
     ensure!(length <= MAX_ANSWER, "an answer of {length} bytes");
     let whole = end + BLANK_LINE.len() + length;
     Ok((bytes.len() >= whole).then_some((status, whole)))
+}
+
+/// Asks over a connection that stays open, and reads the whole answer; its status.
+pub fn exchange(stream: &mut (impl Read + Write), path: &str) -> Result<u16> {
+    stream.write_all(&get("localhost", path))?;
+    let (mut bytes, mut piece) = (Vec::new(), [0; 2048]);
+    loop {
+        let length = stream.read(&mut piece)?;
+        ensure!(length > 0, "the connection ended within an answer");
+        bytes.extend_from_slice(&piece[..length]);
+        if let Some((status, _)) = answer(&bytes)? {
+            return Ok(status);
+        }
+    }
 }
 
 #[cfg(test)]

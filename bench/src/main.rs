@@ -12,6 +12,8 @@ mod cases;
 mod goals;
 mod http;
 mod machine;
+#[cfg(feature = "overload")]
+mod overload;
 mod plan;
 mod process;
 mod programs;
@@ -84,6 +86,9 @@ enum Command {
         #[arg(long)]
         program: PathBuf,
     },
+    /// A service under more load than it can bear: flyball's gate beside other limiters
+    #[cfg(feature = "overload")]
+    Overload(Campaign),
     /// Prints a JSON report as the section of a Markdown page
     Markdown { file: PathBuf },
     /// Prints a JSON report as text
@@ -96,6 +101,19 @@ enum Command {
         /// As JSON
         #[arg(long)]
         case: String,
+        #[arg(long)]
+        per_us: f64,
+    },
+    /// A service behind a limiter, for a sample
+    #[cfg(feature = "overload")]
+    #[command(hide = true)]
+    Service {
+        /// As JSON
+        #[arg(long)]
+        limiter: String,
+        /// As JSON
+        #[arg(long)]
+        service: String,
         #[arg(long)]
         per_us: f64,
     },
@@ -133,7 +151,7 @@ struct Campaign {
     /// Where the report goes as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Rounds over all cases [default: 3, of `tasks` 5, of `run` and `sense` 9; quick: 2 or 3]
+    /// Rounds over all cases [default: 3, of `tasks` 5, of `run` and `sense` 9; quick: 1 to 3]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// Only cases whose name contains this
@@ -198,6 +216,13 @@ fn run(command: Command) -> Result<()> {
             let entries = plan::tasks(options.quick, options.rounds, &program);
             campaign.publish(&campaign::run("tasks", &entries, &options)?)
         }
+        #[cfg(feature = "overload")]
+        Command::Overload(campaign) => {
+            let options = campaign.options((1, 3));
+            let capacities = overload::capacities(work::Work::new(options.per_us))?;
+            let entries = plan::overload(options.quick, options.rounds, capacities);
+            campaign.publish(&campaign::run("overload", &entries, &options)?)
+        }
         Command::Markdown { file } => {
             print!("{}", read(&file)?.markdown());
             Ok(())
@@ -225,6 +250,17 @@ fn run(command: Command) -> Result<()> {
                     sys::leave(1)
                 }
             }
+        }
+        #[cfg(feature = "overload")]
+        Command::Service {
+            limiter,
+            service,
+            per_us,
+        } => {
+            sys::die_with_parent();
+            let service = serde_json::from_str(&service).context("the service")?;
+            let limiter = serde_json::from_str(&limiter).context("the limiter")?;
+            overload::service::run(&service, limiter, work::Work::new(per_us))
         }
         #[cfg(feature = "flyball")]
         Command::Subject {

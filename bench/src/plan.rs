@@ -362,6 +362,103 @@ pub fn tasks(quick: bool, rounds: usize, program: &Path) -> Vec<Entry> {
     entries
 }
 
+/// All cases of area `overload`, for services of these capacities: mixed, computing, batches.
+#[cfg(feature = "overload")]
+pub fn overload(quick: bool, rounds: usize, capacities: [f64; 3]) -> Vec<Entry> {
+    use crate::overload::{OverloadLoad, PriorityLoad, Service};
+    const LIMITERS: [Subject; 7] = [
+        Subject::Flyball,
+        Subject::FlyballInline,
+        Subject::Nothing,
+        Subject::TowerLoadShed,
+        Subject::TowerAcc,
+        Subject::TowerResilience,
+        Subject::CongestionLimiter,
+    ];
+    const FIXED: [Subject; 7] = [
+        Subject::Fixed2,
+        Subject::Fixed3,
+        Subject::Fixed4,
+        Subject::Fixed6,
+        Subject::Fixed8,
+        Subject::Fixed12,
+        Subject::Fixed16,
+    ];
+    let mut plan = Plan {
+        entries: Vec::new(),
+        rounds,
+    };
+    let [mixed, computing, batches] = capacities;
+    let seconds = if quick { 2.0 } else { 4.0 };
+    let mut load = |name: &str, service, capacity, steps: &[(f64, f64)], company, fixed: &[_]| {
+        let load = OverloadLoad {
+            name: name.to_owned(),
+            service,
+            capacity,
+            steps: steps.to_vec(),
+            company,
+        };
+        plan.add(Case::Overload(load), &[&LIMITERS[..], fixed].concat());
+    };
+    let wide = &FIXED[2..];
+    let times = if quick {
+        &[2.0, 10.0][..]
+    } else {
+        &[0.5, 0.8, 1.2, 2.0, 3.0, 10.0][..]
+    };
+    for &times in times {
+        let name = format!("{times}x");
+        load(&name, Service::MIXED, mixed, &[(times, seconds)], 0, wide);
+    }
+    if !quick {
+        let steps = [(0.5, 2.0), (3.0, 2.0), (0.5, 2.0)];
+        load("steps", Service::MIXED, mixed, &steps, 0, wide);
+        load(
+            "2x/noisy-neighbour",
+            Service::MIXED,
+            mixed,
+            &[(2.0, seconds)],
+            1,
+            wide,
+        );
+        let close = &FIXED[..5];
+        load(
+            "3x/computing",
+            Service::COMPUTING,
+            computing,
+            &[(3.0, seconds)],
+            0,
+            close,
+        );
+    }
+    let priority = PriorityLoad {
+        capacity: batches,
+        times: 10.0,
+        pages_per_s: 50.0,
+        seconds: if quick { 3.0 } else { 6.0 },
+    };
+    plan.add(
+        Case::Priority(priority),
+        &[
+            Subject::Flyball,
+            Subject::FlyballInline,
+            Subject::Nothing,
+            Subject::TowerLoadShed,
+        ],
+    );
+    plan.add(
+        Case::Admission { calls: 1_500_000 },
+        &[
+            Subject::Flyball,
+            Subject::Tokio,
+            Subject::CongestionLimiter,
+            Subject::TowerAcc,
+            Subject::TowerResilience,
+        ],
+    );
+    plan.entries
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,9 +466,20 @@ mod tests {
 
     #[test]
     fn every_case_has_a_name_of_its_own() {
-        for (quick, area) in [(false, 0), (true, 0), (false, 1), (true, 1), (true, 2)] {
+        let cases = [
+            (false, 0),
+            (true, 0),
+            (false, 1),
+            (true, 1),
+            (true, 2),
+            (false, 3),
+            (true, 3),
+        ];
+        for (quick, area) in cases {
             let entries = match area {
                 0 => executor(quick, 3),
+                #[cfg(feature = "overload")]
+                3 => overload(quick, 3, [100.0; 3]),
                 2 => tasks(quick, 3, Path::new("flyball")),
                 _ => sense(quick, 3, Some(Path::new("flyball"))),
             };
@@ -393,7 +501,18 @@ mod tests {
     fn cases_survive_the_way_to_the_child() {
         let program = Some(Path::new("flyball"));
         let tasks = tasks(false, 3, Path::new("flyball"));
-        for entry in [executor(false, 3), sense(false, 3, program), tasks].concat() {
+        #[cfg(feature = "overload")]
+        let overload = overload(false, 3, [123.4; 3]);
+        #[cfg(not(feature = "overload"))]
+        let overload = Vec::new();
+        for entry in [
+            executor(false, 3),
+            sense(false, 3, program),
+            tasks,
+            overload,
+        ]
+        .concat()
+        {
             let text = serde_json::to_string(&entry.case).unwrap();
             assert_eq!(serde_json::from_str::<Case>(&text).unwrap(), entry.case);
         }

@@ -31,7 +31,7 @@ pub struct Report {
 }
 
 /// Areas whose load comes from generators at real-time priority, where the process may; the others have none, or theirs share the CPUs.
-const INSTRUMENTED: [&str; 2] = ["executor", "sense"];
+const INSTRUMENTED: [&str; 3] = ["executor", "overload", "sense"];
 
 /// The metrics that tables show: (name, unit, whether less is better). Ratios are made of these.
 const METRICS: &[(&str, &str, bool)] = &[
@@ -55,6 +55,10 @@ const METRICS: &[(&str, &str, bool)] = &[
     ("p50_ms", "ms", true),
     ("p99_ms", "ms", true),
     ("p999_ms", "ms", true),
+    ("goodput_per_s", "1/s", false),
+    ("accepted_p99_ms", "ms", true),
+    ("urgent_p99_ms", "ms", true),
+    ("ns_per_admission", "ns", true),
 ];
 
 /// Metrics without a ratio: (name, unit).
@@ -116,6 +120,18 @@ const OTHERS: &[(&str, &str)] = &[
         "refused_at_0.8x_excess",
         "share beyond the best fixed limit's, worst cell",
     ),
+    ("limit", "calls"),
+    ("accepted_p50_ms", "ms"),
+    ("refused_share", "share"),
+    ("late_share", "share"),
+    ("idle_p50_ms", "ms"),
+    ("idle_p99_ms", "ms"),
+    ("urgent_p50_ms", "ms"),
+    ("urgent_refused_share", "share"),
+    ("p99_of_bound", "ratio"),
+    ("ns_sampled", "ns"),
+    ("connections", "count"),
+    ("unsent", "requests"),
 ];
 
 /// Of these the JSON has rows, the tables do not.
@@ -127,6 +143,8 @@ const JSON_ONLY: &[&str] = &[
     "foreign_share",
     "round_trips_per_s",
     "adaptive_of_best_at_least",
+    "connections",
+    "unsent",
 ];
 
 fn unit_of(metric: &str) -> &'static str {
@@ -258,7 +276,8 @@ fn cell(row: &Row) -> String {
 /// flyball first, then the peers as the JSON has them.
 fn subjects_of(rows: &[&Row]) -> Vec<String> {
     let mut subjects: Vec<String> = Vec::new();
-    for row in rows {
+    // Of the fixed limits that were tried, tables show the best, which is the oracle.
+    for row in rows.iter().filter(|row| !row.subject.starts_with("fixed")) {
         if !subjects.contains(&row.subject) {
             subjects.push(row.subject.clone());
         }

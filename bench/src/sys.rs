@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::net::{SocketAddrV4, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -173,8 +174,12 @@ impl Epoll {
 
     /// Watches a file, which must stay open as long as it is watched; `number` is told when it can be read.
     pub fn add(&self, file: BorrowedFd<'_>, number: usize) -> io::Result<()> {
+        self.control(file, number, libc::EPOLLIN)
+    }
+
+    fn control(&self, file: BorrowedFd<'_>, number: usize, events: libc::c_int) -> io::Result<()> {
         let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
+            events: events as u32,
             u64: number as u64,
         };
         // SAFETY: both descriptors are open, and `event` outlives the call.
@@ -190,6 +195,15 @@ impl Epoll {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// Watches a file for whatever comes: each time that it can be read or written after it could not, `number` is told once.
+    pub fn add_edges(&self, file: BorrowedFd<'_>, number: usize) -> io::Result<()> {
+        self.control(
+            file,
+            number,
+            libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET,
+        )
     }
 
     /// Waits at most so long and puts the numbers of the files that can be read into `ready`.
@@ -218,6 +232,63 @@ impl Epoll {
             number as usize
         }));
         Ok(())
+    }
+}
+
+/// Begins to connect to an address of IPv4 and does not wait for that. What is written before is refused as one that would block.
+pub fn connect(to: SocketAddrV4) -> io::Result<TcpStream> {
+    // SAFETY: a plain system call without pointers.
+    let file = unsafe {
+        libc::socket(
+            libc::AF_INET,
+            libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+            0,
+        )
+    };
+    if file < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has just made this descriptor, and nobody else has it.
+    let stream = unsafe { TcpStream::from_raw_fd(file) };
+    let address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: to.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from(*to.ip()).to_be(),
+        },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: the pointer is to an address of the size that is told, which outlives the call.
+    let connected = unsafe {
+        libc::connect(
+            file,
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_in>() as libc::socklen_t,
+        )
+    };
+    let error = io::Error::last_os_error();
+    if connected != 0 && error.raw_os_error() != Some(libc::EINPROGRESS) {
+        return Err(error);
+    }
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Lets this process have as many files open as it may; how many that is.
+pub fn allow_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is valid and writable for the length of the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is valid for the length of the call.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+        0 => Ok(limit.rlim_cur),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Area {
     Sense,
     /// Durable tasks: enqueues and lease cycles beside other queues, a long queue, a start over a million tasks
     Tasks,
+    /// A service under more load than it can bear: flyball's gate beside other limiters
+    Overload,
 }
 
 impl Area {
@@ -33,6 +35,7 @@ impl Area {
             Area::Sizing => "sizing",
             Area::Sense => "sense",
             Area::Tasks => "tasks",
+            Area::Overload => "overload",
         }
     }
 }
@@ -84,7 +87,7 @@ pub(crate) fn run(request: &Request) -> Result<()> {
     let mut command = Command::new(&bench);
     command.arg(area);
     let subject = match request.area {
-        Area::Executor => None,
+        Area::Executor | Area::Overload => None,
         Area::Run | Area::Sense | Area::Tasks => {
             Some(build_program(&["--package", "flyball-cli"], "flyball")?)
         }

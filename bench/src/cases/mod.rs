@@ -10,6 +10,8 @@ pub mod shares;
 pub mod tasks;
 pub mod waking;
 
+#[cfg(feature = "overload")]
+use crate::overload::{self, OverloadLoad, PriorityLoad};
 use crate::queues::{self, Op, QueueLoad};
 use crate::stats::Random;
 use crate::subjects::Subject;
@@ -202,6 +204,17 @@ pub enum Case {
         queued: u64,
         turns: usize,
     },
+    /// A service under more load than it can bear.
+    #[cfg(feature = "overload")]
+    Overload(OverloadLoad),
+    /// What is urgent beside too much that is not.
+    #[cfg(feature = "overload")]
+    Priority(PriorityLoad),
+    /// What it costs to let a call in.
+    #[cfg(feature = "overload")]
+    Admission {
+        calls: usize,
+    },
     /// Memory, disk and restarts of a queue with so many pending tasks.
     QueuePending {
         program: PathBuf,
@@ -290,6 +303,12 @@ impl Case {
                 };
                 format!("{what}/{}-clients/batches-of-{batch}", load.clients)
             }
+            #[cfg(feature = "overload")]
+            Case::Overload(load) => format!("load/{}", load.name),
+            #[cfg(feature = "overload")]
+            Case::Priority(load) => format!("priority/{}x-of-batch", load.times),
+            #[cfg(feature = "overload")]
+            Case::Admission { .. } => "admission/one-thread".to_owned(),
             Case::QueueGrown { queued, .. } => format!("long-queue/{queued}-tasks"),
             Case::QueuePending { tasks, .. } => format!("pending/{tasks}-tasks"),
             Case::Api(load) => format!(
@@ -323,6 +342,10 @@ impl Case {
             Case::QueueGrown { turns, .. } => 20.0 + *turns as f64,
             Case::QueuePending { tasks, .. } => 20.0 + *tasks as f64 / 10_000.0,
             Case::Api(load) => 10.0 + load.seconds,
+            #[cfg(feature = "overload")]
+            Case::Overload(load) => load.steps.iter().fold(15.0, |all, step| all + step.1),
+            #[cfg(feature = "overload")]
+            Case::Priority(load) => 15.0 + 2.0 * load.seconds,
             _ => 15.0,
         }
     }
@@ -357,6 +380,12 @@ impl Case {
             Case::DaemonReady { program, starts } => daemon::ready(program, *starts),
             Case::Api(load) => api::run(load, work),
             Case::Queue(load) => queues::run(subject, load),
+            #[cfg(feature = "overload")]
+            Case::Overload(load) => overload::run(load, overload::limiter_of(subject)?, work),
+            #[cfg(feature = "overload")]
+            Case::Priority(load) => overload::priority(load, overload::limiter_of(subject)?, work),
+            #[cfg(feature = "overload")]
+            Case::Admission { calls } => overload::admission::run(subject, *calls),
             Case::QueueGrown {
                 program,
                 queued,

@@ -75,6 +75,23 @@ pub enum Subject {
     Redis,
     Postgresql,
     Nats,
+    /// flyball's gate without its executor.
+    FlyballInline,
+    /// No limiter.
+    Nothing,
+    /// tower's load shed and concurrency limit.
+    TowerLoadShed,
+    TowerAcc,
+    TowerResilience,
+    CongestionLimiter,
+    /// flyball's queue with a fixed limit: the best of them is the oracle.
+    Fixed2,
+    Fixed3,
+    Fixed4,
+    Fixed6,
+    Fixed8,
+    Fixed12,
+    Fixed16,
     Sysinfo,
     Procfs,
     /// The system calls that a look at the machine needs, without reading their answers.
@@ -93,7 +110,7 @@ impl Subject {
     /// Whether this build contains it.
     pub fn built(self) -> bool {
         match self {
-            Subject::Flyball => cfg!(feature = "flyball"),
+            Subject::Flyball => cfg!(any(feature = "flyball", feature = "overload")),
             Subject::Tokio
             | Subject::TwoTokios
             | Subject::TwoTokiosIdle
@@ -103,6 +120,19 @@ impl Subject {
             Subject::Crossbeam => cfg!(feature = "crossbeam"),
             Subject::Sysinfo => cfg!(feature = "sysinfo"),
             Subject::Procfs => cfg!(feature = "procfs"),
+            Subject::FlyballInline
+            | Subject::Nothing
+            | Subject::TowerLoadShed
+            | Subject::TowerAcc
+            | Subject::TowerResilience
+            | Subject::CongestionLimiter
+            | Subject::Fixed2
+            | Subject::Fixed3
+            | Subject::Fixed4
+            | Subject::Fixed6
+            | Subject::Fixed8
+            | Subject::Fixed12
+            | Subject::Fixed16 => cfg!(feature = "overload"),
             Subject::Threads
             | Subject::Preads
             | Subject::FlyballSocket
