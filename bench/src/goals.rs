@@ -403,23 +403,23 @@ const GOALS: &[Goal] = &[
     // A limit that finds itself is nearly as good as the best one that could have been chosen.
     Goal {
         area: "sim",
-        ..at_least("overload/", "goodput_worst", 0.95, None)
+        ..at_least("limits/", "goodput_worst", 0.95, None)
     },
     Goal {
         area: "sim",
-        ..at_least("overload/", "goodput_median", 0.995, None)
+        ..at_least("limits/", "goodput_median", 0.995, None)
     },
     Goal {
         area: "sim",
-        ..at_most("overload/", "p99_ratio_at_2x", 1.15, None)
+        ..at_most("limits/", "p99_ratio_at_2x", 1.15, None)
     },
     Goal {
         area: "sim",
-        ..at_most("overload/", "converged_s", 2.0, None)
+        ..at_most("limits/", "converged_s", 2.0, None)
     },
     Goal {
         area: "sim",
-        ..at_most("overload/", "refused_at_0.8x", 0.005, None)
+        ..at_most("limits/", "refused_at_0.8x", 0.005, None)
     },
 ];
 

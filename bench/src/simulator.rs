@@ -65,7 +65,7 @@ pub fn sim(program: &Path, options: &Options) -> Result<Report> {
     if wanted("dispatch/") {
         rows.extend(dispatch(program, options)?);
     }
-    if wanted("overload/") {
+    if wanted("limits/") {
         rows.extend(overload(program, options)?);
     }
     if wanted("load/") || wanted("climb/") {
@@ -201,7 +201,7 @@ fn overload(program: &Path, options: &Options) -> Result<Vec<Row>> {
                     path => numbers(at(summary, path)),
                 };
                 rows.push(Row {
-                    case: format!("overload/{name}"),
+                    case: format!("limits/{name}"),
                     subject: subject(limiter),
                     metric: metric.to_owned(),
                     unit: String::new(),
