@@ -29,7 +29,7 @@ pub const GOOD_NS: u64 = 250_000_000;
 const LAG_MAX_NS: u64 = 1_000_000;
 /// The part of the machine that others may use before a sample does not count: the service would have had less than the load assumes.
 const FOREIGN_MAX: f64 = 0.15;
-/// The limit of tower's own layer: the best of those that were tried, which a user has to find.
+/// The limit of tower's own layer: about the best of the fixed limits for the mixed service, which a user has to find.
 const TOWER_LIMIT: u32 = 8;
 /// What limiters have to find their limits before what counts.
 const WARM_UP_S: f64 = 2.0;
