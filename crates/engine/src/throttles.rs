@@ -225,6 +225,11 @@ impl Shared {
                     released.push(entry.knob);
                 }
                 entry.spec = spec;
+                entry.acts_on = acts_on(&entry.spec, &stats);
+                // The level stays where it is while a person pins it, and a throttle that is off is not stepped.
+                if let Err(error) = entry.tell(&self.executor, parallelism) {
+                    tracing::debug!(%error, "a class went while a throttle was changed");
+                }
                 entries.push(entry);
                 continue;
             }

@@ -240,3 +240,28 @@ fn a_spent_quota_is_told() {
     end(engine);
     let _ = std::fs::remove_dir_all(&root);
 }
+
+/// CPU-20, CPU-30: a throttle that is switched off, or only observes from now on, holds nothing back, even if a person has pinned its level; the pin
+/// counts again when it is back.
+#[test]
+fn switched_off_it_lets_go_of_what_is_pinned() {
+    let engine = engine(
+        "throttling: { throttles: [{ name: few, scope: 'class:batch', threshold_percent: 90 }] }",
+    );
+    let pinned = engine.pin("throttle.few", 0.9, "a person");
+    assert_eq!(pinned.expect("within bounds").to, Some(0.9));
+    let change = |fields_of: Value| {
+        let mut change = fields(fields_of);
+        change.insert("name".to_owned(), json!("few"));
+        engine.change_throttle(&change, "a person").expect("valid");
+        engine.throttler_stats().active
+    };
+    assert_eq!(engine.throttler_stats().active, 1);
+    assert_eq!(change(json!({ "enabled": false })), 0);
+    assert_eq!(engine.throttles()[0].state, "off");
+    assert_eq!(engine.throttles()[0].commands_run_percent, 100.0);
+    assert_eq!(change(json!({ "enabled": true })), 1);
+    assert_eq!(change(json!({ "mode": "observe" })), 0);
+    assert_eq!(change(json!({ "mode": "enforce" })), 1);
+    end(engine);
+}
