@@ -25,7 +25,7 @@ use flyball_executor::{Executor, Stats};
 use flyball_policy::control::quota::{QuotaVerdict, QuotaWatch};
 use flyball_policy::control::split::Split;
 use flyball_policy::control::throttle::{Settings, State, Throttle, View, allowance};
-use flyball_policy::control::{KnobId, KnobSpec, Proposal};
+use flyball_policy::control::{Knob, KnobId, KnobSpec, MAX_KNOBS, Proposal};
 use flyball_policy::sched::MAX_JOINT;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{MutexGuard, PoisonError};
@@ -39,6 +39,8 @@ pub const MAX_THROTTLE_EVENTS: usize = 128;
 const FAR: f64 = 15.0;
 /// The name under which throttles decide.
 const PART: &str = "throttle";
+/// What the names of their knobs begin with.
+const KNOBS: &str = "throttle.";
 
 /// All throttles.
 #[derive(Debug, Default)]
@@ -202,7 +204,20 @@ impl Shared {
         let mut throttles = self.throttles();
         throttles.parallelism = parallelism;
         throttles.enabled = config.throttling.enabled && config.performance.enabled;
-        let mut before = std::mem::take(&mut throttles.entries);
+        let stays = |entry: &Entry| specs.iter().any(|spec| spec.name == entry.spec.name);
+        let (mut before, gone): (Vec<Entry>, Vec<Entry>) = std::mem::take(&mut throttles.entries)
+            .into_iter()
+            .partition(stays);
+        // First, so that others can have their places and knobs.
+        for mut gone in gone {
+            released.push(gone.knob);
+            gone.level = 0.0;
+            throttles.past.add(gone.counts());
+            if let Err(error) = gone.tell(&self.executor, parallelism) {
+                tracing::error!(%error, "a throttle could not be lifted");
+            }
+        }
+        let mut used: Vec<KnobId> = before.iter().map(|entry| entry.knob).collect();
         let mut entries: Vec<Entry> = Vec::new();
         let mut free: BTreeSet<usize> = (0..MAX_JOINT).collect();
         for entry in &before {
@@ -233,13 +248,14 @@ impl Shared {
                 entries.push(entry);
                 continue;
             }
-            let knob = knobs.throttle(&spec.name);
+            let knob = knobs.throttle(&spec.name, &used);
             let (Some(place), Ok(knob), Ok(controller)) =
                 (free.pop_first(), knob, Throttle::new(spec.settings))
             else {
                 tracing::error!(throttle = spec.name, "there is no room for a throttle");
                 continue;
             };
+            used.push(knob);
             entries.push(Entry {
                 acts_on: acts_on(&spec, &stats),
                 whole: parallelism as f64,
@@ -255,14 +271,6 @@ impl Shared {
                 part: 1.0,
                 told: None,
             });
-        }
-        for mut gone in before {
-            released.push(gone.knob);
-            gone.level = 0.0;
-            throttles.past.add(gone.counts());
-            if let Err(error) = gone.tell(&self.executor, parallelism) {
-                tracing::error!(%error, "a throttle could not be lifted");
-            }
         }
         let any = entries.iter().any(Entry::is_on);
         throttles.entries = entries;
@@ -481,9 +489,11 @@ impl Shared {
 }
 
 impl Knobs {
-    /// The knob with a throttle's level; made the first time, and used again by later throttles of the name.
-    fn throttle(&mut self, name: &str) -> Result<KnobId, flyball_policy::Error> {
-        let name = format!("throttle.{name}");
+    /// The knob with a throttle's level; made the first time, and used again by later throttles of the name. When there are as many knobs as there can be,
+    /// one of a throttle that is gone (which none of `used` is) becomes this one: of those that nobody has pinned the one that was not turned for
+    /// longest.
+    fn throttle(&mut self, name: &str, used: &[KnobId]) -> Result<KnobId, flyball_policy::Error> {
+        let name = format!("{KNOBS}{name}");
         if let Some(knob) = self.arbiter.knob(&name) {
             return Ok(knob.id());
         }
@@ -494,7 +504,16 @@ impl Knobs {
             max: 1.0,
             about: "how much the throttle holds back: 0 nothing, 1 all but 1% of the whole",
         };
-        self.arbiter.try_add_knob(spec, 0.0)
+        if self.arbiter.knobs().len() < MAX_KNOBS {
+            return self.arbiter.try_add_knob(spec, 0.0);
+        }
+        let is_gone = |knob: &&Knob| knob.name().starts_with(KNOBS) && !used.contains(&knob.id());
+        let gone = self.arbiter.knobs().filter(is_gone);
+        let gone = gone.min_by_key(|knob| (knob.pin().is_some(), knob.changed()));
+        match gone.map(Knob::id) {
+            Some(id) => self.arbiter.replace_knob(id, spec, 0.0).map(|()| id),
+            None => self.arbiter.try_add_knob(spec, 0.0),
+        }
     }
 }
 

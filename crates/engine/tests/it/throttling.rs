@@ -1,6 +1,7 @@
 //! Throttles on real threads and the real machine.
 
 use crate::{end, engine, loaded, wait_for};
+use flyball_engine::config::MAX_THROTTLES;
 use flyball_engine::{Engine, Error, Options};
 use flyball_executor::checkpoint;
 use flyball_sense::Root;
@@ -263,5 +264,19 @@ fn switched_off_it_lets_go_of_what_is_pinned() {
     assert_eq!(change(json!({ "enabled": true })), 1);
     assert_eq!(change(json!({ "mode": "observe" })), 0);
     assert_eq!(change(json!({ "mode": "enforce" })), 1);
+    end(engine);
+}
+
+/// CPU-20: throttles can be replaced by as many others at once, and more of them than there can be knobs come and go.
+#[test]
+fn new_throttles_find_room() {
+    let engine = engine("");
+    for round in 0..80 {
+        let throttle = |n: usize| json!({ "name": format!("t{round}-{n}"), "scope": "process", "threshold_percent": 90 });
+        let all: Vec<Value> = (0..MAX_THROTTLES).map(throttle).collect();
+        let change = json!({ "throttling": { "throttles": all } });
+        engine.configure(&change, "a person", false).expect("valid");
+        assert_eq!(engine.throttles().len(), MAX_THROTTLES, "round {round}");
+    }
     end(engine);
 }

@@ -166,26 +166,43 @@ impl Arbiter {
     /// [`Error::Knob`] when the name is empty, longer than [`MAX_NAME`] bytes or taken, the bounds are not finite or
     /// the wrong way round, the value is not finite or outside of them, or there are [`MAX_KNOBS`] already.
     pub fn try_add_knob(&mut self, spec: KnobSpec, value: f64) -> Result<KnobId, Error> {
-        let fault = if spec.name.is_empty() || spec.name.len() > MAX_NAME {
+        if self.knobs.len() >= MAX_KNOBS {
+            return Err(fault(spec.name, "there are 1024 already"));
+        }
+        let id = KnobId(self.knobs.len() as u16);
+        let knob = self.fresh(id, spec, value)?;
+        self.knobs.push(knob);
+        Ok(id)
+    }
+
+    /// Makes another knob of one that nobody turns any more, with the same id: its name is free afterwards; value, pin, hold and all that
+    /// was known of it are gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arbiter::try_add_knob`], but for the number of knobs; the knob stays as it was.
+    pub fn replace_knob(&mut self, id: KnobId, spec: KnobSpec, value: f64) -> Result<(), Error> {
+        self.knobs[id.index()] = self.fresh(id, spec, value)?;
+        Ok(())
+    }
+
+    /// A knob of which nothing is known yet.
+    fn fresh(&self, id: KnobId, spec: KnobSpec, value: f64) -> Result<Knob, Error> {
+        let wrong = if spec.name.is_empty() || spec.name.len() > MAX_NAME {
             Some("its name must have 1 to 128 bytes")
-        } else if self.knob(&spec.name).is_some() {
+        } else if self.knob(&spec.name).is_some_and(|knob| knob.id != id) {
             Some("there is one of this name")
         } else if !are_bounds(spec.min, spec.max) {
             Some("its bounds must be finite, the least not above the greatest")
         } else if !(spec.min..=spec.max).contains(&value) {
             Some("its value must lie within its bounds")
-        } else if self.knobs.len() >= MAX_KNOBS {
-            Some("there are 1024 already")
         } else {
             None
         };
-        if let Some(fault) = fault {
-            let mut name = spec.name;
-            clip(&mut name, MAX_NAME);
-            return Err(Error::Knob { name, fault });
+        if let Some(wrong) = wrong {
+            return Err(fault(spec.name, wrong));
         }
-        let id = KnobId(self.knobs.len() as u16);
-        self.knobs.push(Knob {
+        Ok(Knob {
             id,
             spec,
             value,
@@ -194,8 +211,7 @@ impl Arbiter {
             undo: None,
             changed: None,
             refused: Default::default(),
-        });
-        Ok(id)
+        })
     }
 
     /// Returns the value of a knob.
@@ -610,6 +626,11 @@ fn held_against(knob: &Knob, rank: Rank, part: &'static str, now: Timestamp) -> 
         part: hold.part,
         until: hold.until,
     })
+}
+
+fn fault(mut name: String, fault: &'static str) -> Error {
+    clip(&mut name, MAX_NAME);
+    Error::Knob { name, fault }
 }
 
 fn are_bounds(min: f64, max: f64) -> bool {

@@ -390,6 +390,19 @@ fn everything_is_bounded() {
     assert!(arbiter.try_add_knob(spec("one more"), 1.0).is_err());
     assert_eq!(arbiter.knob("k7").map(|k| k.id().index()), Some(7));
     assert!(arbiter.knob("one more").is_none());
+    // One that nobody turns any more makes room: of the old one nothing is left.
+    assert!(arbiter.replace_knob(knob, spec("k7"), 1.0).is_err());
+    assert!(
+        arbiter
+            .replace_knob(knob, spec("one more"), f64::NAN)
+            .is_err()
+    );
+    assert!(arbiter.get(knob).pin().is_some());
+    arbiter.replace_knob(knob, spec("one more"), 1.0).unwrap();
+    let replaced = arbiter.knob("one more").unwrap();
+    assert_eq!((replaced.id(), replaced.value()), (knob, 1.0));
+    assert!(replaced.pin().is_none() && replaced.changed().is_none());
+    assert_eq!(arbiter.knobs().len(), MAX_KNOBS);
     assert!(
         arbiter
             .knobs()
