@@ -58,9 +58,10 @@ impl Cohort {
         self.latencies.failures += u64::from(failed);
     }
 
-    /// Counts those still out with twice what they have taken so far, which is what can be expected of a heavy tail.
+    /// Counts those still out with twice what they have taken so far, which is what can be expected of a heavy tail; not where no latency counted
+    /// and more have failed than are out, since these may be about to fail.
     fn give_up(&mut self, now: Timestamp) {
-        if self.out > 0 {
+        if self.out > 0 && (self.latencies.count > 0 || self.out > self.latencies.failures) {
             let age = now.saturating_nanos_since(self.occupancy.from());
             let sum = u128::from(age) * u128::from(self.out);
             let mean = sum.saturating_sub(self.out_started) / u128::from(self.out);

@@ -39,7 +39,8 @@ impl Started {
 pub enum Outcome {
     /// It was served; its latency counts.
     Succeeded,
-    /// It failed because there was too much to do: a time-out, a refusal by whom was called.
+    /// It failed because there was too much to do: a time-out, a refusal by whom was called. For a limit by latency, its latency counts only
+    /// if it is not shorter than that without a queue: a refusal comes at once, whatever a call takes.
     Failed,
     /// Its latency says nothing: a long stream, a fault that has nothing to do with load.
     Ignored,
@@ -280,7 +281,16 @@ impl AdaptiveLimit {
             State::Aimd(aimd) => aimd.latency_max.is_some_and(|most| nanos > nanos_of(most)),
             _ => false,
         };
-        let counted = outcome != Outcome::Ignored;
+        let unqueued = match &self.state {
+            State::Vegas(vegas) => vegas.base_nanos(),
+            State::Gradient(gradient) => gradient.usual_nanos(),
+            State::RunDelay(_) | State::Aimd(_) | State::Fixed => Some(0.0),
+        };
+        let counted = match outcome {
+            Outcome::Succeeded => true,
+            Outcome::Failed => unqueued.is_some_and(|unqueued| nanos as f64 >= unqueued),
+            Outcome::Ignored => false,
+        };
         let failed = outcome == Outcome::Failed || (counted && late);
         if counted {
             self.latencies.add(nanos);

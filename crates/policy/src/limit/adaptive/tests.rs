@@ -1,5 +1,5 @@
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::vec::Vec;
 
 use flyball_core::time::Timestamp;
@@ -195,6 +195,88 @@ fn gradient_and_aimd_give_way() {
     // 40 ms are 4 times what a call needs alone.
     assert!(most > 15 && most < 40, "{most}");
     assert!(least < most && least >= 3, "{least}");
+}
+
+/// A dependency that is never busy, and callers that want so many calls in flight; by ends of calls.
+struct Idle {
+    limit: AdaptiveLimit,
+    demand: usize,
+    nanos: u64,
+    calls: u64,
+    out: BTreeMap<(u64, u64), (Started, Outcome)>,
+}
+
+impl Idle {
+    fn new(algorithm: Algorithm, demand: usize) -> Self {
+        let config = AdaptiveConfig::new(algorithm);
+        Self {
+            limit: AdaptiveLimit::new(Timestamp::ZERO, config).unwrap(),
+            demand,
+            nanos: 0,
+            calls: 0,
+            out: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the greatest limit in the last quarter: a probe may cut it for a moment.
+    fn run(&mut self, calls: u64, mean_nanos: u64, outcome: Outcome) -> u32 {
+        let mut most = 0;
+        for call in 0..calls {
+            let now = Timestamp::from_nanos(self.nanos);
+            while self.limit.has_room() && self.out.len() < self.demand {
+                self.calls += 1;
+                // Half to one and a half of the mean.
+                let ends = self.nanos + mean_nanos * (5 + self.calls * 7 % 11) / 10;
+                let started = self.limit.on_start(now);
+                self.out.insert((ends, self.calls), (started, outcome));
+            }
+            if self.out.len() < self.demand {
+                self.limit.note_blocked();
+            }
+            let ((ends, _), (started, outcome)) = self.out.pop_first().unwrap();
+            self.nanos = ends;
+            let now = Timestamp::from_nanos(ends);
+            self.limit.on_end(now, started, outcome);
+            self.limit.step(now, None);
+            if call >= calls * 3 / 4 {
+                most = most.max(self.limit.limit());
+            }
+        }
+        most
+    }
+}
+
+/// CPU-22: calls that fail at once, as where nobody listens, are no latency without a queue: neither does the limit grow meanwhile nor is it
+/// lower when all is well again.
+#[test]
+fn what_fails_at_once_says_nothing_of_latency() {
+    for algorithm in [Algorithm::vegas(), Algorithm::gradient()] {
+        for first in [false, true] {
+            let mut idle = Idle::new(algorithm, 30);
+            if first {
+                idle.run(5_000, MS / 5, Outcome::Failed);
+                assert_eq!(idle.limit.limit(), 20, "{algorithm:?}");
+            }
+            let before = idle.run(20_000, 20 * MS, Outcome::Succeeded);
+            assert!(before >= 30, "{algorithm:?}: {before}");
+            idle.demand = 1_000;
+            // Those that were out succeed.
+            let last = idle.run(40_000, MS / 5, Outcome::Failed);
+            let during = idle.run(5_000, MS / 5, Outcome::Failed);
+            assert!(
+                during <= last,
+                "{algorithm:?}: {last} {during}, at first {first}"
+            );
+            idle.demand = 30;
+            for _ in 0..50 {
+                let after = idle.run(200, 20 * MS, Outcome::Succeeded);
+                assert!(
+                    10 * after >= 8 * before,
+                    "{algorithm:?}: {before} {after}, at first {first}"
+                );
+            }
+        }
+    }
 }
 
 /// A dependency that does not answer any more leaves the limit where it was: neither more nor, for want of any latency, nothing.
@@ -421,6 +503,24 @@ fn cpu_times() -> impl Strategy<Value = Option<CpuTime>> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// CPU-22: latency that changes for any other reason than a queue, for a while (fast failures, a warm cache) or for good (a slower
+    /// release), lowers no limit by latency for good.
+    #[test]
+    fn what_is_no_queue_lowers_no_limit_for_good(
+        vegas in prop::bool::ANY, demand in 2usize..80, usual_ms in 2u64..60,
+        while_micros in 50u64..3_000, while_calls in 0u64..2_000, failed in prop::bool::ANY,
+        slower in 1.0f64..8.0,
+    ) {
+        let algorithm = if vegas { Algorithm::vegas() } else { Algorithm::gradient() };
+        let outcome = if failed { Outcome::Failed } else { Outcome::Succeeded };
+        let mut idle = Idle::new(algorithm, demand);
+        let before = idle.run(10_000, usual_ms * MS, Outcome::Succeeded).min(demand as u32);
+        idle.run(while_calls, while_micros * 1_000, outcome);
+        let later = (usual_ms as f64 * slower * MS as f64) as u64;
+        let after = idle.run(20_000, later, Outcome::Succeeded);
+        prop_assert!(10 * after >= 8 * before, "{before} {after}");
+    }
 
     /// CPU-22: whatever is told (clocks that stand still, jump and go back; CPU times that make no sense; calls that never end), the limit
     /// stays inside its bounds, what was measured is finite, and calls are counted right.

@@ -94,6 +94,11 @@ impl Vegas {
         }
     }
 
+    /// The latency without a queue, ns; a call that failed sooner says nothing.
+    pub(super) fn base_nanos(&self) -> Option<f64> {
+        self.base_nanos
+    }
+
     /// How many calls the group that fills should have.
     pub(super) fn wanted(&self) -> u64 {
         self.wanted
