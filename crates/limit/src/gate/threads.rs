@@ -180,25 +180,41 @@ mod tests {
         assert_eq!(early.since(late).share(), None, "a counter that fell back");
     }
 
+    /// Whether the table has the file of the thread of this folder.
+    #[cfg(target_os = "linux")]
+    fn knows(table: &Table, folder: &std::path::Path) -> bool {
+        use std::os::fd::AsRawFd as _;
+        table.threads.iter().any(|thread| {
+            let link = format!("/proc/self/fd/{}", thread.file.as_raw_fd());
+            std::fs::read_link(link).is_ok_and(|path| path.starts_with(folder))
+        })
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn threads_that_are_gone_are_forgotten() {
-        let (sender, gone) = std::sync::mpsc::channel();
+        let (sender, folder) = std::sync::mpsc::channel();
+        let (go, may_go) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
             add_this();
-            sender.send(()).unwrap();
+            let link = std::fs::read_link("/proc/thread-self").unwrap();
+            sender
+                .send(std::path::Path::new("/proc").join(link))
+                .unwrap();
+            may_go.recv().unwrap();
         });
-        gone.recv().unwrap();
-        thread.join().unwrap();
-        let mut table = lock(&TABLE);
-        // The kernel takes a thread away a moment after it was joined.
-        for _ in 0..1_000_000 {
+        let folder = folder.recv().unwrap();
+        let still_known = || {
+            let mut table = lock(&TABLE);
             table.read();
-            if table
-                .threads
-                .iter()
-                .all(|thread| read(&thread.file).is_some())
-            {
+            knows(&table, &folder)
+        };
+        assert!(still_known(), "{}", folder.display());
+        go.send(()).unwrap();
+        thread.join().unwrap();
+        // The kernel takes a thread away a moment after it was joined.
+        for _ in 0..100_000 {
+            if !still_known() {
                 return;
             }
             std::thread::yield_now();
