@@ -121,6 +121,8 @@ impl Bulkhead {
         };
         let wait = until.duration_since(self.inner.clock.now());
         let named = poll_fn(|context| {
+            // Declared before the lock is taken, so dropped after it: dropping a waker may drop the task, and all that it holds of this bulkhead.
+            let mut sleeper = Sleeper::Task(context.waker().clone());
             let mut state = lock(&self.inner.state);
             let Some(waiting) = state.waiting.get_mut(&ticket.id) else {
                 return Poll::Pending;
@@ -128,10 +130,7 @@ impl Bulkhead {
             if waiting.admitted {
                 return Poll::Ready(());
             }
-            match &mut waiting.sleeper {
-                Sleeper::Task(waker) => waker.clone_from(context.waker()),
-                sleeper => *sleeper = Sleeper::Task(context.waker().clone()),
-            }
+            std::mem::swap(&mut waiting.sleeper, &mut sleeper);
             Poll::Pending
         });
         // Named in the last moment counts, so the answer is the ticket's, not the timer's.

@@ -13,7 +13,7 @@
 //!   do not wait for lesser ones: of each class and those that matter more never more come in than the limit.
 //! - Under the lock: `ask` is raised whenever somebody waits; who waits is in the policy's line and in `waiting`, or was named and only in `waiting`.
 //! - A waiter that is named has a slot from then on. Whoever was named and does not take it leaves, and so hands it on.
-//! - Neither wakers nor hooks are called under the lock.
+//! - Neither wakers nor hooks are called, cloned or dropped under the lock.
 
 mod config;
 mod enter;
@@ -26,8 +26,9 @@ mod threads;
 mod windows;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, TryLockError};
 use std::task::Waker;
 use std::thread::Thread;
 use std::time::Duration;
@@ -47,7 +48,7 @@ use crate::error::Error;
 use crate::shell::lock;
 use figures::{CHANGES_KEPT, Counts, add};
 use follow::Sums;
-use slots::{MAX_SLOTS, Slots, View};
+use slots::{Slots, View};
 use windows::{Cpu, Sampling};
 
 /// A class of a [`Gate`], looked up once.
@@ -89,6 +90,8 @@ enum Standing {
     /// Has a slot, the call's number in the order of starts.
     Named(u32),
     Refused(Shed),
+    /// Waits, or was refused, where nobody does or is: it comes in. Only an answer.
+    Watches,
 }
 
 #[derive(Debug)]
@@ -96,6 +99,12 @@ struct Waiting {
     place: u8,
     standing: Standing,
     sleeper: Sleeper,
+}
+
+impl Waiting {
+    fn take_sleeper(&mut self) -> Sleeper {
+        std::mem::replace(&mut self.sleeper, Sleeper::Nobody)
+    }
 }
 
 #[derive(Debug)]
@@ -249,7 +258,7 @@ impl Gate {
             Asked::Wait(ticket, _) => match self.step_out(ticket) {
                 Standing::Named(number) => Ok(self.permit(place, number)),
                 Standing::Refused(shed) => Err(shed),
-                Standing::Waits => Err(NO_ANSWER),
+                Standing::Waits | Standing::Watches => Err(NO_ANSWER),
             },
         }
     }
@@ -277,7 +286,9 @@ impl Gate {
         self.inner.clock.now()
     }
 
-    /// What the service should do without at the moment. A load; it is brought up to date as calls come and end.
+    /// What the service should do without at the moment: nothing under [`Mode::Observe`], where [`status`](Self::status) tells what it would be.
+    ///
+    /// A load; it is brought up to date as calls come and end, and by [`status`](Self::status). So once calls have stopped a level stays until one of those comes.
     #[inline]
     #[must_use]
     pub fn level(&self) -> Degradation {
@@ -286,7 +297,8 @@ impl Gate {
         level.copied().unwrap_or_default()
     }
 
-    /// Calls `hook` whenever [`level`](Self::level) has changed, on the thread that noticed: it should be quick. It stays as long as the gate.
+    /// Calls `hook` whenever [`level`](Self::level) has changed, on the thread that noticed: that of a call which comes or ends, or of who asks for
+    /// [`status`](Self::status). So it should be quick and not block. If it panics that is reported as panics are and goes no further. It stays as long as the gate.
     pub fn on_level(&self, hook: impl Fn(Degradation) + Send + Sync + 'static) {
         let mut hooks = match self.inner.hooks.write() {
             Ok(hooks) => hooks,
@@ -355,7 +367,7 @@ impl Gate {
         }
     }
 
-    /// Changes limit, admission and mode while calls are in and wait. Classes stay as they were made.
+    /// Changes limit, admission and mode while calls are in and wait. Classes stay as they were made. When the gate begins to observe, all who wait come in.
     ///
     /// # Errors
     /// [`Error::Setting`] for a setting out of its range, [`Error::Classes`] for other classes; nothing has changed then.
@@ -375,10 +387,16 @@ impl Gate {
         let change = state.limit.set_config(now, config.limit)?;
         state.admission.set_config(config.admission)?;
         state.mode = config.mode;
+        if config.mode == Mode::Observe {
+            // They stay in the line as calls do that come while it observes.
+            let waiting = state.waiting.values_mut();
+            later.sleepers.extend(waiting.map(Waiting::take_sleeper));
+        }
         // An algorithm of another kind may set the limit without calling that a change.
         inner.hot.slots.set_limit(state.limit.limit());
         inner.note(&mut state, now, change);
         inner.dispatch(&mut state, now, &mut later);
+        inner.catch_up(&mut state, now, &mut later);
         drop(state);
         inner.act(later);
         Ok(())
@@ -540,17 +558,24 @@ impl Gate {
     }
 
     /// What is said to who waits, noting how it is woken.
-    fn standing(&self, ticket: Ticket, sleeper: impl FnOnce(&mut Sleeper)) -> Standing {
+    fn standing(&self, ticket: Ticket, mut sleeper: Sleeper) -> Standing {
         let mut state = lock(&self.inner.state);
-        match state.waiting.get_mut(&ticket) {
-            Some(waiting) => {
-                if matches!(waiting.standing, Standing::Waits) {
-                    sleeper(&mut waiting.sleeper);
+        let observes = state.mode == Mode::Observe;
+        let standing = match state.waiting.get_mut(&ticket) {
+            Some(waiting) => match waiting.standing {
+                Standing::Waits | Standing::Refused(_) if observes => Standing::Watches,
+                Standing::Waits => {
+                    std::mem::swap(&mut waiting.sleeper, &mut sleeper);
+                    Standing::Waits
                 }
-                waiting.standing
-            }
+                known => known,
+            },
             None => Standing::Refused(NO_ANSWER),
-        }
+        };
+        // The one before is dropped without the lock: dropping a waker may drop the task, and all that it holds of this gate.
+        drop(state);
+        drop(sleeper);
+        standing
     }
 }
 
@@ -586,6 +611,8 @@ impl Inner {
     fn dispatch(&self, state: &mut State, now: Timestamp, later: &mut Later) {
         loop {
             while state.queued > 0 {
+                // Who is over its time goes first, so that the slot is looked for for who is named.
+                self.expire(state, now, later);
                 let first = state.admission.first_waiting();
                 let beyond = first.and_then(|first| self.beyond(state, first));
                 if beyond.is_none() && !self.hot.slots.view().is_free() {
@@ -622,7 +649,9 @@ impl Inner {
         let classes = self.config.classes.iter().zip(&self.counts);
         let matters = classes.filter(|(class, _)| class.priority >= priority);
         let inside: u64 = matters.map(|(_, counts)| counts.inside()).sum();
-        (inside < u64::from(self.hot.slots.view().limit())).then_some(config.max)
+        let view = self.hot.slots.view();
+        let may = inside < u64::from(view.limit()) && view.in_flight() < config.max;
+        may.then_some(config.max)
     }
 
     /// Enters for somebody whom the policy named.
@@ -636,18 +665,16 @@ impl Inner {
         let Some(waiting) = state.waiting.get_mut(&ticket) else {
             return;
         };
-        // `ask` is raised and the lock is held, so a slot that was free is free. Those before it may all have been refused just now; then it comes in for
-        // one of them, as it is out of the line.
-        let slots = &self.hot.slots;
-        let entered = self.enter_named(beyond);
-        let Some(number) = entered.or_else(|| slots.enter_beyond(MAX_SLOTS)) else {
+        later.sleepers.push(waiting.take_sleeper());
+        // `ask` is raised and the lock is held, so what was free is free, and who is named is who it was looked for for: those over their time are out.
+        let Some(number) = self.enter_named(beyond) else {
+            self.counts[usize::from(waiting.place)].shed(NO_ANSWER.reason);
+            waiting.standing = Standing::Refused(NO_ANSWER);
             return;
         };
         state.sampling.entered_asked();
         add(&self.counts[usize::from(waiting.place)].entered);
         waiting.standing = Standing::Named(number);
-        let sleeper = std::mem::replace(&mut waiting.sleeper, Sleeper::Nobody);
-        later.sleepers.push(sleeper);
     }
 
     fn refuse(&self, state: &mut State, ticket: Ticket, shed: Shed, later: &mut Later) {
@@ -657,8 +684,7 @@ impl Inner {
         };
         self.counts[usize::from(waiting.place)].shed(shed.reason);
         waiting.standing = Standing::Refused(shed);
-        let sleeper = std::mem::replace(&mut waiting.sleeper, Sleeper::Nobody);
-        later.sleepers.push(sleeper);
+        later.sleepers.push(waiting.take_sleeper());
     }
 
     /// Refuses those whose time is over: it shrinks while they wait.
@@ -677,7 +703,10 @@ impl Inner {
         let entered = state.sampling.entered_free(self.hot.slots.view());
         state.admission.note_entered(entered);
         state.admission.tick(now);
-        let level = state.admission.level();
+        let level = match state.mode {
+            Mode::Enforce => state.admission.level(),
+            Mode::Observe => Degradation::Normal,
+        };
         let place = Degradation::ALL.iter().position(|known| *known == level);
         let place = place.unwrap_or(0) as u8;
         if self.level.swap(place, Ordering::Relaxed) != place {
@@ -692,7 +721,10 @@ impl Inner {
                 Ok(hooks) => hooks.clone(),
                 Err(poisoned) => poisoned.into_inner().clone(),
             };
-            hooks.iter().for_each(|hook| hook(level));
+            for hook in &hooks {
+                // Not the fault of the call that is on this thread, nor of whoever asks for figures.
+                let _ = catch_unwind(AssertUnwindSafe(|| hook(level)));
+            }
         }
     }
 
@@ -742,8 +774,10 @@ impl Inner {
         let cpu = if state.limit.due(now) {
             // Files are read without the lock; who finds another reading leaves the window to that one.
             drop(state);
-            let Ok(mut cpu) = self.cpu.try_lock() else {
-                return;
+            let mut cpu = match self.cpu.try_lock() {
+                Ok(cpu) => cpu,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
             };
             let cpu = cpu.read(now, &self.sums);
             state = lock(&self.state);
@@ -760,5 +794,34 @@ impl Inner {
         self.catch_up(&mut state, now, &mut later);
         drop(state);
         self.act(later);
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use flyball_core::time::ManualClock;
+    use flyball_policy::limit::adaptive::AdaptiveConfig;
+
+    use super::*;
+
+    /// CPU-22: a panic while the CPU's figures were read does not stop the limit for good.
+    #[test]
+    fn a_panic_beside_the_figures_stops_nothing() {
+        let clock = ManualClock::new();
+        let config =
+            GateConfig::with_limit(AdaptiveConfig::new(Algorithm::aimd()).with_initial(100));
+        let gate = Gate::with_clock(config, Source::Manual(clock.clone())).unwrap();
+        let inner = Arc::clone(&gate.inner);
+        let panics = std::thread::spawn(move || {
+            let _cpu = inner.cpu.lock();
+            panic!("on purpose")
+        });
+        assert!(panics.join().is_err() && gate.inner.cpu.is_poisoned());
+        for _ in 0..200 {
+            let permit = gate.try_enter(&Ask::default()).unwrap();
+            clock.advance(Duration::from_millis(1));
+            permit.end(Outcome::Failed);
+        }
+        assert!(gate.limit() < 100);
     }
 }

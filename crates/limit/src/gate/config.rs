@@ -19,7 +19,7 @@ pub enum Mode {
     #[default]
     Enforce,
     /// The same decisions, reasons and figures, and everybody comes in at once. What would have waited holds a slot from the moment at which it would have had
-    /// one; what would have been refused holds none.
+    /// one; what would have been refused holds none. The gate's level stays normal, as who heeds it leaves work out.
     Observe,
 }
 

@@ -19,12 +19,16 @@ struct InLine {
 }
 
 impl InLine {
-    /// What came of waiting.
-    fn settle(&mut self) -> Result<Permit, Shed> {
+    /// What came of waiting, which ended with this.
+    fn settle(&mut self, standing: Standing) -> Result<Permit, Shed> {
+        if let Standing::Watches = standing {
+            let (gate, ticket) = (self.gate.clone(), self.ticket.take());
+            return Ok(Permit::watching(gate, self.place, ticket));
+        }
         match self.ticket.take().map(|ticket| self.gate.step_out(ticket)) {
             Some(Standing::Named(number)) => Ok(self.gate.permit(self.place, number)),
             Some(Standing::Refused(shed)) => Err(shed),
-            Some(Standing::Waits) | None => Err(NO_ANSWER),
+            Some(Standing::Waits | Standing::Watches) | None => Err(NO_ANSWER),
         }
     }
 }
@@ -95,15 +99,13 @@ impl Future for Enter {
         let Some(ticket) = line.ticket else {
             panic!("polled after it has answered");
         };
-        let standing = line.gate.standing(ticket, |sleeper| match sleeper {
-            Sleeper::Task(waker) => waker.clone_from(context.waker()),
-            sleeper => *sleeper = Sleeper::Task(context.waker().clone()),
-        });
+        let sleeper = Sleeper::Task(context.waker().clone());
+        let standing = line.gate.standing(ticket, sleeper);
         // Named in the last moment counts, so the answer is the line's, not the timer's.
         if matches!(standing, Standing::Waits) && sleep.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
-        let answer = line.settle();
+        let answer = line.settle(standing);
         *state = State::Done;
         Poll::Ready(answer)
     }
@@ -124,13 +126,9 @@ pub(super) fn blocking(gate: &Gate, ask: &Ask) -> Result<Permit, Shed> {
         place,
         ticket: Some(ticket),
     };
-    let _ = park_until(&gate.inner.clock, until, || {
-        let standing = gate.standing(ticket, |sleeper| {
-            if !matches!(sleeper, Sleeper::Thread(_)) {
-                *sleeper = Sleeper::Thread(std::thread::current());
-            }
-        });
-        (!matches!(standing, Standing::Waits)).then_some(())
+    let standing = park_until(&gate.inner.clock, until, || {
+        let standing = gate.standing(ticket, Sleeper::Thread(std::thread::current()));
+        (!matches!(standing, Standing::Waits)).then_some(standing)
     });
-    line.settle()
+    line.settle(standing.unwrap_or(Standing::Waits))
 }

@@ -131,7 +131,7 @@ pub struct GateStatus {
     pub in_flight: u32,
     /// How many wait.
     pub waiting: u32,
-    /// What the service should do without.
+    /// What the service should do without; under [`Mode::Observe`] what it would be asked to do without.
     pub level: Degradation,
     /// Of how many calls one is looked at closely.
     pub sampled_one_in: u32,

@@ -320,6 +320,152 @@ fn hooks_hear_of_levels() {
     assert_eq!(gate.level(), Degradation::Normal);
 }
 
+/// CPU-24: a hook that panics ends neither the thread that noticed nor the hooks after it.
+#[test]
+fn a_hook_that_panics_stays_alone() {
+    let (clock, source) = clock();
+    let mut config = fixed(1);
+    config.admission.queue_max = 0;
+    let gate = Gate::with_clock(config, source).unwrap();
+    let heard = Arc::new(AtomicU32::new(0));
+    gate.on_level(|_| panic!("on purpose"));
+    gate.on_level({
+        let heard = Arc::clone(&heard);
+        move |_| {
+            heard.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let _permit = gate.try_enter(&Ask::default()).unwrap();
+    for _ in 0..300 {
+        clock.advance(Duration::from_millis(10));
+        assert!(gate.try_enter(&Ask::default()).is_err());
+    }
+    assert_eq!(heard.load(Ordering::SeqCst), 1);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(gate.status().level, Degradation::Survive);
+    clock.advance(Duration::from_secs(11));
+    assert_eq!(gate.status().level, Degradation::Normal);
+    assert_eq!(heard.load(Ordering::SeqCst), 2);
+}
+
+/// CPU-24, CPU-30: an observing gate tells nobody to leave work out, and says what it would have told.
+#[test]
+fn observing_asks_nobody_to_do_less() {
+    let (clock, source) = clock();
+    let mut config = fixed(1);
+    config.admission.queue_max = 0;
+    let observing = config.clone().with_mode(Mode::Observe);
+    let gate = Gate::with_clock(observing.clone(), source).unwrap();
+    let heard = Arc::new(AtomicU32::new(0));
+    gate.on_level({
+        let heard = Arc::clone(&heard);
+        move |_| {
+            heard.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let _permit = gate.try_enter(&Ask::default()).unwrap();
+    for _ in 0..300 {
+        clock.advance(Duration::from_millis(10));
+        assert!(gate.try_enter(&Ask::default()).is_ok());
+    }
+    assert_eq!(gate.status().level, Degradation::Survive);
+    assert_eq!(gate.level(), Degradation::Normal);
+    assert_eq!(heard.load(Ordering::SeqCst), 0);
+    gate.set_config(&config).unwrap();
+    assert_eq!(gate.level(), Degradation::Survive);
+    gate.set_config(&observing).unwrap();
+    assert_eq!(gate.level(), Degradation::Normal);
+    assert_eq!(heard.load(Ordering::SeqCst), 2);
+}
+
+/// CPU-30: when a gate begins to observe, all who wait come in, threads and tasks.
+#[tokio::test(start_paused = true)]
+async fn who_waits_comes_in_when_observing_begins() {
+    let (clock, source) = clock();
+    let gate = Gate::with_clock(fixed(1), source).unwrap();
+    let permit = gate.try_enter(&Ask::default()).unwrap();
+    let waiter = tokio::spawn({
+        let gate = gate.clone();
+        async move { gate.enter(Ask::default()).await.unwrap() }
+    });
+    let late = tokio::spawn({
+        let gate = gate.clone();
+        async move { gate.enter(Ask::default()).await.unwrap() }
+    });
+    let thread = std::thread::spawn({
+        let gate = gate.clone();
+        move || gate.enter_blocking(&Ask::default()).unwrap()
+    });
+    settle().await;
+    while gate.status().waiting < 3 {
+        std::thread::yield_now();
+    }
+    gate.set_config(&fixed(1).with_mode(Mode::Observe)).unwrap();
+    let inside = (waiter.await.unwrap(), thread.join().unwrap());
+    assert_eq!((gate.in_flight(), gate.status().waiting), (1, 3));
+    advance(&clock, WAIT * 2).await;
+    let late = late.await.unwrap();
+    drop(permit);
+    drop((inside, late));
+    let status = gate.status();
+    assert_eq!((status.in_flight, status.waiting), (0, 0));
+}
+
+/// CPU-22: where those before it are over their time, a call of a lesser class does not come in beyond the limit in their place.
+#[tokio::test(start_paused = true)]
+async fn nobody_comes_in_for_who_is_too_late() {
+    let (clock, source) = clock();
+    let limit = AdaptiveConfig::new(Algorithm::RunDelay { cpus: 2 });
+    let config = GateConfig::with_limit(limit.with_bounds(2, 5).with_initial(2));
+    let gate = Gate::with_clock(config, source).unwrap();
+    let ask = |name| Ask {
+        class: Some(gate.class(name).unwrap()),
+        ..Ask::default()
+    };
+    let enter = |name| gate.try_enter(&ask(name)).unwrap();
+    let batch = (enter("batch"), enter("batch"));
+    let (one, other) = (enter("interactive"), enter("interactive"));
+    let mut soon = pin!(gate.enter(ask("interactive")));
+    let mut later = pin!(gate.enter(Ask {
+        deadline: Some(Timestamp::from_nanos(3_000_000_000)),
+        ..ask("batch")
+    }));
+    assert!(is_pending(soon.as_mut()) && is_pending(later.as_mut()));
+    clock.advance(WAIT * 2);
+    drop(one);
+    assert!(is_pending(later.as_mut()));
+    assert_eq!(gate.in_flight(), 3);
+    assert_eq!(soon.await.unwrap_err().reason, ShedReason::Waited);
+    drop((batch, other));
+    drop(later.await.unwrap());
+    assert_eq!(gate.in_flight(), 0);
+}
+
+/// CPU-22: a waiter that is polled by another task lets go of the first one's waker without the lock: that may be all that held a task which holds the gate.
+#[tokio::test(start_paused = true)]
+async fn wakers_are_dropped_without_the_lock() {
+    struct Asks(Gate);
+    impl std::task::Wake for Asks {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            assert_eq!(self.0.status().waiting, 1);
+        }
+    }
+    let (_clock, source) = clock();
+    let gate = Gate::with_clock(fixed(1), source).unwrap();
+    let permit = gate.try_enter(&Ask::default()).unwrap();
+    let mut waits = pin!(gate.enter(Ask::default()));
+    let waker = Waker::from(Arc::new(Asks(gate.clone())));
+    let mut context = Context::from_waker(&waker);
+    assert!(waits.as_mut().poll(&mut context).is_pending());
+    drop(waker);
+    assert!(is_pending(waits.as_mut()));
+    drop(permit);
+    drop(waits.await.unwrap());
+}
+
 /// CPU-22: a limit on failures shrinks as sampled calls fail, and the change is told with its reason.
 #[test]
 fn the_limit_follows_what_calls_tell() {
