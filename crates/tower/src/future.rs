@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flyball_limit::{Ask, Enter, Shed, ShedReason};
+use flyball_limit::{Ask, Breaker, Enter, Refused, Shed, ShedReason};
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
@@ -44,23 +44,11 @@ pin_project! {
 }
 
 impl<S: Service<Request<B>>, B, R> ResponseFuture<S, B, R> {
-    pub(crate) fn refused(shared: Arc<Shared>, grpc: bool, refusal: Refusal) -> Self {
-        Self {
-            shared,
-            grpc,
-            held: Held::default(),
-            late: None,
-            stage: Stage::Refused { refusal },
-            body: std::marker::PhantomData,
-        }
-    }
-
     pub(crate) fn entering(
         shared: Arc<Shared>,
         grpc: bool,
         ask: Ask,
         timeout: Option<Duration>,
-        held: Held,
         service: S,
         request: Request<B>,
     ) -> Self {
@@ -68,7 +56,7 @@ impl<S: Service<Request<B>>, B, R> ResponseFuture<S, B, R> {
         Self {
             shared,
             grpc,
-            held,
+            held: Held::default(),
             late: timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout))),
             stage: Stage::Enters {
                 enter,
@@ -133,11 +121,24 @@ where
                     let Some((mut service, mut request)) = service.take() else {
                         panic!("polled after it has answered");
                     };
-                    if let Some(permit) = &this.held.permit {
-                        request.extensions_mut().insert(permit.offload());
-                    }
-                    Stage::Serves {
-                        future: service.call(request),
+                    // Not before, as the time until here is the gate's and the runtime's, not the service's.
+                    let passed = this.shared.breaker.as_ref().map(Breaker::enter);
+                    match passed.transpose() {
+                        Err(Refused { retry_after, .. }) if !this.shared.gate.observes() => {
+                            Stage::Refused {
+                                refusal: Refusal::Broken { retry_after },
+                            }
+                        }
+                        passed => {
+                            // What an observing gate lets through all the same was counted by the breaker.
+                            this.held.pass = passed.unwrap_or_default();
+                            if let Some(permit) = &this.held.permit {
+                                request.extensions_mut().insert(permit.offload());
+                            }
+                            Stage::Serves {
+                                future: service.call(request),
+                            }
+                        }
                     }
                 }
                 StageProj::Serves { mut future } => {
@@ -171,7 +172,7 @@ where
                                 return Poll::Pending;
                             }
                             // Nobody waits for the answer any more: the handler is dropped.
-                            std::mem::take(this.held).end(Judged::LATE);
+                            std::mem::take(this.held).end(Judged::DROPPED);
                             Stage::Refused {
                                 refusal: Refusal::Late,
                             }

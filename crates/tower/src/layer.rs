@@ -6,13 +6,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use flyball_core::time::Timestamp;
-use flyball_limit::{Ask, Breaker, CallClass, Gate, Refused};
+use flyball_limit::{Ask, Breaker, CallClass, Gate};
 use http::{HeaderName, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::answer::{Refusal, ShedStatus};
-use crate::body::{Body, Held};
+use crate::answer::ShedStatus;
+use crate::body::Body;
 use crate::deadline;
 use crate::future::ResponseFuture;
 use crate::head::Head;
@@ -30,7 +30,7 @@ pub(crate) struct Shared {
     classify: Option<Classify>,
     cohort: Option<Cohort>,
     deadline_header: Option<HeaderName>,
-    breaker: Option<Breaker>,
+    pub(crate) breaker: Option<Breaker>,
     pub(crate) shed: ShedStatus,
     pub(crate) yields: bool,
 }
@@ -99,12 +99,15 @@ impl OverloadLayer {
 
     /// Says whom a request is made for, as any hash: tenant, user, session. Under overload requests of one class with the same number are treated alike, for
     /// an hour, so that some users are served whole instead of all by halves. Without this each connection's requests are told apart by nothing.
+    ///
+    /// Who chooses the number chooses whether it is served: take it from what was authenticated. A caller that may name itself as it likes can try names until
+    /// one passes, and is served by that for the rest of the hour.
     #[must_use]
     pub fn cohort(self, cohort: impl Fn(&Head<'_>) -> u64 + Send + Sync + 'static) -> Self {
         self.change(|shared| shared.cohort = Some(Arc::new(cohort)))
     }
 
-    /// As [`cohort`](Self::cohort), by the bytes of a header.
+    /// As [`cohort`](Self::cohort), by the bytes of a header: one that a proxy before this service sets, not one that callers choose.
     #[must_use]
     pub fn cohort_header(self, name: HeaderName) -> Self {
         self.cohort(move |head| {
@@ -120,6 +123,9 @@ impl OverloadLayer {
     }
 
     /// Guards the service by a breaker: answers of 500 and more, and gRPC's counterparts, are failures. While it is open requests are refused.
+    ///
+    /// It is asked when a request has come through the gate and is about to be served: what waits or is shed there is nothing to it. Nor is a caller's deadline a failure,
+    /// as anybody may choose a short one.
     #[must_use]
     pub fn breaker(self, breaker: Breaker) -> Self {
         self.change(|shared| shared.breaker = Some(breaker))
@@ -148,7 +154,7 @@ impl OverloadLayer {
     }
 }
 
-/// Spreads bytes over 64 bits (FNV-1a; Fowler, Noll, Vo). Who may choose the bytes may choose the cohort, which gains nothing: they are drawn anew each hour.
+/// Spreads bytes over 64 bits (FNV-1a; Fowler, Noll, Vo). The same in all processes, so that all servers of a service serve the same users.
 fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -210,24 +216,12 @@ where
             cohort: shared.cohort.as_ref().map_or(0, |cohort| cohort(&head)),
             deadline,
         };
-        let mut held = Held::default();
-        if let Some(breaker) = &shared.breaker {
-            match breaker.enter() {
-                Ok(pass) => held.pass = Some(pass),
-                // Counted by the breaker, and let through.
-                Err(_) if shared.gate.observes() => {}
-                Err(Refused { retry_after, .. }) => {
-                    let refusal = Refusal::Broken { retry_after };
-                    return ResponseFuture::refused(Arc::clone(shared), grpc, refusal);
-                }
-            }
-        }
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(Deadline(deadline));
         }
         // The service that is ready serves this request; a clone takes its place.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
-        ResponseFuture::entering(Arc::clone(shared), grpc, ask, timeout, held, ready, request)
+        ResponseFuture::entering(Arc::clone(shared), grpc, ask, timeout, ready, request)
     }
 }

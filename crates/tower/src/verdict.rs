@@ -57,13 +57,12 @@ impl Judged {
 
     /// The answer never came whole.
     pub(crate) const BROKEN: Self = FAULTY;
-    /// The caller went away, or the answer was too late for it.
+    /// The caller went away, or the answer was too late for it. How long it waits is its own choice, and says nothing about the service; that the answer took
+    /// long is known to the breaker all the same.
     pub(crate) const DROPPED: Self = Judged {
         outcome: Outcome::Ignored,
         verdict: Verdict::Unknown,
     };
-    /// It was not there in time.
-    pub(crate) const LATE: Self = OVERLOADED;
 }
 
 #[cfg(test)]

@@ -162,6 +162,54 @@ async fn a_breaker_guards_the_service() {
     assert_eq!(gate.in_flight(), 0);
 }
 
+/// CPU-23: callers with deadlines that nothing can meet open the breaker for nobody, and say nothing to the limit.
+#[tokio::test(start_paused = true)]
+async fn short_deadlines_open_no_breaker() {
+    let (clock, gate) = gate(1);
+    let breaker = Breaker::new(BreakerConfig::default()).unwrap();
+    let app = app().layer(layer(&gate).breaker(breaker.clone()));
+    for _ in 0..40 {
+        let request = Request::get("/stuck").header("grpc-timeout", "1m");
+        let mut answer = Box::pin(call(&app, request.body(Body::empty()).unwrap()));
+        assert!(run_to_a_halt(&mut answer).await.is_none());
+        advance(&clock, Duration::from_millis(2)).await;
+        assert_eq!(answer.await.status(), StatusCode::GATEWAY_TIMEOUT);
+    }
+    assert_eq!(breaker.status().opened, 0);
+    let stats = gate.status().adaptive;
+    assert_eq!((stats.failed, stats.ignored), (0, 40));
+    assert_eq!(call(&app, get("/quick")).await.status(), StatusCode::OK);
+}
+
+/// CPU-23: the time that requests wait at the gate is not the service's: overload opens no breaker.
+#[tokio::test(start_paused = true)]
+async fn waiting_at_the_gate_opens_no_breaker() {
+    let (clock, gate) = gate_of(GateConfig::fixed(1));
+    let config = BreakerConfig {
+        slow_call: Some(Duration::from_millis(50)),
+        ..BreakerConfig::default()
+    };
+    let source = flyball_core::time::Source::Manual(clock.clone());
+    let breaker = Breaker::with_clock(config, source, 1).unwrap();
+    let app = app().layer(layer(&gate).breaker(breaker.clone()));
+    let mut stuck = Box::pin(call(&app, get("/stuck")));
+    assert!(run_to_a_halt(&mut stuck).await.is_none());
+    let mut waiting = Vec::new();
+    for _ in 0..40 {
+        let mut answer = Box::pin(call(&app, get("/quick")));
+        assert!(run_to_a_halt(&mut answer).await.is_none());
+        waiting.push(answer);
+    }
+    advance(&clock, Duration::from_millis(80)).await;
+    for answer in waiting {
+        assert_eq!(answer.await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(breaker.status().opened, 0);
+    drop(stuck);
+    assert_eq!(call(&app, get("/quick")).await.status(), StatusCode::OK);
+    assert_eq!(gate.in_flight(), 0);
+}
+
 /// CPU-30: neither gate nor deadline nor breaker refuses anything, and all count.
 #[tokio::test(start_paused = true)]
 async fn observing_refuses_nothing() {
