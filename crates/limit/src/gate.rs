@@ -824,4 +824,25 @@ mod tests {
         }
         assert!(gate.limit() < 100);
     }
+    /// CPU-22: a waiter's former waker is dropped without the lock: it may be all that held a task which holds the gate.
+    #[test]
+    fn wakers_are_dropped_without_the_lock() {
+        struct Asks(Gate);
+        impl std::task::Wake for Asks {
+            fn wake(self: Arc<Self>) {}
+        }
+        impl Drop for Asks {
+            fn drop(&mut self) {
+                assert!(self.0.inner.state.try_lock().is_ok());
+            }
+        }
+        let gate = Gate::new(GateConfig::fixed(1)).unwrap();
+        let _permit = gate.try_enter(&Ask::default()).unwrap();
+        let Ok(Asked::Wait(ticket, _)) = gate.ask(&Ask::default()) else {
+            panic!("it waits");
+        };
+        let waker = Waker::from(Arc::new(Asks(gate.clone())));
+        gate.standing(ticket, Sleeper::Task(waker));
+        gate.standing(ticket, Sleeper::Task(Waker::noop().clone()));
+    }
 }

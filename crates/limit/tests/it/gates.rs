@@ -441,31 +441,6 @@ async fn nobody_comes_in_for_who_is_too_late() {
     assert_eq!(gate.in_flight(), 0);
 }
 
-/// CPU-22: a waiter that is polled by another task lets go of the first one's waker without the lock: that may be all that held a task which holds the gate.
-#[tokio::test(start_paused = true)]
-async fn wakers_are_dropped_without_the_lock() {
-    struct Asks(Gate);
-    impl std::task::Wake for Asks {
-        fn wake(self: Arc<Self>) {}
-    }
-    impl Drop for Asks {
-        fn drop(&mut self) {
-            assert_eq!(self.0.status().waiting, 1);
-        }
-    }
-    let (_clock, source) = clock();
-    let gate = Gate::with_clock(fixed(1), source).unwrap();
-    let permit = gate.try_enter(&Ask::default()).unwrap();
-    let mut waits = pin!(gate.enter(Ask::default()));
-    let waker = Waker::from(Arc::new(Asks(gate.clone())));
-    let mut context = Context::from_waker(&waker);
-    assert!(waits.as_mut().poll(&mut context).is_pending());
-    drop(waker);
-    assert!(is_pending(waits.as_mut()));
-    drop(permit);
-    drop(waits.await.unwrap());
-}
-
 /// CPU-22: a limit on failures shrinks as sampled calls fail, and the change is told with its reason.
 #[test]
 fn the_limit_follows_what_calls_tell() {
