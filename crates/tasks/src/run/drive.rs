@@ -193,7 +193,8 @@ pub(crate) async fn drive(hub: Arc<Hub>, drive: Drive) -> Verdict {
     }
     let leave = |permit: &mut Option<Permit>| {
         if let Some(permit) = permit.take() {
-            permit.end(gates::outcome(ended.verdict));
+            // Only time tells of load on this machine.
+            permit.end(gates::outcome(ended.verdict, ended.is_timed_out()));
         }
     };
     // Before the queue hears of it: who comes then has the slot.

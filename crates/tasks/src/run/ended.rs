@@ -16,6 +16,8 @@ pub(crate) struct Ended {
     pub(crate) usage: Usage,
     /// What it says of the dependency.
     pub(crate) verdict: Verdict,
+    /// The dependency said that it has too much to do, or it took too long.
+    pub(crate) overload: bool,
 }
 
 impl Ended {
@@ -26,6 +28,7 @@ impl Ended {
             error: None,
             usage: Usage::default(),
             verdict: Verdict::Success,
+            overload: false,
         }
     }
 
@@ -45,6 +48,7 @@ impl Ended {
             } else {
                 Verdict::Unknown
             },
+            overload: reason == Reason::TimedOut,
         }
     }
 
@@ -60,6 +64,7 @@ impl Ended {
             error: None,
             usage: Usage::default(),
             verdict: Verdict::Unknown,
+            overload: false,
         }
     }
 
@@ -69,6 +74,16 @@ impl Ended {
             *after = wait;
         }
         self
+    }
+
+    pub(crate) fn is_timed_out(&self) -> bool {
+        matches!(
+            self.outcome,
+            Some(Outcome::Failed {
+                reason: Reason::TimedOut,
+                ..
+            })
+        )
     }
 
     pub(crate) fn is_done(&self) -> bool {

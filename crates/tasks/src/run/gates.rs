@@ -3,7 +3,7 @@
 //! A task is never refused for good: where its class has no slot it goes back, at no cost of an attempt, and a call that its dependency's gate sheds comes
 //! back when that says. The queue is told the limits of classes, too, so that few tasks are taken for nothing.
 
-use crate::run::context::Live;
+use crate::run::context::{Live, Stop};
 use crate::run::drive::Body;
 use crate::run::ended::Ended;
 use flyball_limit::{Ask, Gate, Outcome, Permit};
@@ -45,12 +45,12 @@ impl Gates {
     }
 }
 
-/// How a run ended, as a limit understands it.
-pub(crate) fn outcome(verdict: Verdict) -> Outcome {
+/// How a run ended, as a limit understands it: only overload counts as failed. A fault of the program says nothing of load, and its latency nothing either.
+pub(crate) fn outcome(verdict: Verdict, overload: bool) -> Outcome {
     match verdict {
+        _ if overload => Outcome::Failed,
         Verdict::Success => Outcome::Succeeded,
-        Verdict::Failure => Outcome::Failed,
-        Verdict::Unknown => Outcome::Ignored,
+        Verdict::Failure | Verdict::Unknown => Outcome::Ignored,
     }
 }
 
@@ -64,7 +64,8 @@ pub(crate) fn behind(gate: Gate, live: Arc<Live>, call: Body) -> Body {
         match entered {
             Ok(permit) => {
                 let ended = call.await;
-                permit.end(outcome(ended.verdict));
+                let late = !ended.is_done() && live.stopped() == Some(Stop::TimedOut);
+                permit.end(outcome(ended.verdict, ended.overload || late));
                 ended
             }
             Err(shed) => Ended::returned(Some(shed.retry_after)),

@@ -447,6 +447,12 @@ fn judge(answer: &Answer) -> Ended {
             _ if retryable => Verdict::Failure,
             _ => Verdict::Success,
         },
+        overload: matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        ),
         ..ended
     }
 }
