@@ -155,7 +155,7 @@ impl Class {
         let size = self.pool.tuning.batch_size.load(Relaxed);
         let carrier = self.pool.config.context.as_deref();
         loop {
-            if self.may_queue(size).is_err() {
+            if self.may_queue(size, false).is_err() {
                 // Not all of a batch may fit: as many as do.
                 while let Some(next) = work.next() {
                     if let Err(refused) = self.execute(next) {
@@ -234,6 +234,7 @@ impl Class {
             class: self,
             plan: PLAIN,
             extra: None,
+            accepted: false,
         }
     }
 
@@ -256,7 +257,13 @@ impl Class {
     /// Says whether a task may be queued, and counts it if it is refused.
     #[inline]
     fn admit(&self) -> Result<(), Rejection> {
-        let answer = self.may_queue(1);
+        self.admit_as(false)
+    }
+
+    /// The same; what was `accepted` is not shed.
+    #[inline]
+    fn admit_as(&self, accepted: bool) -> Result<(), Rejection> {
+        let answer = self.may_queue(1, accepted);
         if let Err(reason) = &answer {
             self.note_refused(reason, 1);
         }
@@ -265,7 +272,7 @@ impl Class {
 
     /// Says whether `count` more tasks may be queued.
     #[inline]
-    fn may_queue(&self, count: usize) -> Result<(), Rejection> {
+    fn may_queue(&self, count: usize, accepted: bool) -> Result<(), Rejection> {
         let slot = self.info.slot;
         let spine = self.pool.spine;
         if spine.closing.load(Relaxed)
@@ -278,7 +285,7 @@ impl Class {
         if slot.queue.is_beyond(limit, count)
             || slot.has_others() && slot.waiting().saturating_add(count) > limit
         {
-            return self.full(limit, count);
+            return self.full(limit, count, accepted);
         }
         Ok(())
     }
@@ -295,7 +302,7 @@ impl Class {
     }
 
     #[cold]
-    fn full(&self, limit: usize, count: usize) -> Result<(), Rejection> {
+    fn full(&self, limit: usize, count: usize, accepted: bool) -> Result<(), Rejection> {
         if self.info.removed.load(SeqCst) {
             return Err(Rejection::ClassRemoved {
                 class: self.info.name.clone(),
@@ -306,7 +313,7 @@ impl Class {
         let sheds = 0 < limit && limit < hard;
         if sheds && slot.waiting().saturating_add(count) <= hard {
             // What a task of the class submits to it is a part of what was let in.
-            let refusal = if self.is_own_task() {
+            let refusal = if accepted || self.is_own_task() {
                 None
             } else {
                 slot.refusal()
@@ -329,7 +336,8 @@ impl Class {
 
     /// Has work in memory refused that would wait for too long, or ceases to (`None`): as many tasks may wait as start within the target, more are
     /// refused with [`Rejection::Shed`], which says when to come back. Queued tasks of a class that is `sheddable` are refused, too, when their turn comes
-    /// after twice the target, if they have a handle. What a task of the class itself submits to the class is let in. Off unless set.
+    /// after twice the target, if they have a handle. What a task of the class itself submits to the class is let in, and so is what was
+    /// [accepted](TaskBuilder::accepted) before. Off unless set.
     ///
     /// # Errors
     /// [`Error::Config`] when the target is not 1 ms to 1 h. Nothing has changed then.
@@ -445,6 +453,7 @@ pub struct TaskBuilder<'a> {
     class: &'a Class,
     plan: Plan,
     extra: Option<Box<Extra>>,
+    accepted: bool,
 }
 
 impl TaskBuilder<'_> {
@@ -457,6 +466,13 @@ impl TaskBuilder<'_> {
     /// Orders it within its class: one level is worth 10 ms of waiting. Default 0; higher goes first.
     pub fn priority(mut self, priority: i8) -> Self {
         self.plan.priority = priority;
+        self
+    }
+
+    /// Says that it was accepted before it came here, by a queue that keeps it: it is never shed, whatever the class's
+    /// [`Shedding`] says. The bound of the class's queue holds all the same.
+    pub fn accepted(mut self) -> Self {
+        self.accepted = true;
         self
     }
 
@@ -569,7 +585,7 @@ impl TaskBuilder<'_> {
 
     #[inline]
     fn admit(&self) -> Result<(), Rejection> {
-        self.class.admit()?;
+        self.class.admit_as(self.accepted)?;
         if let Some(extra) = &self.extra {
             self.admit_special(extra)?;
         }
@@ -632,8 +648,9 @@ impl TaskBuilder<'_> {
         let now = crate::clock::now(self.class.pool.spine);
         let mut extra = self.extra;
         let mut plan = self.plan;
-        plan.may_shed =
-            self.class.info.slot.late_after.load(Relaxed) != u64::MAX && !self.class.is_own_task();
+        plan.may_shed = self.class.info.slot.late_after.load(Relaxed) != u64::MAX
+            && !self.accepted
+            && !self.class.is_own_task();
         if !self.class.pool.pulls() {
             self.class.tag(&mut extra);
         }

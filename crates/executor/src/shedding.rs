@@ -9,7 +9,7 @@
 //!
 //! A lower class gets less of the CPU while there is much to do, so its work waits longer, and is refused first.
 //!
-//! Leaves out what a task of the class itself submits to it: that is a part of what was let in.
+//! Leaves out what a task of the class itself submits to it, which is a part of what was let in, and what a durable queue accepted before.
 
 use crate::error::Error;
 use crate::pool::{ClassInfo, Pool};

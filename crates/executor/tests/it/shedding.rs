@@ -130,6 +130,25 @@ fn queued_work_is_refused_late() {
     assert_eq!(figures(&engine, "normal").unwrap().refused_late, 0);
 }
 
+/// CPU-21: what was accepted elsewhere is never shed, neither when it comes nor when its turn is late.
+#[test]
+fn what_was_accepted_is_never_shed() {
+    let mut engine = Testing::new();
+    let class = class(&engine, 1_000.0);
+    class.set_shedding(shedding(false)).unwrap();
+    offer(&mut engine, &class, 600, 30);
+    // Until it sheds.
+    while class.task().key("all").try_run(|| ()).is_ok() {}
+    let submit = |_| class.task().accepted().key("all").try_run(|| ()).unwrap();
+    let mut accepted: Vec<_> = (0..500).map(submit).collect();
+    slow(&class, 20.0);
+    engine.advance(Duration::from_secs(60));
+    assert!(figures(&engine, "batch").unwrap().refused_late > 0);
+    for handle in &mut accepted {
+        assert!(matches!(handle.try_result(), Some(Ok(()))));
+    }
+}
+
 /// CPU-30: observing refuses nobody, and counts about the same.
 #[test]
 fn observing_refuses_nobody() {

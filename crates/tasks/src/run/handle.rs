@@ -23,7 +23,8 @@ pub(crate) async fn run(
 ) -> Ended {
     let context = TaskContext::new(Arc::clone(&live));
     let began = Arc::clone(&live);
-    let mut task = class.task().kind(&live.kind);
+    // Its queue accepted it: a class that sheds work in memory does not shed it.
+    let mut task = class.task().accepted().kind(&live.kind);
     if let Some(key) = affinity {
         let mut hash = DefaultHasher::new();
         key.hash(&mut hash);

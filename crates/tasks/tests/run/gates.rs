@@ -2,10 +2,12 @@
 
 use crate::Test;
 use crate::stage::{Stage, call, handled, quiet};
+use flyball_executor::{KeyLimits, Rejection, Shedding};
 use flyball_limit::{AdmissionConfig, Gate, GateConfig, Mode};
 use flyball_tasks::run::Gates;
 use flyball_tasks::{Outcome, State};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -20,6 +22,14 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "gates::calls_hold_slots_of_their_dependency",
         calls_hold_slots_of_their_dependency,
+    ),
+    (
+        "gates::a_class_that_sheds_runs_durable_tasks",
+        a_class_that_sheds_runs_durable_tasks,
+    ),
+    (
+        "gates::only_overload_counts_against_a_limit",
+        only_overload_counts_against_a_limit,
     ),
 ];
 
@@ -140,5 +150,80 @@ fn calls_hold_slots_of_their_dependency() {
     let_go.send(()).unwrap();
     stage.queue.wait_state(second, State::Completed);
     assert_eq!(gate.status().adaptive.succeeded, 2);
+    stage.wait_idle();
+}
+
+/// CPU-21: a class that refuses work in memory because of how long it would wait does not refuse a durable task.
+fn a_class_that_sheds_runs_durable_tasks() {
+    let stage = Stage::new(quiet());
+    let class = stage.executor.class("normal").unwrap();
+    // A key's tasks run one by one, so that one that does not end holds up the others and no worker.
+    let limits = KeyLimits {
+        concurrency: Some(1),
+        ..KeyLimits::default()
+    };
+    class.set_key_limits(limits).unwrap();
+    let settings = Shedding {
+        target: Duration::from_millis(1),
+        observe: false,
+    };
+    class.set_shedding(Some(settings)).unwrap();
+    let sheds = || {
+        let one = class.task().key("all").try_run(std::thread::yield_now);
+        one.is_err_and(|refused| matches!(refused.reason, Rejection::Shed { .. }))
+    };
+    while !sheds() {}
+    let (go, (began, begun)) = (Arc::new(Semaphore::new(0)), mpsc::channel());
+    let its = Arc::clone(&go);
+    let mut holds = class.task().accepted().key("all").spawn(async move {
+        began.send(()).unwrap();
+        its.acquire().await.unwrap().forget();
+    });
+    begun.recv().unwrap();
+    // More than any bound that it may find meanwhile.
+    for _ in 0..5_000 {
+        class.task().accepted().key("all").run(|| ()).detach();
+    }
+    while !sheds() {}
+    let (end_it, ran) = held(&stage);
+    end_it.add_permits(1);
+    let id = stage.queue.add(handled("held", "null"));
+    let end = stage.queue.wait_end(id, 1);
+    assert_eq!(end.outcome, Some(Outcome::Done), "{end:?}");
+    ran.recv().unwrap();
+    go.add_permits(1);
+    holds.join().unwrap();
+    stage.wait_idle();
+}
+
+/// CPU-22: a call that is answered with a fault says nothing to the limit of its dependency, one that is told of too much does; to its class neither.
+fn only_overload_counts_against_a_limit() {
+    let stage = Stage::new(quiet());
+    let (class, dependency) = (
+        Gate::new(GateConfig::fixed(4)).unwrap(),
+        Gate::new(GateConfig::fixed(4)).unwrap(),
+    );
+    let server = crate::http::server(|request| match request.path.as_str() {
+        "/fault" => crate::http::answer(500, &[], ""),
+        _ => crate::http::answer(503, &[], ""),
+    });
+    let mut gates = Gates::default();
+    let url = server.url("");
+    let authority = url.trim_start_matches("http://").trim_end_matches('/');
+    gates
+        .dependencies
+        .insert(authority.into(), dependency.clone());
+    gates.classes.insert("normal".into(), class.clone());
+    stage.runners.set_gates(gates);
+    for (path, failed) in [("/fault", 0), ("/much", 1)] {
+        let id = stage.queue.add(call(&server.url(path)));
+        let end = stage.queue.wait_end(id, 1);
+        assert!(
+            matches!(end.outcome, Some(Outcome::Failed { .. })),
+            "{end:?}"
+        );
+        assert_eq!(dependency.status().adaptive.failed, failed, "{path}");
+        assert_eq!(class.status().adaptive.failed, 0, "{path}");
+    }
     stage.wait_idle();
 }

@@ -25,7 +25,7 @@ pub(crate) struct Stage {
     pub(crate) slots: Slots,
     pub(crate) folder: PathBuf,
     _server: SpawnServer,
-    _executor: Arc<Executor>,
+    pub(crate) executor: Arc<Executor>,
 }
 
 impl Stage {
@@ -62,7 +62,7 @@ impl Stage {
             slots,
             folder,
             _server: server,
-            _executor: executor,
+            executor,
         }
     }
 
