@@ -127,6 +127,8 @@ fn headline(sample: &Sample) -> String {
         "disk_bytes_per_task",
         "ready_after_kill_ms",
         "goodput_per_s",
+        "goodput_of_capacity",
+        "urgent_goodput_per_s",
         "accepted_p50_ms",
         "accepted_p99_ms",
         "refused_share",

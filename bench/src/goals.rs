@@ -350,6 +350,16 @@ const GOALS: &[Goal] = &[
     },
     Goal {
         area: "overload",
+        lacks: SERVED,
+        ..at_least("example/", "goodput_per_s vs nothing", 1.0, None)
+    },
+    Goal {
+        area: "overload",
+        contains: &["/0.8x"],
+        ..at_most("example/", "refused_share", 0.005, None)
+    },
+    Goal {
+        area: "overload",
         ..at_most("priority/", "p99_of_bound", 1.0, None)
     },
     Goal {

@@ -88,7 +88,16 @@ enum Command {
     },
     /// A service under more load than it can bear: flyball's gate beside other limiters
     #[cfg(feature = "overload")]
-    Overload(Campaign),
+    Overload {
+        #[command(flatten)]
+        campaign: Campaign,
+        /// The example for axum; without it, its cases are left out
+        #[arg(long)]
+        axum: Option<PathBuf>,
+        /// The example for tonic; without it, its cases are left out
+        #[arg(long)]
+        tonic: Option<PathBuf>,
+    },
     /// Prints a JSON report as the section of a Markdown page
     Markdown { file: PathBuf },
     /// Prints a JSON report as text
@@ -217,10 +226,20 @@ fn run(command: Command) -> Result<()> {
             campaign.publish(&campaign::run("tasks", &entries, &options)?)
         }
         #[cfg(feature = "overload")]
-        Command::Overload(campaign) => {
+        Command::Overload {
+            campaign,
+            axum,
+            tonic,
+        } => {
+            use overload::{Example, Protocol};
             let options = campaign.options((1, 3));
             let capacities = overload::capacities(work::Work::new(options.per_us))?;
-            let entries = plan::overload(options.quick, options.rounds, capacities);
+            let programs = [(axum, Protocol::Http), (tonic, Protocol::Grpc)];
+            let examples = programs
+                .into_iter()
+                .filter_map(|(program, protocol)| Some(Example::measure(&program?, protocol)));
+            let examples = examples.collect::<Result<Vec<_>>>()?;
+            let entries = plan::overload(options.quick, options.rounds, capacities, &examples);
             campaign.publish(&campaign::run("overload", &entries, &options)?)
         }
         Command::Markdown { file } => {

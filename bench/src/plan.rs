@@ -362,10 +362,15 @@ pub fn tasks(quick: bool, rounds: usize, program: &Path) -> Vec<Entry> {
     entries
 }
 
-/// All cases of area `overload`, for services of these capacities: mixed, computing, batches.
+/// All cases of area `overload`, for services of these capacities, mixed, computing, batches, and for these examples.
 #[cfg(feature = "overload")]
-pub fn overload(quick: bool, rounds: usize, capacities: [f64; 3]) -> Vec<Entry> {
-    use crate::overload::{OverloadLoad, PriorityLoad, Service};
+pub fn overload(
+    quick: bool,
+    rounds: usize,
+    capacities: [f64; 3],
+    examples: &[crate::overload::Example],
+) -> Vec<Entry> {
+    use crate::overload::{ExampleLoad, OverloadLoad, PriorityLoad, Service};
     const LIMITERS: [Subject; 7] = [
         Subject::Flyball,
         Subject::FlyballInline,
@@ -446,6 +451,21 @@ pub fn overload(quick: bool, rounds: usize, capacities: [f64; 3]) -> Vec<Entry> 
             Subject::TowerLoadShed,
         ],
     );
+    let times = if quick {
+        &[3.0][..]
+    } else {
+        &[0.8, 3.0, 10.0][..]
+    };
+    for example in examples {
+        for &times in times {
+            let load = ExampleLoad {
+                example: example.clone(),
+                times,
+                seconds,
+            };
+            plan.add(Case::Example(load), &[Subject::Flyball, Subject::Nothing]);
+        }
+    }
     plan.add(
         Case::Admission { calls: 1_500_000 },
         &[
@@ -464,6 +484,16 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
+    #[cfg(feature = "overload")]
+    fn examples() -> [crate::overload::Example; 2] {
+        use crate::overload::{Example, Protocol};
+        [Protocol::Http, Protocol::Grpc].map(|protocol| Example {
+            program: "example".into(),
+            protocol,
+            capacity: 432.1,
+        })
+    }
+
     #[test]
     fn every_case_has_a_name_of_its_own() {
         let cases = [
@@ -479,7 +509,7 @@ mod tests {
             let entries = match area {
                 0 => executor(quick, 3),
                 #[cfg(feature = "overload")]
-                3 => overload(quick, 3, [100.0; 3]),
+                3 => overload(quick, 3, [100.0; 3], &examples()),
                 2 => tasks(quick, 3, Path::new("flyball")),
                 _ => sense(quick, 3, Some(Path::new("flyball"))),
             };
@@ -502,7 +532,7 @@ mod tests {
         let program = Some(Path::new("flyball"));
         let tasks = tasks(false, 3, Path::new("flyball"));
         #[cfg(feature = "overload")]
-        let overload = overload(false, 3, [123.4; 3]);
+        let overload = overload(false, 3, [123.4; 3], &examples());
         #[cfg(not(feature = "overload"))]
         let overload = Vec::new();
         for entry in [

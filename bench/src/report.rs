@@ -126,6 +126,8 @@ const OTHERS: &[(&str, &str)] = &[
     ("late_share", "share"),
     ("idle_p50_ms", "ms"),
     ("idle_p99_ms", "ms"),
+    ("goodput_of_capacity", "ratio"),
+    ("urgent_goodput_per_s", "1/s"),
     ("urgent_p50_ms", "ms"),
     ("urgent_refused_share", "share"),
     ("p99_of_bound", "ratio"),

@@ -1,12 +1,14 @@
-//! A load for services that are to be overloaded: open-loop, over kept-alive connections, with deadlines.
+//! What services that are to be overloaded share: work, how they are served for a load from elsewhere, and a load of their own: open-loop, over kept-alive
+//! connections, with deadlines.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::ValueEnum;
 use flyball_core::histogram::Histogram;
-use flyball_core::time::Source;
+use flyball_core::time::{Clock as _, OsClock, Source};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -17,6 +19,49 @@ pub const GOOD: Duration = Duration::from_millis(250);
 const LOST: Duration = Duration::from_secs(2);
 /// Connections at most; a request that finds none free opens another up to here, and is lost beyond.
 const CONNECTIONS: usize = 2_000;
+
+/// What a request computes: so long when nothing else runs.
+const WORK: Duration = Duration::from_millis(4);
+
+/// A service that only serves.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum Serve {
+    /// Without flyball.
+    Bare,
+    /// Behind the gate.
+    Gated,
+}
+
+/// Prints where a service is and lets it serve until the program is ended.
+#[allow(clippy::print_stdout)]
+pub fn until_ended(address: SocketAddr) -> ! {
+    println!("{address}");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Computes for a fixed number of rounds, found once.
+#[must_use]
+pub fn work(rounds: u64) -> u64 {
+    (0..rounds).fold(0x9e37_79b9_7f4a_7c15u64, |sum, round| {
+        (sum ^ round)
+            .rotate_left(5)
+            .wrapping_mul(0x2545_f491_4f6c_dd1d)
+    })
+}
+
+/// How many rounds take 4 ms. The shortest of several trials counts, as others may run meanwhile.
+#[must_use]
+pub fn calibrate() -> u64 {
+    let rounds = 4_000_000;
+    let trials = (0..5).map(|_| {
+        let began = OsClock.now();
+        std::hint::black_box(work(std::hint::black_box(rounds)));
+        OsClock.now().duration_since(began).as_secs_f64()
+    });
+    (rounds as f64 * WORK.as_secs_f64() / trials.fold(f64::INFINITY, f64::min)) as u64
+}
 
 /// What became of the requests of one kind.
 #[derive(Debug, Default)]

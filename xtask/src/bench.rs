@@ -87,7 +87,14 @@ pub(crate) fn run(request: &Request) -> Result<()> {
     let mut command = Command::new(&bench);
     command.arg(area);
     let subject = match request.area {
-        Area::Executor | Area::Overload => None,
+        Area::Executor => None,
+        Area::Overload => {
+            for (option, program) in [("--axum", "overload_axum"), ("--tonic", "overload_tonic")] {
+                let example = ["--package", "flyball-examples", "--bin", program];
+                command.arg(option).arg(build_program(&example, program)?);
+            }
+            None
+        }
         Area::Run | Area::Sense | Area::Tasks => {
             Some(build_program(&["--package", "flyball-cli"], "flyball")?)
         }

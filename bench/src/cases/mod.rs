@@ -11,7 +11,7 @@ pub mod tasks;
 pub mod waking;
 
 #[cfg(feature = "overload")]
-use crate::overload::{self, OverloadLoad, PriorityLoad};
+use crate::overload::{self, ExampleLoad, OverloadLoad, PriorityLoad};
 use crate::queues::{self, Op, QueueLoad};
 use crate::stats::Random;
 use crate::subjects::Subject;
@@ -210,6 +210,9 @@ pub enum Case {
     /// What is urgent beside too much that is not.
     #[cfg(feature = "overload")]
     Priority(PriorityLoad),
+    /// An example under more load than it can bear.
+    #[cfg(feature = "overload")]
+    Example(ExampleLoad),
     /// What it costs to let a call in.
     #[cfg(feature = "overload")]
     Admission {
@@ -308,6 +311,8 @@ impl Case {
             #[cfg(feature = "overload")]
             Case::Priority(load) => format!("priority/{}x-of-batch", load.times),
             #[cfg(feature = "overload")]
+            Case::Example(load) => format!("example/{}/{}x", load.example.name(), load.times),
+            #[cfg(feature = "overload")]
             Case::Admission { .. } => "admission/one-thread".to_owned(),
             Case::QueueGrown { queued, .. } => format!("long-queue/{queued}-tasks"),
             Case::QueuePending { tasks, .. } => format!("pending/{tasks}-tasks"),
@@ -346,6 +351,8 @@ impl Case {
             Case::Overload(load) => load.steps.iter().fold(15.0, |all, step| all + step.1),
             #[cfg(feature = "overload")]
             Case::Priority(load) => 15.0 + 2.0 * load.seconds,
+            #[cfg(feature = "overload")]
+            Case::Example(load) => 15.0 + load.seconds,
             _ => 15.0,
         }
     }
@@ -384,6 +391,8 @@ impl Case {
             Case::Overload(load) => overload::run(load, overload::limiter_of(subject)?, work),
             #[cfg(feature = "overload")]
             Case::Priority(load) => overload::priority(load, overload::limiter_of(subject)?, work),
+            #[cfg(feature = "overload")]
+            Case::Example(load) => overload::example::run(load, subject),
             #[cfg(feature = "overload")]
             Case::Admission { calls } => overload::admission::run(subject, *calls),
             Case::QueueGrown {

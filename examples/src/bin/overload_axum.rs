@@ -1,6 +1,6 @@
 //! An axum service under three times the load that it can bear, without flyball and with its gate: five lines.
 //!
-//! `cargo run --release -p flyball-examples --bin overload_axum [--seconds 5] [--times 3.0]`
+//! `cargo run --release -p flyball-examples --bin overload_axum [--seconds 5] [--times 3.0]`; with `--serve bare` or `--serve gated` it only serves.
 //!
 //! A handler computes for a few milliseconds. At first the example asks how many requests a second the service can do, one after the other on all connections; then requests
 //! come at a multiple of that, whether or not earlier ones were answered, four of five of class `batch`. An answer counts as good within 250 ms. Without a gate nearly all are
@@ -16,28 +16,7 @@ use axum::Router;
 use axum::routing::get;
 use clap::Parser;
 use flyball::tower::{Gate, GateConfig, layer};
-use flyball_core::time::{Clock, OsClock};
-use flyball_examples::overload::{self, Tally};
-
-/// What a request computes: so long when nothing else runs.
-const WORK: Duration = Duration::from_millis(4);
-
-/// Computes for a fixed number of rounds, found once.
-fn work(rounds: u64) -> u64 {
-    (0..rounds).fold(0x9e37_79b9_7f4a_7c15u64, |sum, round| {
-        (sum ^ round)
-            .rotate_left(5)
-            .wrapping_mul(0x2545_f491_4f6c_dd1d)
-    })
-}
-
-fn calibrate() -> u64 {
-    let rounds = 4_000_000;
-    let began = OsClock.now();
-    std::hint::black_box(work(std::hint::black_box(rounds)));
-    let took = OsClock.now().duration_since(began).as_secs_f64();
-    (rounds as f64 * WORK.as_secs_f64() / took) as u64
-}
+use flyball_examples::overload::{self, Serve, Tally, calibrate, work};
 
 fn service(rounds: u64) -> Router {
     let handler = move || async move { work(std::hint::black_box(rounds)).to_string() };
@@ -92,12 +71,21 @@ struct Args {
     /// The load, in multiples of what the service can do.
     #[arg(long, default_value_t = 3.0)]
     times: f64,
+    /// Only serves, for a load from elsewhere, and prints where.
+    #[arg(long)]
+    serve: Option<Serve>,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let rounds = calibrate();
     let lasts = Duration::from_secs_f64(args.seconds.clamp(0.5, 600.0));
+    let gate = Gate::new(GateConfig::default())?;
+    match args.serve {
+        Some(Serve::Bare) => overload::until_ended(serve(service(rounds))?),
+        Some(Serve::Gated) => overload::until_ended(serve(with_gate(service(rounds), &gate)?)?),
+        None => {}
+    }
     let bare = serve(service(rounds))?;
     let capacity = overload::capacity(bare, "/page", Duration::from_secs(2))?;
     println!(
@@ -108,7 +96,6 @@ fn main() -> Result<()> {
 
     print("bare", &load(bare)?, lasts.as_secs_f64());
 
-    let gate = Gate::new(GateConfig::default())?;
     gate.on_level(|level| {
         println!("          (level {level}: a service would leave out what is optional now)")
     });

@@ -1,6 +1,6 @@
 //! A tonic service under three times the load that it can bear, with flyball's gate before it.
 //!
-//! `cargo run --release -p flyball-examples --bin overload_tonic [--seconds 5] [--times 3.0]`
+//! `cargo run --release -p flyball-examples --bin overload_tonic [--seconds 5] [--times 3.0]`; with `--serve bare` or `--serve gated` it only serves.
 //!
 //! The gate is one layer of the server. Calls carry `grpc-timeout`; what is refused is refused as `UNAVAILABLE` with `grpc-retry-pushback-ms`, what cannot be in time as
 //! `DEADLINE_EXCEEDED`. Calls with the metadata `x-kind: import` are of class `batch`. (Messages are plain text here, so that the example needs no protocol compiler; services that
@@ -19,6 +19,7 @@ use bytes::{Buf as _, BufMut as _};
 use clap::Parser;
 use flyball::tower::{Gate, GateConfig, OverloadLayer, layer};
 use flyball_core::time::{Clock as _, OsClock};
+use flyball_examples::overload::{Serve, calibrate, until_ended, work};
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -107,23 +108,6 @@ impl tower_service::Service<http::Request<Body>> for Reports {
     }
 }
 
-/// What a call computes: 4 ms when nothing else runs.
-fn work(rounds: u64) -> u64 {
-    (0..rounds).fold(0x9e37_79b9_7f4a_7c15u64, |sum, round| {
-        (sum ^ round)
-            .rotate_left(5)
-            .wrapping_mul(0x2545_f491_4f6c_dd1d)
-    })
-}
-
-fn calibrate() -> u64 {
-    let rounds = 4_000_000;
-    let began = OsClock.now();
-    std::hint::black_box(work(std::hint::black_box(rounds)));
-    let took = OsClock.now().duration_since(began).as_secs_f64();
-    (rounds as f64 * 0.004 / took) as u64
-}
-
 /// The gate before all services of the server.
 fn overload(gate: &Gate) -> Result<OverloadLayer> {
     let batch = gate.class("batch")?;
@@ -133,8 +117,8 @@ fn overload(gate: &Gate) -> Result<OverloadLayer> {
     )
 }
 
-fn serve(gate: &Gate, rounds: u64) -> Result<SocketAddr> {
-    let layer = overload(gate)?;
+fn serve(gate: Option<&Gate>, rounds: u64) -> Result<SocketAddr> {
+    let layer = gate.map(overload).transpose()?;
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -143,10 +127,18 @@ fn serve(gate: &Gate, rounds: u64) -> Result<SocketAddr> {
         runtime.block_on(async {
             let incoming = tonic::transport::server::TcpIncoming::bind("127.0.0.1:0".parse()?)?;
             sender.send(incoming.local_addr()?)?;
-            let server = Server::builder()
-                .layer(layer)
-                .add_service(Reports { rounds });
-            Ok(server.serve_with_incoming(incoming).await?)
+            let (mut server, reports) = (Server::builder(), Reports { rounds });
+            match layer {
+                Some(layer) => {
+                    let gated = server.layer(layer).add_service(reports);
+                    gated.serve_with_incoming(incoming).await?;
+                }
+                None => {
+                    let bare = server.add_service(reports);
+                    bare.serve_with_incoming(incoming).await?;
+                }
+            }
+            Ok(())
         })
     });
     Ok(receiver.recv()?)
@@ -184,6 +176,9 @@ struct Args {
     /// The load, in multiples of what the service can do.
     #[arg(long, default_value_t = 3.0)]
     times: f64,
+    /// Only serves, for a load from elsewhere, and prints where.
+    #[arg(long)]
+    serve: Option<Serve>,
 }
 
 async fn load(server: SocketAddr, args: &Args) -> Result<[Tally; 2]> {
@@ -227,10 +222,14 @@ async fn load(server: SocketAddr, args: &Args) -> Result<[Tally; 2]> {
 fn main() -> Result<()> {
     let args = Args::parse();
     let gate = Gate::new(GateConfig::default())?;
+    let gated = args.serve != Some(Serve::Bare);
+    let server = serve(gated.then_some(&gate), calibrate())?;
+    if args.serve.is_some() {
+        until_ended(server);
+    }
     gate.on_level(|level| {
         println!("level {level}: a service would leave out what is optional now")
     });
-    let server = serve(&gate, calibrate())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
