@@ -415,7 +415,7 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
         (None, Run::Http(call)) => {
             let body = ways.call(&live, *call);
             let body = match gate {
-                Some(gate) => gates::behind(gate, Arc::clone(&live), body),
+                Some(gate) => gates::behind(gate, key, Arc::clone(hub), Arc::clone(&live), body),
                 None => body,
             };
             (body, Some(timeout), true)

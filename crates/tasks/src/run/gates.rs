@@ -1,11 +1,13 @@
 //! Adaptive limits on what runs: how many tasks of a class at once, and how many calls of a dependency.
 //!
 //! A task is never refused for good: where its class has no slot it goes back, at no cost of an attempt, and a call that its dependency's gate sheds comes
-//! back when that says. The queue is told the limits of classes, too, so that few tasks are taken for nothing.
+//! back [in turn](crate::run::line). The queue is told the limits of classes, too, so that few tasks are taken for nothing.
 
 use crate::run::context::{Live, Stop};
 use crate::run::drive::Body;
 use crate::run::ended::Ended;
+use crate::run::hub::{Hub, NORMAL};
+use flyball_core::time::{Clock, OsClock};
 use flyball_limit::{Ask, Gate, Outcome, Permit};
 use flyball_policy::limit::Verdict;
 use std::collections::BTreeMap;
@@ -54,21 +56,41 @@ pub(crate) fn outcome(verdict: Verdict, overload: bool) -> Outcome {
     }
 }
 
-/// A call behind its dependency's gate.
-pub(crate) fn behind(gate: Gate, live: Arc<Live>, call: Body) -> Body {
+/// A call behind its dependency's gate, as one of its task's class.
+pub(crate) fn behind(
+    gate: Gate,
+    key: Box<str>,
+    hub: Arc<Hub>,
+    live: Arc<Live>,
+    call: Body,
+) -> Body {
     Box::pin(async move {
+        let class = gate.class(&live.class).or_else(|_| gate.class(NORMAL)).ok();
+        let ask = Ask {
+            class,
+            ..Ask::default()
+        };
         let entered = tokio::select! {
-            entered = gate.enter(Ask::default()) => entered,
+            entered = gate.enter(ask) => entered,
             _ = live.wait_stopped() => return Ended::returned(None),
         };
-        match entered {
-            Ok(permit) => {
-                let ended = call.await;
-                let late = !ended.is_done() && live.stopped() == Some(Stop::TimedOut);
-                permit.end(outcome(ended.verdict, ended.overload || late));
-                ended
-            }
-            Err(shed) => Ended::returned(Some(shed.retry_after)),
+        let Ok(permit) = entered else {
+            // The gate's own hint is for callers of whom it knows nothing.
+            let slots = gate.limit();
+            let mut state = hub.state();
+            let line = state.lines.entry(key).or_default();
+            return Ended::returned(Some(line.turn_away(OsClock.now(), class, slots)));
+        };
+        let began = OsClock.now();
+        let ended = call.await;
+        let late = !ended.is_done() && live.stopped() == Some(Stop::TimedOut);
+        permit.end(outcome(ended.verdict, ended.overload || late));
+        let took = OsClock.now().duration_since(began);
+        let mut state = hub.state();
+        if state.gates.dependencies.contains_key(&key) {
+            state.lines.entry(key).or_default().left(took);
         }
+        drop(state);
+        ended
     })
 }

@@ -11,6 +11,7 @@ use crate::run::figures::{Figures, Happened};
 use crate::run::gates::Gates;
 use crate::run::handlers::Handlers;
 use crate::run::ledger::Ledger;
+use crate::run::line::Line;
 use crate::run::settings::RunSettings;
 use flyball_core::time::{Clock, OsClock, Timestamp};
 use flyball_executor::Class;
@@ -33,6 +34,8 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) breakers: Breakers,
     pub(crate) gates: Gates,
+    /// Those who wait for dependencies with a gate.
+    pub(crate) lines: BTreeMap<Box<str>, Line>,
     pub(crate) figures: Figures,
     /// Tasks of which the queue had news while they were out, the newest: one that is only now heard to be ours may be among them.
     pub(crate) told: VecDeque<TaskId>,
@@ -78,6 +81,7 @@ impl Hub {
                 ledger,
                 breakers,
                 gates: Gates::default(),
+                lines: BTreeMap::new(),
                 figures: Figures::default(),
                 told: VecDeque::new(),
                 drain: None,

@@ -7,6 +7,7 @@
 //! | `handlers`, `context` | what a program registers for kinds of tasks, and what it is told |
 //! | `dispatcher` | takes tasks, starts them, hears of cancellations |
 //! | `ledger` | what is reserved, pure |
+//! | `line` | when calls come back for which a dependency had no slot, pure |
 //! | `breakers` | dependencies that are left alone for a while |
 //! | `gates` | adaptive limits of classes and dependencies |
 //! | `drive` | one run: signs of life, timeout, the report |
@@ -46,6 +47,7 @@ mod handlers;
 mod http;
 mod hub;
 mod ledger;
+mod line;
 #[cfg(feature = "command")]
 mod outputs;
 mod parts;

@@ -194,7 +194,12 @@ impl Runners {
 
     /// Puts these gates before what runs from now on. What holds a slot of another one keeps it.
     pub fn set_gates(&self, gates: Gates) {
-        self.hub.state().gates = gates;
+        let mut state = self.hub.state();
+        state
+            .lines
+            .retain(|key, _| gates.dependencies.contains_key(key));
+        state.gates = gates;
+        drop(state);
         self.hub.poke.notify_one();
     }
 

@@ -31,6 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
         "gates::only_overload_counts_against_a_limit",
         only_overload_counts_against_a_limit,
     ),
+    ("gates::calls_are_of_their_class", calls_are_of_their_class),
 ];
 
 /// Tasks of kind `held` run until they are let go, and say when they begin.
@@ -225,5 +226,50 @@ fn only_overload_counts_against_a_limit() {
         assert_eq!(dependency.status().adaptive.failed, failed, "{path}");
         assert_eq!(class.status().adaptive.failed, 0, "{path}");
     }
+    stage.wait_idle();
+}
+
+/// CPU-21: a call counts as one of its task's class, so that those that matter less are sent back first; each comes back soon, by the times that calls take.
+fn calls_are_of_their_class() {
+    let stage = Stage::new(quiet());
+    let (asked, was_asked) = mpsc::channel();
+    let (let_go, go) = mpsc::channel::<()>();
+    let (asked, go) = (Mutex::new(asked), Mutex::new(go));
+    let server = crate::http::server(move |_| {
+        asked.lock().unwrap().send(()).unwrap();
+        let _ = go.lock().unwrap().recv();
+        crate::http::answer(200, &[], "fine")
+    });
+    let nobody_waits = AdmissionConfig {
+        queue_max: 0,
+        ..AdmissionConfig::default()
+    };
+    let gate = Gate::new(GateConfig::fixed(1).with_admission(nobody_waits)).unwrap();
+    let mut gates = Gates::default();
+    let url = server.url("");
+    let authority = url.trim_start_matches("http://").trim_end_matches('/');
+    gates.dependencies.insert(authority.into(), gate.clone());
+    stage.runners.set_gates(gates);
+    let first = stage.queue.add(call(&server.url("/")));
+    was_asked.recv().unwrap();
+    for _ in 0..20 {
+        let id = stage.queue.add(call(&server.url("/")));
+        let back = stage.queue.wait_end(id, 1);
+        let Some(Outcome::Returned { after }) = back.outcome else {
+            panic!("{back:?}");
+        };
+        assert!(after < Duration::from_millis(500), "{after:?}");
+    }
+    let classes = gate.status().classes;
+    for class in classes {
+        let expected = if class.name == "normal" {
+            (1, 20)
+        } else {
+            (0, 0)
+        };
+        assert_eq!((class.entered, class.shed()), expected, "{}", class.name);
+    }
+    let_go.send(()).unwrap();
+    stage.queue.wait_state(first, State::Completed);
     stage.wait_idle();
 }
