@@ -135,7 +135,8 @@ fn the_worst_level_is_told() {
             ..Ask::default()
         };
         drop(gate.try_enter(&late));
-        gate.level()
+        // What one that observes would say is in its figures alone.
+        gate.status().level
     };
     while refuse(&watched) == Degradation::Normal {
         std::thread::yield_now();
@@ -167,6 +168,7 @@ fn shedding_is_configured() {
     assert!(engine.class_view("normal").unwrap().shedding.is_none());
     let change = |fields: Value| engine.change_class("batch", &self::fields(fields), "test");
     change(json!({ "shed_mode": null, "shed_after": "2s" })).unwrap();
+    assert_eq!(watched.level(), Degradation::Normal);
     let after = batch().unwrap();
     assert_eq!((after.shed_after_ms, &*after.mode), (2_000.0, "enforce"));
     let bound = |limit: &LimitView| limit.name == "class/batch/wait" && limit.limit == Some(2e3);
