@@ -60,7 +60,7 @@ impl Engine {
     /// field. One that there is not is added where the fields say what it bounds: a class or a dependency.
     ///
     /// # Errors
-    /// There is no such limit, nor a `scope` to make one; no such class; [`Error::Config`] with what is wrong. Nothing has changed then.
+    /// There is no such limit, nor a `scope` to make one; no such class; no field; limits are switched off; [`Error::Config`] with what is wrong. Nothing has changed then.
     pub fn change_limit(
         &self,
         name: &str,
@@ -74,6 +74,14 @@ impl Engine {
                 field: "name",
                 found: given.map(Value::to_string).unwrap_or_default(),
                 expected: "the name in the path, or none".to_owned(),
+            });
+        }
+        if fields.keys().all(|field| field == "name") {
+            return Err(Error::Invalid {
+                field: "",
+                found: "no field".to_owned(),
+                expected: "at least one, null to take back what the configuration says of it"
+                    .to_owned(),
             });
         }
         let mut maps = self.config().limits.adaptive.0.clone();
@@ -90,19 +98,21 @@ impl Engine {
             };
         }
         let known = self.shared.find_gate(name);
-        if known.is_some() && maps[at].get("scope").cloned() != before {
-            return Err(Error::Conflict(format!(
-                "what limit {name} bounds cannot be changed"
-            )));
-        }
+        // What is wrong with the fields themselves is said below, as of any configuration.
         if let Ok(spec) = LimitSpec::of(&maps[at]) {
+            let moved = known.is_some() && maps[at].get("scope").cloned() != before;
+            if moved && spec.gate(spec.base()).is_ok() {
+                return Err(Error::Conflict(format!(
+                    "what limit {name} bounds cannot be changed"
+                )));
+            }
             if let LimitScope::Class(class) = &spec.scope {
                 self.class(class)?;
             }
             if known.is_none() && spec.scope == LimitScope::Program {
                 return Err(self.unknown_limit(name));
             }
-            if known.is_none() && !self.config().limits.enabled {
+            if !self.config().limits.enabled {
                 return Err(Error::Off {
                     part: "the configuration's list of limits",
                     setting: "limits.enabled",

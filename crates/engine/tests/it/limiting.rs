@@ -94,6 +94,33 @@ fn limits_come_and_go() {
     end(engine);
 }
 
+/// CPU-22, API-4: a change that would do nothing is refused, and what is wrong with a change is said before what it may not do.
+#[test]
+fn what_would_do_nothing_is_refused() {
+    let engine = engine("");
+    let gate = engine.gate("db", GateConfig::fixed(4)).unwrap();
+    for nothing in [json!({}), json!({ "name": "db" })] {
+        let refused = engine.change_limit("db", &fields(nothing), "test");
+        assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+    }
+    assert!(engine.config().limits.adaptive.0.is_empty());
+    for (change, conflicts) in [
+        (json!({ "scope": "class:batch", "max": "many" }), false),
+        (json!({ "scope": "class:batch" }), true),
+    ] {
+        let refused = engine.change_limit("db", &fields(change), "test");
+        let conflict = matches!(refused, Err(Error::Conflict(_)));
+        assert_eq!(conflict, conflicts, "{refused:?}");
+    }
+    engine
+        .configure(&json!({ "limits": { "enabled": false } }), "test", false)
+        .unwrap();
+    let refused = engine.change_limit("db", &fields(json!({ "limit": 2 })), "test");
+    assert!(matches!(refused, Err(Error::Off { .. })), "{refused:?}");
+    assert_eq!(gate.limit(), 4);
+    end(engine);
+}
+
 /// CPU-22: what was learnt is forgotten when that is asked for, and calls stay in.
 #[test]
 fn a_limit_begins_anew() {
@@ -141,6 +168,7 @@ fn the_worst_level_is_told() {
     while refuse(&watched) == Degradation::Normal {
         std::thread::yield_now();
     }
+    assert_eq!(watched.level(), Degradation::Normal);
     assert_eq!(engine.degradation(), Degradation::Normal);
     while refuse(&gate) == Degradation::Normal {
         std::thread::yield_now();
@@ -168,7 +196,6 @@ fn shedding_is_configured() {
     assert!(engine.class_view("normal").unwrap().shedding.is_none());
     let change = |fields: Value| engine.change_class("batch", &self::fields(fields), "test");
     change(json!({ "shed_mode": null, "shed_after": "2s" })).unwrap();
-    assert_eq!(watched.level(), Degradation::Normal);
     let after = batch().unwrap();
     assert_eq!((after.shed_after_ms, &*after.mode), (2_000.0, "enforce"));
     let bound = |limit: &LimitView| limit.name == "class/batch/wait" && limit.limit == Some(2e3);
