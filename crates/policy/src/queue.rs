@@ -22,7 +22,8 @@
 //! - *Room.* A task that does not fit lets others go first. Once others were given room in its place for [`PATIENCE`], it is given
 //!   precedence: nobody is given more of what it lacks, until it fits or [`PRECEDENCE_MAX`] is over, which begins a new wait. Who needs more than
 //!   there was ever room for gets no precedence.
-//! - *Timeouts* are for who runs the task to keep. The machine lets no lease outlast the timeout by more than [`TIMEOUT_GRACE`].
+//! - *Timeouts* are for who runs the task to keep. The machine lets no lease outlast the timeout by more than [`TIMEOUT_GRACE`]; time in which
+//!   a task was paused, or of which a sign of life says that it stood still, does not count.
 //! - *People's retries* begin anew: attempts are counted from zero, the deadline is void, and only those parents are waited for that live.
 //!
 //! Leaves out: what runs tasks, breakers, and how many run at once over all.
@@ -276,7 +277,8 @@ impl Queue {
                 token,
                 lease,
                 paused,
-            } => self.heartbeat(now, id, token, lease, paused, effects),
+                stood,
+            } => self.heartbeat(now, id, token, lease, (paused, stood), effects),
             Command::Finish { id, token, outcome } => self.finish(now, id, token, outcome, effects),
             Command::Cancel { ids, strict } => self.cancel(now, ids, strict, effects),
             Command::Retry { ids, strict } => self.retry(now, ids, strict, effects),

@@ -15,8 +15,9 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use flyball_core::time::nanos_of;
+use flyball_core::time::{Clock, OsClock, Timestamp, nanos_of};
 
 use crate::bounds::cgroup::Leaf;
 use crate::bounds::cpu;
@@ -74,6 +75,9 @@ struct State {
     /// Its tree was stopped by [`Control::pause`], or its turn is over ([`Control::hold`]). It runs when neither is so.
     paused: bool,
     held: bool,
+    /// Since when it stands still for the latter alone, and how long it did before.
+    held_since: Option<Timestamp>,
+    held_for: Duration,
 }
 
 /// What the handles of one child share.
@@ -101,6 +105,8 @@ impl Shared {
             kill_first: None,
             paused: false,
             held: false,
+            held_since: None,
+            held_for: Duration::ZERO,
         };
         Arc::new(Shared {
             program,
@@ -252,6 +258,16 @@ impl Control {
         self.stand(|state| &mut state.held, false)
     }
 
+    /// How long it has stood still as its turn was over, time in which it was paused not counted.
+    #[must_use]
+    pub fn held_for(&self) -> Duration {
+        let state = self.0.lock();
+        let now = state
+            .held_since
+            .map(|since| OsClock.now().duration_since(since));
+        state.held_for + now.unwrap_or_default()
+    }
+
     /// Whether it would use the CPU if it had its turn: it has been handed over, has not ended and is not paused.
     pub(crate) fn wants_turn(&self) -> bool {
         let state = self.0.lock();
@@ -273,6 +289,14 @@ impl Control {
                 *cause(&mut state) = was;
                 return false;
             }
+        }
+        match (state.held && !state.paused, state.held_since) {
+            (true, None) => state.held_since = Some(OsClock.now()),
+            (false, Some(since)) => {
+                state.held_for += OsClock.now().duration_since(since);
+                state.held_since = None;
+            }
+            _ => {}
         }
         state.status = match (state.status, after) {
             (Status::Running | Status::Starting, true) => Status::Paused,

@@ -245,6 +245,9 @@ pub struct Beat {
     pub checkpoint: Option<Bytes>,
     /// Whether the task is held (true) or goes on (false): it is `paused` or `running` then, and time paused does not count for timeouts.
     pub paused: Option<bool>,
+    /// How long in all it has stood still under this lease without being paused, as a command does that a throttle lets run for a part of the time: that does
+    /// not count for timeouts either.
+    pub stood: Duration,
 }
 
 /// The answer to a sign of life.

@@ -22,7 +22,7 @@ impl Queue {
         let before = run.expires;
         let mut length = run.length;
         if let (Some(timeout), Some(_)) = (timeout, run.since) {
-            let left = (timeout + TIMEOUT_GRACE).saturating_sub(run.ran(now.mono));
+            let left = (timeout + TIMEOUT_GRACE).saturating_sub(run.worked(now.mono));
             length = length.min(left);
         }
         run.expires = now.mono.saturating_add(length);
@@ -57,7 +57,7 @@ impl Queue {
         id: TaskId,
         token: Token,
         lease: Duration,
-        paused: Option<bool>,
+        (paused, stood): (Option<bool>, Duration),
         effects: &mut Effects,
     ) -> Result<Reply, Refused> {
         let slot = self.leased(id, token)?;
@@ -68,6 +68,7 @@ impl Queue {
         let cancelled = entry.has(CANCEL);
         let held = entry.state == State::Paused;
         let run = &mut self.runs[entry.run];
+        run.stood = run.stood.max(stood);
         if !lease.is_zero() && run.length != lease {
             run.length = lease;
             effects.changed.push(id);
@@ -215,11 +216,11 @@ impl Queue {
         self.figures.expired_leases += 1;
         let entry = &self.tasks[slot];
         let timeout = self.specs.key(entry.spec).timeout;
-        let ran = self.runs[entry.run].ran(now.mono);
+        let worked = self.runs[entry.run].worked(now.mono);
         self.release(slot, now.mono, effects);
         if self.tasks[slot].has(CANCEL) {
             self.stop(slot, now, effects);
-        } else if timeout.is_some_and(|timeout| ran >= timeout) {
+        } else if timeout.is_some_and(|timeout| worked >= timeout) {
             self.fail(slot, Reason::TimedOut, true, None, now, effects);
         } else {
             self.lost(slot, Reason::LeaseExpired, Duration::ZERO, now, effects);

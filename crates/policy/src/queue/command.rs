@@ -289,6 +289,9 @@ pub enum Command<'a> {
         lease: Duration,
         /// Whether the task is held (true) or goes on (false).
         paused: Option<bool>,
+        /// How long in all it has stood still under this lease without being paused, as who may run for a part of the time does: its timeout does not
+        /// count that. Less than was told before changes nothing.
+        stood: Duration,
     },
     /// Ends an attempt. Answers [`Reply::State`].
     Finish {

@@ -171,6 +171,8 @@ pub(super) struct Run {
     pub(super) ran: Duration,
     /// Since when it runs; none while it is held.
     pub(super) since: Option<Timestamp>,
+    /// How long of that it stood still, as far as it was told.
+    pub(super) stood: Duration,
     /// What its class was charged in advance, in virtual time.
     pub(super) charged: u128,
     /// Whether its needs count as held.
@@ -183,6 +185,11 @@ impl Run {
             + self
                 .since
                 .map_or(Duration::ZERO, |since| now.duration_since(since))
+    }
+
+    /// What of that counts for its timeout.
+    pub(super) fn worked(&self, now: Timestamp) -> Duration {
+        self.ran(now).saturating_sub(self.stood)
     }
 }
 

@@ -487,6 +487,7 @@ impl Queue {
             length: ask.lease,
             ran: Duration::ZERO,
             since: Some(now.mono),
+            stood: Duration::ZERO,
             charged,
             counted,
         });

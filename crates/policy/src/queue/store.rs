@@ -190,6 +190,7 @@ impl Queue {
                 length: lease.length,
                 ran: Duration::ZERO,
                 since: None,
+                stood: Duration::ZERO,
                 charged: 0,
                 counted: false,
             });

@@ -107,6 +107,26 @@ pub fn a_paused_task_is_held(make: Make<'_>) {
     }
 }
 
+/// CPU-20: time of which it is said that a task stood still does not count for its timeout: its lease is extended for as long as it takes.
+pub fn a_task_that_stands_still_keeps_its_lease(make: Make<'_>) {
+    let fixture = make(Wanted::default());
+    let mut new = task("a");
+    new.head.timeout = Some(Duration::from_secs(3));
+    let id = fixture.put_one(new);
+    let lease = fixture.get_one();
+    let mut stood = Duration::ZERO;
+    for _ in 0..6 {
+        fixture.advance(Duration::from_secs(20));
+        stood += Duration::from_secs(20);
+        let beat = Beat {
+            stood,
+            ..Beat::default()
+        };
+        block_on(fixture.queue().heartbeat(id, lease.token, beat)).unwrap();
+        assert_eq!(fixture.state(id), State::Running);
+    }
+}
+
 /// TASK-4: ends of one request stand for themselves.
 pub fn one_stale_end_does_not_spoil_the_others(make: Make<'_>) {
     let fixture = make(Wanted::default());

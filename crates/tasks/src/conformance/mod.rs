@@ -40,6 +40,7 @@ macro_rules! task_queue_conformance {
             a_completion_is_acknowledged_once
             a_heartbeat_extends_and_carries_progress_and_checkpoint
             a_paused_task_is_held
+            a_task_that_stands_still_keeps_its_lease
             one_stale_end_does_not_spoil_the_others
             a_lease_waits_for_a_task
             a_lease_that_nobody_awaits_gives_its_tasks_back

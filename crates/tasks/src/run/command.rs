@@ -5,7 +5,7 @@
 //! - A run ends only when nothing of its tree is left, or what is left cannot be killed, which is said.
 //! - A command is paused only for one of a class with a higher priority, only if its class allows it, and goes on as soon as there is a slot for it again.
 //! - Beside that commands stand still by turns for as long as their class may have a part of the CPU only ([`Commands::hold`]). That is no pause that
-//!   anybody is told of: the task runs, its lease is renewed, and the clock of its timeout stands while it does. A drain ends it.
+//!   anybody is told of: the task runs, its lease is renewed, and the clock of its timeout stands while it does, of which signs of life tell the queue. A drain ends it.
 //!
 //! Leaves out cgroups, and how processes are started and killed: `flyball_process`.
 
@@ -22,7 +22,7 @@ use bytes::Bytes;
 use flyball_core::time::{Clock, OsClock};
 use flyball_executor::Class;
 use flyball_policy::limit::Verdict;
-use flyball_policy::queue::{Reason, TaskId, Token};
+use flyball_policy::queue::{Reason, TIMEOUT_GRACE, TaskId, Token};
 use flyball_process::bounds::memory::Count;
 use flyball_process::bounds::turns::Turns;
 use flyball_process::{
@@ -39,6 +39,9 @@ use tokio::sync::Notify;
 
 /// How often the file is looked at in which a command leaves what its next attempt is to find.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// How long a command may have stood still by turns without the queue's having been told: with what it still may run that stays below the grace after
+/// which the queue takes it for lost.
+const STOOD_UNTOLD_MAX: Duration = Duration::from_secs(TIMEOUT_GRACE.as_secs() / 3);
 /// How much of the end of standard error goes into the text of a failure, bytes.
 const TAIL_BYTES: u64 = 2_048;
 /// How long a task waits that found the process slots or the spawn server unable.
@@ -332,6 +335,8 @@ impl Commands {
                 return Box::pin(async { Ended::returned(Some(AGAIN)) });
             }
         };
+        let control = child.control();
+        live.stands_by(move || control.held_for());
         {
             let mut processes = self.lock();
             processes.started += 1;
@@ -541,7 +546,10 @@ impl Watched {
                         _ => control.kill(),
                     }
                 }
-                () = tokio::time::sleep(CHECKPOINT_EVERY) => self.look_for_checkpoint(),
+                () = tokio::time::sleep(CHECKPOINT_EVERY) => {
+                    self.look_for_checkpoint();
+                    self.live.tell_stood(STOOD_UNTOLD_MAX);
+                }
             }
         };
         self.look_for_checkpoint();

@@ -6,10 +6,10 @@
 use crate::run::ledger::Grant;
 use crate::task::{Beat, Lease};
 use bytes::Bytes;
-use flyball_core::time::{Clock, OsClock, Timestamp, WallTime};
+use flyball_core::time::{Clock, OsClock, Timestamp, WallTime, nanos_of};
 use flyball_policy::queue::{Attempts, TaskId, Token};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -72,6 +72,9 @@ pub(crate) struct Live {
     phase: Mutex<(Phase, Option<Timestamp>)>,
     /// There is something to report at once, or a look at the lease is wanted.
     pub(crate) beat: Notify,
+    /// Says how long it has stood still by turns; of that, nanoseconds that the queue was told.
+    stood: OnceLock<Box<dyn Fn() -> Duration + Send + Sync>>,
+    stood_told: AtomicU64,
     stop: watch::Sender<Option<Stop>>,
     started: watch::Sender<bool>,
     abandoned: AtomicBool,
@@ -95,6 +98,8 @@ impl Live {
             reports: Mutex::default(),
             phase: Mutex::new((Phase::Starting, None)),
             beat: Notify::new(),
+            stood: OnceLock::new(),
+            stood_told: AtomicU64::new(0),
             stop: watch::Sender::new(None),
             started: watch::Sender::new(false),
             abandoned: AtomicBool::new(false),
@@ -172,6 +177,25 @@ impl Live {
         self.beat.notify_one();
     }
 
+    /// Says how it is known how long it has stood still by turns.
+    #[cfg(feature = "command")]
+    pub(crate) fn stands_by(&self, stood: impl Fn() -> Duration + Send + Sync + 'static) {
+        let _ = self.stood.set(Box::new(stood));
+    }
+
+    fn stood(&self) -> Duration {
+        self.stood.get().map_or(Duration::ZERO, |stood| stood())
+    }
+
+    /// Has the queue told if it knows nothing of this much standing still.
+    #[cfg(feature = "command")]
+    pub(crate) fn tell_stood(&self, most: Duration) {
+        let told = Duration::from_nanos(self.stood_told.load(Ordering::Relaxed));
+        if self.stood().saturating_sub(told) >= most {
+            self.beat.notify_one();
+        }
+    }
+
     pub(crate) fn set_checkpoint(&self, checkpoint: Bytes) {
         lock(&self.reports).checkpoint = Some(checkpoint);
     }
@@ -210,12 +234,15 @@ impl Live {
     /// Takes what the next sign of life carries, and who is to be told that it was taken.
     pub(crate) fn take_beat(&self) -> (Beat, Vec<oneshot::Sender<bool>>) {
         let reports = std::mem::take(&mut *lock(&self.reports));
+        let stood = self.stood();
+        self.stood_told.store(nanos_of(stood), Ordering::Relaxed);
         let beat = Beat {
             lease: Duration::ZERO,
             progress: reports.progress,
             message: reports.message,
             checkpoint: reports.checkpoint,
             paused: reports.paused,
+            stood,
         };
         (beat, reports.taken)
     }

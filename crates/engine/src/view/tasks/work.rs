@@ -290,6 +290,7 @@ impl HeartbeatBody {
                 message: self.message,
                 checkpoint,
                 paused: self.paused,
+                stood: Duration::ZERO,
             },
         ))
     }

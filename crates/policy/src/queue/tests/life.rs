@@ -343,6 +343,7 @@ fn run(steps: Vec<Step>) {
                     token,
                     lease: secs(seconds),
                     paused: None,
+                    stood: Duration::ZERO,
                 });
                 let task = &mut model.tasks[place];
                 match &mut task.lease {

@@ -459,6 +459,7 @@ impl World {
                         token,
                         lease,
                         paused,
+                        stood: secs(self.rng.below(40)),
                     };
                     if let Ok(Reply::Beaten { expires_at, .. }) = self.apply(command, effects) {
                         let left = expires_at.duration_since(self.now().wall);

@@ -148,6 +148,7 @@ fn a_lease_runs_out_unless_something_is_heard() {
         token: first.token,
         lease: Duration::ZERO,
         paused: None,
+        stood: Duration::ZERO,
     };
     assert!(matches!(
         bench.apply(beat),
@@ -660,6 +661,7 @@ fn time_paused_does_not_count() {
         token: granted.token,
         lease: secs(1_000),
         paused,
+        stood: Duration::ZERO,
     };
     bench.at(10.0).apply(beat(Some(true)));
     assert_eq!(bench.state(id), State::Paused);
@@ -668,6 +670,35 @@ fn time_paused_does_not_count() {
     bench.at(539.0).apply(beat(None));
     assert_eq!(bench.state(id), State::Running);
     bench.at(540.0).tick();
+    assert_eq!(bench.record(id).reason, Some(Reason::TimedOut));
+}
+
+/// CPU-20: time in which a task stood still by turns does not count for its timeout, however long that is; what it ran does.
+#[test]
+fn time_stood_still_does_not_count() {
+    let mut bench = Bench::new();
+    let id = bench.add(Head {
+        timeout: Some(secs(20)),
+        ..head("a")
+    });
+    let granted = bench.one();
+    let beat = |stood| Command::Heartbeat {
+        id,
+        token: granted.token,
+        lease: secs(30),
+        paused: None,
+        stood: secs(stood),
+    };
+    // A fiftieth of the time is its own.
+    for now in (10..=900).step_by(10) {
+        bench.at(f64::from(now)).apply(beat(now as u64 * 49 / 50));
+        assert_eq!(bench.state(id), State::Running, "after {now} s");
+    }
+    // Nothing else is told: it runs since. Two seconds are left, and the grace.
+    bench.at(929.0).apply(beat(0));
+    bench.at(931.0).apply(beat(0));
+    assert_eq!(bench.state(id), State::Running);
+    bench.at(932.0).tick();
     assert_eq!(bench.record(id).reason, Some(Reason::TimedOut));
 }
 
@@ -882,6 +913,7 @@ fn what_runs_is_told_that_it_shall_stop() {
         token: granted.token,
         lease: Duration::ZERO,
         paused: None,
+        stood: Duration::ZERO,
     });
     assert!(matches!(
         beat,

@@ -194,6 +194,7 @@ impl Core {
             token,
             lease: beat.lease,
             paused: beat.paused,
+            stood: beat.stood,
         };
         let reply = self
             .queue
