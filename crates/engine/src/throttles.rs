@@ -45,7 +45,8 @@ const KNOBS: &str = "throttle.";
 /// All throttles.
 #[derive(Debug, Default)]
 pub(crate) struct Throttles {
-    enabled: bool,
+    /// The setting that switches all off, if one does.
+    off: Option<&'static str>,
     entries: Vec<Entry>,
     events: VecDeque<ThrottleEvent>,
     /// Of throttles that are gone.
@@ -140,12 +141,18 @@ impl Counts {
     }
 }
 
-/// The throttles that a configuration asks for; `daemon` says whether those of the daemon are among them.
+/// The setting that switches all throttles off, if one does.
+fn all_off(config: &Config) -> Option<&'static str> {
+    if !config.performance.enabled {
+        return Some("performance.enabled");
+    }
+    (!config.throttling.enabled).then_some("throttling.enabled")
+}
+
+/// The throttles that a configuration names, off where all are; `daemon` says whether those of the daemon are among them.
 fn wanted(config: &Config, daemon: bool) -> Vec<ThrottleSpec> {
     let block = &config.throttling;
-    if !block.enabled || !config.performance.enabled {
-        return Vec::new();
-    }
+    let on = all_off(config).is_none();
     let observe = block.mode == ThrottleMode::Observe;
     let own = |name: &str, scope, threshold| ThrottleSpec {
         name: name.to_owned(),
@@ -155,7 +162,7 @@ fn wanted(config: &Config, daemon: bool) -> Vec<ThrottleSpec> {
             ..Settings::at(threshold)
         },
         below: "normal".to_owned(),
-        enabled: true,
+        enabled: block.own,
     };
     let own = daemon.then(|| {
         [
@@ -168,6 +175,10 @@ fn wanted(config: &Config, daemon: bool) -> Vec<ThrottleSpec> {
     own.into_iter()
         .flatten()
         .chain(named.filter_map(Result::ok))
+        .map(|spec| ThrottleSpec {
+            enabled: spec.enabled && on,
+            ..spec
+        })
         .collect()
 }
 
@@ -203,7 +214,7 @@ impl Shared {
         let mut released = Vec::new();
         let mut throttles = self.throttles();
         throttles.parallelism = parallelism;
-        throttles.enabled = config.throttling.enabled && config.performance.enabled;
+        throttles.off = all_off(&config);
         let stays = |entry: &Entry| specs.iter().any(|spec| spec.name == entry.spec.name);
         let (mut before, gone): (Vec<Entry>, Vec<Entry>) = std::mem::take(&mut throttles.entries)
             .into_iter()
@@ -449,7 +460,9 @@ impl Shared {
         let throttles = self.throttles();
         let quota = throttles.quota.verdict();
         let entries = throttles.entries.iter();
-        entries.map(|entry| view(entry, quota)).collect()
+        entries
+            .map(|entry| view(entry, quota, throttles.off))
+            .collect()
     }
 
     pub(crate) fn throttler_stats(&self) -> ThrottlerStats {
@@ -467,7 +480,7 @@ impl Shared {
         let cannot = states.filter(|state| matches!(state, State::CannotHold(_)));
         let holds = |entry: &&Entry| entry.told.is_some();
         ThrottlerStats {
-            enabled: throttles.enabled,
+            enabled: throttles.off.is_none(),
             throttles: throttles.entries.len() as u32,
             active: throttles.entries.iter().filter(holds).count() as u32,
             cannot_hold: cannot.count() as u32,
@@ -517,7 +530,7 @@ impl Knobs {
     }
 }
 
-fn view(entry: &Entry, quota: Option<QuotaVerdict>) -> ThrottleView {
+fn view(entry: &Entry, quota: Option<QuotaVerdict>, off: Option<&'static str>) -> ThrottleView {
     let Settings {
         threshold,
         hysteresis,
@@ -528,7 +541,13 @@ fn view(entry: &Entry, quota: Option<QuotaVerdict>) -> ThrottleView {
         (true, _) if !entry.there && entry.spec.scope == Scope::Quota => {
             ("idle", "there is no CPU quota".to_owned())
         }
-        (false, _) => ("off", "switched off".to_owned()),
+        (false, _) => match off {
+            Some(setting) => (
+                "off",
+                format!("all are switched off; {setting} switches them on"),
+            ),
+            None => ("off", "switched off".to_owned()),
+        },
         (true, true) => (
             state.name(),
             "there is no class that it could hold back".to_owned(),

@@ -87,13 +87,14 @@ Examples:
   flyball limits throttles
   flyball limits throttles --json | jq '.items[] | select(.state == \"cannot_hold\") | .reason'")]
     Throttles(Paging),
-    /// Add a throttle, or change one: what is not said stays, or has its default
+    /// Add a throttle, change or remove one: what is not said stays, or has its default
     #[command(after_help = "\
 Examples:
   flyball limits throttle machine --at 70
   flyball limits throttle night --scope process --at 50 --observe
   flyball limits throttle night --enforce
-  flyball limits throttle night --off")]
+  flyball limits throttle night --off
+  flyball limits throttle night --remove")]
     Throttle(Throttle),
     /// Show the circuit breakers of what tasks call (`flyball limits` shows them below the bounds)
     #[command(after_help = "\
@@ -151,6 +152,9 @@ struct Throttle {
     /// Switch it off
     #[arg(long)]
     off: bool,
+    /// Take it away
+    #[arg(long, conflicts_with_all = ["scope", "at", "hysteresis", "below", "observe", "enforce", "on", "off"])]
+    remove: bool,
 }
 
 impl Throttle {
@@ -251,6 +255,15 @@ pub(crate) fn run(options: Limits) -> ExitCode {
                 }
             },
         ),
+        Some(Action::Throttle(throttle)) if throttle.remove => {
+            let path = format!("/v1/cpu/throttler/throttle/{}", escape(&throttle.name));
+            session.client.act(Method::DELETE, &path)?;
+            let text = format!("throttle {} is gone\n", inert(&throttle.name));
+            Ok(match session.json {
+                true => Vec::new(),
+                false => text.into_bytes(),
+            })
+        }
         Some(Action::Throttle(throttle)) => {
             let path = "/v1/cpu/throttler/throttle";
             let all: Vec<ThrottleView> = session.items("/v1/cpu/throttler/throttles")?;

@@ -159,7 +159,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
     pub(crate) color: Color,
 
-    /// End a command, and all it started, after this time: 500ms, 30s, 1h30m
+    /// End a command, and all it started, after this time: 500ms, 30s, 1h30m; time in which --cpu has it stand still does not count
     #[arg(long, value_name = "DURATION", allow_negative_numbers = true, help_heading = CONTROL, value_parser = parse_timeout)]
     pub(crate) timeout: Option<Duration>,
     /// After a command was asked to end, kill it when this time has passed

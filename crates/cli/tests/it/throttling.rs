@@ -99,3 +99,21 @@ fn an_observing_throttle_lets_commands_run() {
     assert!(observed["level"].as_f64() > Some(0.0), "{observed}");
     assert_eq!(observed["commands_run_percent"], 100.0, "{observed}");
 }
+
+/// CPU-20: the daemon's own throttles are switched off and on again and nothing else is; others are added and removed.
+#[test]
+fn throttles_are_switched_and_removed() {
+    let daemon = Daemon::start("switched-throttles");
+    daemon.tell(&[
+        "limits", "throttle", "few", "--scope", "process", "--at", "90",
+    ]);
+    for (option, own) in [("--off", false), ("--on", true)] {
+        daemon.tell(&["limits", "throttle", "machine", option]);
+        assert_eq!(throttle(&daemon, "machine")["enabled"], own);
+        assert_eq!(throttle(&daemon, "few")["enabled"], true);
+    }
+    daemon.tell(&["limits", "throttle", "few", "--remove"]);
+    let again = crate::finish(&mut daemon.command(&["limits", "throttle", "few", "--remove"]));
+    assert_ne!(again.code, 0);
+    assert!(again.err.contains("there is no throttle"), "{}", again.err);
+}

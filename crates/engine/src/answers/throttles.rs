@@ -25,7 +25,9 @@ impl Engine {
         let changing = self.changing();
         let name = fields.get("name").and_then(Value::as_str).unwrap_or("");
         let mut maps = self.config().throttling.throttles.0.clone();
-        if is_daemons(name) || maps.iter().any(|map| is_named(map, name)) {
+        let taken = is_daemons(name) || maps.iter().any(|map| is_named(map, name));
+        // What is wrong with the rest of it counts first, and the configuration says it.
+        if taken && is_sound(fields) {
             return Err(Error::Exists {
                 what: "throttle",
                 name: name.to_owned(),
@@ -44,7 +46,15 @@ impl Engine {
     /// There is no such throttle; [`Error::Config`] with what is wrong. Nothing has changed then.
     pub fn change_throttle(&self, fields: &Map<String, Value>, who: &str) -> Result<(), Error> {
         let changing = self.changing();
-        let name = fields.get("name").and_then(Value::as_str).unwrap_or("");
+        let Some(name) = fields.get("name").and_then(Value::as_str) else {
+            return Err(Error::Invalid {
+                field: "name",
+                found: fields
+                    .get("name")
+                    .map_or("nothing".into(), Value::to_string),
+                expected: "the name of a throttle".to_owned(),
+            });
+        };
         if is_daemons(name) {
             let mut keys = Map::new();
             for (field, value) in fields.iter().filter(|(field, _)| *field != "name") {
@@ -60,23 +70,18 @@ impl Engine {
                         expected: "threshold_percent (of machine), mode or enabled".to_owned(),
                     });
                 }
-                keys.insert(field.clone(), value.clone());
+                let key = match field.as_str() {
+                    "enabled" => "own",
+                    field => field,
+                };
+                keys.insert(key.to_owned(), value.clone());
             }
             changing.configure(&json!({ "throttling": keys }), who, false)?;
             return Ok(());
         }
         let mut maps = self.config().throttling.throttles.0.clone();
         let Some(map) = maps.iter_mut().find(|map| is_named(map, name)) else {
-            let known = maps.iter().filter_map(|map| map.get("name")?.as_str());
-            let known: Vec<&str> = [DEFAULT_THROTTLE, QUOTA_THROTTLE]
-                .into_iter()
-                .chain(known)
-                .collect();
-            return Err(Error::Unknown {
-                what: "throttle",
-                name: name.to_owned(),
-                known: format!("; there are {}", known.join(", ")),
-            });
+            return Err(self.unknown_throttle(name));
         };
         for (field, value) in fields {
             match value {
@@ -87,6 +92,41 @@ impl Engine {
         self.check_classes(map)?;
         changing.configure(&throttling(maps), who, false)?;
         Ok(())
+    }
+
+    /// Takes a throttle away.
+    ///
+    /// # Errors
+    /// There is none of this name; [`Error::Conflict`] for one of the daemon's own. Nothing has changed then.
+    pub fn remove_throttle(&self, name: &str, who: &str) -> Result<(), Error> {
+        let changing = self.changing();
+        let mut maps = self.config().throttling.throttles.0.clone();
+        let before = maps.len();
+        maps.retain(|map| !is_named(map, name));
+        if maps.len() == before {
+            let own = self.throttles().iter().any(|own| own.name == name);
+            return Err(match own {
+                true => Error::Conflict(format!(
+                    "throttle {name} is the daemon's own: it can be switched off, not removed"
+                )),
+                false => self.unknown_throttle(name),
+            });
+        }
+        changing.configure(&throttling(maps), who, false)?;
+        Ok(())
+    }
+
+    fn unknown_throttle(&self, name: &str) -> Error {
+        let all = self.throttles();
+        let names: Vec<&str> = all.iter().map(|throttle| &*throttle.name).collect();
+        Error::Unknown {
+            what: "throttle",
+            name: name.to_owned(),
+            known: match names.is_empty() {
+                true => "; there is none".to_owned(),
+                false => format!("; there are {}", names.join(", ")),
+            },
+        }
     }
 
     /// A class that a throttle names is there. What else is wrong the configuration says.
@@ -104,6 +144,13 @@ impl Engine {
 
 fn is_daemons(name: &str) -> bool {
     [DEFAULT_THROTTLE, QUOTA_THROTTLE].contains(&name)
+}
+
+/// Whether all but the name could be a throttle's.
+fn is_sound(fields: &Map<String, Value>) -> bool {
+    let mut fields = fields.clone();
+    fields.insert("name".to_owned(), json!("any"));
+    ThrottleSpec::of(&fields).is_ok()
 }
 
 fn is_named(map: &Map<String, Value>, name: &str) -> bool {

@@ -279,6 +279,8 @@ block! {
         threshold_percent: f64 = "80", Kind::Percent { min: 1.0, max: 100.0 };
         /// Whether the daemon's own throttles hold anything back (`enforce`), or only decide and count (`observe`).
         mode: ThrottleMode = "enforce", Kind::Choice(ThrottleMode::NAMES);
+        /// Whether the daemon's own throttles do anything.
+        own: bool = "true", Kind::Bool;
         /// Throttles beside those, at most 14, each a map: `name`, `scope` (`machine`, `process`, `quota` or `class:NAME`), `threshold_percent`; and at will `hysteresis_percent` (5), `below` (`critical`: it holds classes of a lower priority back), `mode`, `enabled`.
         throttles: MapList = "[]", Kind::Maps;
     }

@@ -144,7 +144,52 @@ fn only_the_daemon_has_throttles_of_its_own() {
     ));
     let off = json!({ "throttling": { "enabled": false } });
     engine.configure(&off, "a person", false).expect("valid");
-    assert!(names(&engine).is_empty());
+    assert_eq!(names(&engine), ["machine", "quota"]);
+    for throttle in engine.throttles() {
+        assert_eq!(throttle.state, "off");
+        assert!(throttle.reason.contains("throttling.enabled"));
+    }
+    end(engine);
+}
+
+/// CPU-20: the daemon's own throttles are switched off and on together, and leave those alone that people added; these can be removed, the daemon's own
+/// cannot. What is added or changed while all are off is there, and off.
+#[test]
+fn the_daemons_own_are_switched_off_alone() {
+    let options = Options {
+        daemon_throttles: true,
+        ..Options::default()
+    };
+    let engine = Engine::start_with(loaded(""), options).expect("starts");
+    let states = || -> Vec<(String, bool)> {
+        let all = engine.throttles().into_iter();
+        all.map(|throttle| (throttle.name, throttle.enabled))
+            .collect()
+    };
+    let named = |states: &[(&str, bool)]| -> Vec<(String, bool)> {
+        let states = states.iter();
+        states.map(|(name, on)| ((*name).to_owned(), *on)).collect()
+    };
+    let few = json!({ "name": "few", "scope": "class:batch", "threshold_percent": 50 });
+    engine
+        .add_throttle(&fields(few.clone()), "a person")
+        .expect("new");
+    for on in [false, true] {
+        let change = fields(json!({ "name": "machine", "enabled": on }));
+        engine.change_throttle(&change, "a person").expect("valid");
+        let wanted = named(&[("machine", on), ("quota", on), ("few", true)]);
+        assert_eq!(states(), wanted);
+    }
+    let own = engine.remove_throttle("machine", "a person");
+    assert!(matches!(own, Err(Error::Conflict(_))), "{own:?}");
+    engine.remove_throttle("few", "a person").expect("there");
+    let gone = engine.remove_throttle("few", "a person");
+    assert!(matches!(gone, Err(Error::Unknown { .. })), "{gone:?}");
+    let off = json!({ "throttling": { "enabled": false } });
+    engine.configure(&off, "a person", false).expect("valid");
+    engine.add_throttle(&fields(few), "a person").expect("new");
+    let wanted = named(&[("machine", false), ("quota", false), ("few", false)]);
+    assert_eq!(states(), wanted);
     end(engine);
 }
 

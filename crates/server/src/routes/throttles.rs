@@ -6,7 +6,7 @@ use crate::access::Caller;
 use crate::http::json::Json;
 use crate::http::query::Query;
 use crate::problem::Problem;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use flyball_engine::Error;
 use flyball_engine::view::{ThrottleView, ThrottlerStats};
@@ -25,7 +25,9 @@ pub(super) fn figures() -> OpenApiRouter<Shared> {
 }
 
 pub(super) fn guarded() -> OpenApiRouter<Shared> {
-    OpenApiRouter::default().routes(routes!(add_throttle, change_throttle))
+    OpenApiRouter::default()
+        .routes(routes!(add_throttle, change_throttle))
+        .routes(routes!(remove_throttle))
 }
 
 /// Fields of a throttle. One that is left out has its default when a throttle is added, and stays when one is changed; a null gives it
@@ -83,6 +85,8 @@ fn refused(error: Error) -> Problem {
         let Some(rest) = pointer.strip_prefix("/throttling") else {
             return pointer.to_owned();
         };
+        // Of the daemon's own one key says it.
+        let rest = if rest == "/own" { "/enabled" } else { rest };
         // Of an item of the list, what is below it.
         let rest = match rest.strip_prefix("/throttles/") {
             Some(item) => item.split_once('/').map_or("", |(_, field)| field),
@@ -101,7 +105,7 @@ fn find(app: &Shared, fields: &Map<String, Value>) -> Result<ThrottleView, Probl
     let found = all
         .into_iter()
         .find(|throttle| Some(&*throttle.name) == name);
-    // Somebody else took it away, or switched throttles off, in this very moment.
+    // Somebody else took it away in this very moment.
     found.ok_or_else(|| Problem::new(StatusCode::CONFLICT, "the throttle is not there any more"))
 }
 
@@ -151,4 +155,21 @@ async fn change_throttle(
         .change_throttle(&fields, &caller.to_string())
         .map_err(refused)?;
     Ok(Json(find(&app, &fields)?))
+}
+
+/// Takes a throttle away; one of the daemon's own can be switched off only.
+#[utoipa::path(delete, path = "/v1/cpu/throttler/throttle/{name}", tag = "cpu", params(("name" = String, Path, description = "The throttle")), responses(
+    (status = 204, description = "Done"),
+    (status = 404, description = "There is no such throttle", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It is the daemon's own", body = Problem, content_type = "application/problem+json"),
+))]
+async fn remove_throttle(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+    caller: Caller,
+) -> Result<StatusCode, Problem> {
+    app.engine
+        .remove_throttle(&name, &caller.to_string())
+        .map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -123,6 +123,7 @@ fn every_call_is_described() {
         "GET /v1/cpu/scheduler/task",
         "GET /v1/cpu/throttler/stats",
         "GET /v1/cpu/throttler/throttles",
+        "DELETE /v1/cpu/throttler/throttle/{name}",
         "POST /v1/cpu/throttler/throttle",
         "PUT /v1/cpu/throttler/throttle",
         "GET /v1/cpu/optimizer/stats",

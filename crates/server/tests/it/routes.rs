@@ -386,6 +386,12 @@ fn throttles_are_added_and_changed() {
     daemon
         .admin("PUT", path, r#"{"name": "day", "enabled": false}"#)
         .problem(404);
+    // What is wrong with a body counts before what it would change.
+    let garbage = r#"{"name": "night", "scope": "galaxy", "bogus": 1}"#;
+    daemon.admin("POST", path, garbage).problem(422);
+    daemon
+        .admin("PUT", path, r#"{"mode": "observe"}"#)
+        .problem(422);
     let change = r#"{"name": "night", "threshold_percent": 40, "mode": null, "enabled": false}"#;
     let changed = daemon.admin("PUT", path, change).json();
     assert_eq!(
@@ -401,6 +407,16 @@ fn throttles_are_added_and_changed() {
         all.iter().any(|throttle| throttle["name"] == "night"),
         "{all:?}"
     );
+    let off = r#"{"throttling": {"enabled": false}}"#;
+    assert_eq!(daemon.admin("PATCH", "/v1/config", off).status, 200);
+    let dusk = r#"{"name": "dusk", "scope": "process", "threshold_percent": 50}"#;
+    let added = daemon.admin("POST", path, dusk);
+    assert_eq!((added.status, &added.json()["state"]), (201, &json!("off")));
+    let removed = daemon.admin("DELETE", &format!("{path}/dusk"), "");
+    assert_eq!(removed.status, 204);
+    daemon
+        .admin("DELETE", &format!("{path}/dusk"), "")
+        .problem(404);
     has(
         &daemon.get("/v1/cpu/throttler/stats").json(),
         &[
