@@ -9,6 +9,7 @@ use crate::shared::Shared;
 use crate::view::{DecisionView, EvidenceView, KnobView, PinView, Time};
 use flyball_core::class::Group;
 use flyball_policy::control::{Arbiter, Decision, Evidence, KnobId, KnobSpec, Proposal, Rank};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Threads of the front group.
@@ -18,6 +19,14 @@ pub const BACK: &str = "worker_pool.back";
 /// Workers allowed to run at once.
 pub const PARALLELISM: &str = "parallelism";
 
+/// A level of a throttle is written down again once it is this far from what was written last.
+const NEWS: f64 = 0.05;
+
+/// Whether a level says no more than the one that was told last.
+pub(crate) fn is_near(before: f64, now: f64) -> bool {
+    (now - before).abs() < NEWS
+}
+
 /// The arbiter and the numbers of its knobs.
 #[derive(Debug)]
 pub(crate) struct Knobs {
@@ -25,6 +34,8 @@ pub(crate) struct Knobs {
     pub(crate) front: KnobId,
     pub(crate) back: KnobId,
     pub(crate) parallelism: KnobId,
+    /// The levels of throttles as the record has them.
+    written: BTreeMap<KnobId, f64>,
 }
 
 /// What a knob turns.
@@ -68,7 +79,24 @@ impl Knobs {
             front,
             back,
             parallelism,
+            written: BTreeMap::new(),
         }
+    }
+
+    /// Whether a decision belongs into the record. A throttle that moves has its level turned four times a second: only its begin, its end and what is
+    /// far from what was written last says anything.
+    fn is_news(&mut self, decision: &Decision, turn: Turn) -> bool {
+        let Turn::Throttle(knob) = turn else {
+            return !decision.quiet;
+        };
+        let (from, to) = (decision.from, decision.to);
+        let before = self.written.get(&knob).copied().unwrap_or(0.0);
+        let moves = decision.applied() && decision.rank == Rank::Throttle && from > 0.0 && to > 0.0;
+        let news = !(decision.quiet || moves && is_near(before, to));
+        if news && decision.applied() {
+            self.written.insert(knob, to);
+        }
+        news
     }
 
     fn turn(&self, name: &str) -> Turn {
@@ -220,7 +248,7 @@ impl Shared {
             knobs.arbiter.failed(&mut decision, error.to_string());
         }
         let view = decisions::view(&decision);
-        if !decision.quiet {
+        if knobs.is_news(&decision, turn) {
             self.record(&view);
         }
         view

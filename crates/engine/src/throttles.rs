@@ -17,7 +17,7 @@ use crate::config::{
     Config, DEFAULT_THROTTLE, QUOTA_PERCENT, QUOTA_THROTTLE, Scope, ThrottleMode, ThrottleSpec,
 };
 use crate::events::EventKind;
-use crate::knobs::Knobs;
+use crate::knobs::{Knobs, is_near};
 use crate::shared::Shared;
 use crate::view::{QuotaView, ThrottleEvent, ThrottleView, ThrottlerStats, Time};
 use flyball_core::time::Timestamp;
@@ -37,6 +37,8 @@ pub(crate) use watch::Watch;
 pub const MAX_THROTTLE_EVENTS: usize = 128;
 /// So many points below its threshold use is far from it.
 const FAR: f64 = 15.0;
+/// Below this level next to nothing is held back: more than 99% of the whole is allowed.
+const HOLDS_LITTLE: f64 = 0.005;
 /// The name under which throttles decide.
 const PART: &str = "throttle";
 /// What the names of their knobs begin with.
@@ -81,6 +83,8 @@ struct Entry {
     there: bool,
     /// The level in force.
     level: f64,
+    /// The level that the last event told.
+    shown: f64,
     /// Between work on workers and commands.
     split: Split,
     /// The part of the time for which commands run.
@@ -278,6 +282,7 @@ impl Shared {
                 earlier: Duration::ZERO,
                 counts: Counts::default(),
                 level: knobs.arbiter.value(knob),
+                shown: 0.0,
                 split: Split::default(),
                 part: 1.0,
                 told: None,
@@ -348,14 +353,18 @@ impl Shared {
                     Change::Deactivated => &mut entry.counts.deactivations,
                 };
                 *count += 1;
-                events.push(ThrottleEvent {
-                    timestamp: Time::now(),
-                    throttle: entry.spec.name.clone(),
-                    kind: change.name().to_owned(),
-                    level: step.level,
-                    observed,
-                    reason: step.reason.clone(),
-                });
+                // One that moves is turned four times a second, which nobody could read.
+                if change != Change::Adjusted || !is_near(entry.shown, step.level) {
+                    entry.shown = step.level;
+                    events.push(ThrottleEvent {
+                        timestamp: Time::now(),
+                        throttle: entry.spec.name.clone(),
+                        kind: change.name().to_owned(),
+                        level: step.level,
+                        observed,
+                        reason: step.reason.clone(),
+                    });
+                }
             }
             if !observed {
                 proposals.extend(entry.controller.proposal(&step, entry.knob, PART));
@@ -558,6 +567,11 @@ fn view(entry: &Entry, quota: Option<QuotaVerdict>, off: Option<&'static str>) -
     if let Some(verdict) = quota.filter(|verdict| of_quota && verdict.throttled().is_some()) {
         reason = format!("{reason}; {verdict}");
     }
+    let level = if observe {
+        controller.level()
+    } else {
+        entry.level
+    };
     ThrottleView {
         name: entry.spec.name.clone(),
         enabled: entry.is_on(),
@@ -567,17 +581,14 @@ fn view(entry: &Entry, quota: Option<QuotaVerdict>, off: Option<&'static str>) -
         hysteresis_percent: hysteresis,
         acts_on: entry.acts_on.clone(),
         usage_percent: controller.usage().filter(|_| entry.is_on()),
-        level: if observe {
-            controller.level()
-        } else {
-            entry.level
-        },
+        level,
         state: state.to_owned(),
         reason,
         throttled_ms: entry.throttled().as_millis() as u64,
         activations: entry.counts.activations,
         adjustments: entry.counts.adjustments,
-        throughput_effect_percent: controller.effect(),
+        // What fell by itself is no work of a throttle that allows nearly all.
+        throughput_effect_percent: controller.effect().filter(|_| level >= HOLDS_LITTLE),
         commands_run_percent: entry.part * 100.0,
     }
 }

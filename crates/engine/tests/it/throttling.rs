@@ -2,7 +2,7 @@
 
 use crate::{end, engine, loaded, wait_for};
 use flyball_engine::config::MAX_THROTTLES;
-use flyball_engine::{Engine, Error, Options};
+use flyball_engine::{DecisionQuery, Engine, Error, Options};
 use flyball_executor::checkpoint;
 use flyball_sense::Root;
 use serde_json::{Map, Value, json};
@@ -322,6 +322,42 @@ fn new_throttles_find_room() {
         let change = json!({ "throttling": { "throttles": all } });
         engine.configure(&change, "a person", false).expect("valid");
         assert_eq!(engine.throttles().len(), MAX_THROTTLES, "round {round}");
+    }
+    end(engine);
+}
+
+/// CPU-20, DASH-5: a throttle that moves is turned four times a second, and writes a decision and an event only where its level is far from what was written
+/// last, or it begins or ends.
+#[test]
+fn a_moving_throttle_writes_little() {
+    let engine = engine(
+        "monitor: { collection_interval: 100ms }\nthrottling: { throttles: [{ name: few, scope: 'class:batch', threshold_percent: 10, hysteresis_percent: 0 }] }",
+    );
+    let load = Load::begin(&engine, "batch");
+    let mut seen = 0;
+    // As long as it moves, but it may have found its level.
+    for _ in 0..80 {
+        seen = wait_for(&engine, seen, |event| event.kind == "sample").id;
+    }
+    load.end();
+    let query = DecisionQuery {
+        part: Some("throttle".to_owned()),
+        ..DecisionQuery::default()
+    };
+    let decisions = engine.decisions(&query, 1_000);
+    let levels: Vec<f64> = decisions
+        .iter()
+        .filter(|decision| decision.applied)
+        .filter_map(|decision| decision.to)
+        .collect();
+    assert!(!levels.is_empty());
+    let events = engine.throttler_stats().events;
+    let told: Vec<f64> = events.iter().map(|event| event.level).collect();
+    for levels in [levels, told] {
+        for pair in levels.windows(2) {
+            let ends = pair[0] == 0.0 || pair[1] == 0.0;
+            assert!(ends || (pair[0] - pair[1]).abs() >= 0.05, "{levels:?}");
+        }
     }
     end(engine);
 }
