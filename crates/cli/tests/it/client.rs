@@ -1,7 +1,7 @@
 //! Commands that ask a daemon: a real one, none, and ones that answer strangely.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -125,20 +125,51 @@ fn answered(arguments: &[&str], answer: &[u8]) -> (String, Ran) {
     let answer = answer.to_vec();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut asked = Vec::new();
-        let mut buffer = [0; 4096];
-        while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
-            match stream.read(&mut buffer) {
-                Ok(length @ 1..) => asked.extend_from_slice(&buffer[..length]),
-                _ => break,
-            }
-        }
+        let asked = head_of(&mut stream);
         let _ = stream.write_all(&answer);
-        String::from_utf8_lossy(&asked).into_owned()
+        asked
     });
     let mut command = isolated(&folder);
     let ran = finish(command.args(arguments).args(["--server", &address]));
     (server.join().unwrap(), ran)
+}
+
+fn head_of(stream: &mut TcpStream) -> String {
+    let mut asked = Vec::new();
+    let mut buffer = [0; 4096];
+    while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut buffer) {
+            Ok(length @ 1..) => asked.extend_from_slice(&buffer[..length]),
+            _ => break,
+        }
+    }
+    String::from_utf8_lossy(&asked).into_owned()
+}
+
+/// Answers requests of the command by their path: with the document that is said for it, else with an empty page.
+fn answered_by_path(arguments: &[&str], documents: &[(&str, &str)]) -> Ran {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let folder = Folder::new(&format!("paths-{}", address.replace(':', "-")));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                let asked = head_of(&mut stream);
+                let Some(path) = asked.split([' ', '?']).nth(1) else {
+                    return;
+                };
+                let found = documents.iter().find(|(known, _)| *known == path);
+                let body = found.map_or(r#"{"items":[],"next_cursor":null}"#, |(_, body)| body);
+                let _ = stream.write_all(&document("200 OK", "application/json", body));
+            }
+        });
+        let mut command = isolated(&folder);
+        let ran = finish(command.args(arguments).args(["--server", &address]));
+        // A request of nothing ends the server.
+        drop(TcpStream::connect(&address));
+        ran
+    })
 }
 
 fn document(status: &str, kind: &str, body: &str) -> Vec<u8> {
@@ -271,6 +302,91 @@ parallelism           2    1  128  workers  -           workers allowed to run a
         "\
 2026-11-21T16:21:01.250Z  pool: worker_pool.back 2 → 3 workers: load above target for 5s (load 0.931, backlog 12 tasks, idle -)
 2026-11-21T16:21:02.250Z  pool: worker_pool.back 3 → 4 workers, refused: pinned by uid 0: load above target\\nfor 5s
+"
+    );
+}
+
+/// An adaptive limit of a class, which observes, and one of a program, which has too much to do.
+const BATCH: &str = r#"{"name":"batch","scope":"class:batch","mode":"observe","algorithm":"vegas","limit":4,"min":1,"max":40,"in_flight":4,"waiting":7,
+    "level":"conserve","overloaded":false,"calls_per_second":12.5,"shed_percent":3.5,"calls":100,"shed":3,"blocked":2,"cancelled":0,"latency_ms":2.5,
+    "run_delay_percent":null,"deadline_ms":250,"queue_max":1024,"changed":0,"changes":[],"classes":[]}"#;
+const DB: &str = r#"{"name":"db","scope":"program","mode":"enforce","algorithm":"run_delay","limit":8,"min":1,"max":512,"in_flight":2,"waiting":1,
+    "level":"survive","overloaded":true,"calls_per_second":40,"shed_percent":25,"calls":400,"shed":100,"blocked":120,"cancelled":3,"latency_ms":2.5,
+    "run_delay_percent":12.5,"deadline_ms":250,"queue_max":1024,"changed":70,
+    "changes":[{"timestamp":"2026-11-21T16:21:01.250Z","from":4,"to":8,"cause":"room","reason":"calls were held up"},
+               {"timestamp":"2026-11-21T16:21:02.250Z","from":8,"to":6,"cause":"run_delay","reason":""}],
+    "classes":[{"class":"interactive","priority":6,"entered":250,"waited":20,"cancelled":1,"shed":10,"shed_percent":4,"shed_overload":4,"shed_waited":3,
+                "shed_deadline":2,"shed_queue_full":1},
+               {"class":"idle","priority":1,"entered":0,"waited":0,"cancelled":0,"shed":0,"shed_percent":null,"shed_overload":0,"shed_waited":0,
+                "shed_deadline":0,"shed_queue_full":0}]}"#;
+const LIMITS: &str = "\
+LIMIT  BOUNDS       ALGORITHM  IN  OF  WAITING   CALLS    SHED  LEVEL     MODE
+batch  class:batch  vegas       4   4        7  12.5/s  (3.5%)  conserve  observe
+db     program      run_delay   2   8        1  40.0/s   25.0%  survive   enforce
+In brackets: what would have been shed; a limit that observes refuses nobody.
+";
+
+/// CPU-22, CPU-30: adaptive limits, each in a line: alone, and below the bounds.
+#[test]
+fn adaptive_limits_are_golden() {
+    let page = format!(r#"{{"next_cursor":null,"items":[{BATCH},{DB}]}}"#);
+    let adaptive = ("/v1/limits/adaptive", page.as_str());
+    let ran = answered_by_path(&["limits", "list"], &[adaptive]);
+    assert_eq!((ran.text(), ran.err.as_str()), (LIMITS, ""));
+    let bounds = r#"{"next_cursor":null,"items":[
+        {"name":"parallelism","kind":"workers","unit":"workers","limit":2,"used":0.25,"refused":null,"setting":"knob parallelism"},
+        {"name":"adaptive/db","kind":"adaptive","unit":"calls","limit":8,"used":2,"refused":100,"setting":"limits.adaptive"}]}"#;
+    let ran = answered_by_path(&["limits"], &[("/v1/limits", bounds), adaptive]);
+    let expected = format!(
+        "\
+LIMIT        USED         OF  REFUSED  SETTING
+parallelism  0.25  2 workers        -  knob parallelism
+
+{LIMITS}"
+    );
+    assert_eq!((ran.text(), ran.err.as_str()), (expected.as_str(), ""));
+}
+
+/// CPU-22, CPU-30: one adaptive limit with all its figures; one of durable tasks without those that they do not have, as none of them is shed.
+#[test]
+fn an_adaptive_limit_is_golden() {
+    assert_eq!(
+        answered_json(&["limits", "show", "db"], DB).text(),
+        "\
+db
+  bounds           program
+  limit            8 by run_delay, 1 to 512
+  mode             enforce
+  in flight        2
+  waiting          1 (at most 1024, for at most three tenths of 250 ms; overloaded: much shorter, the last first)
+  level            survive
+  calls            400 (40.0/s)
+  shed             100 (25.0% of the last calls)
+  gave up waiting  3
+  held up          120 times
+  latency          2.50 ms
+  run delay        12.5%
+
+CLASS         IN  WAITED  SHED  PART  OVERLOAD  WAITED TOO LONG  DEADLINE  LINE FULL
+interactive  250      20    10  4.0%         4                3         2          1
+
+last 2 of 70 changes
+  2026-11-21T16:21:01.250Z  4 → 8: calls were held up
+  2026-11-21T16:21:02.250Z  8 → 6: -
+"
+    );
+    assert_eq!(
+        answered_json(&["limits", "show", "batch"], BATCH).text(),
+        "\
+batch
+  bounds           class:batch
+  limit            4 by vegas, 1 to 40
+  mode             observe
+  in flight        4
+  waiting          7 durable tasks, in their queue
+  calls            100 (12.5/s)
+  would have held  2 times
+  latency          2.50 ms
 "
     );
 }
@@ -491,6 +607,68 @@ fn classes_come_and_go() {
     );
 }
 
+/// CPU-22, CPU-30: an adaptive limit is added, listed, shown, fixed, left to itself again, begun anew and removed while the daemon runs.
+#[test]
+fn adaptive_limits_come_and_go() {
+    let daemon = Daemon::start("adaptive");
+    let empty = daemon.tell(&["limits", "list"]);
+    assert!(empty.starts_with("there is no adaptive limit"), "{empty}");
+    let set = |settings: &[&str]| daemon.tell(&[&["limits", "set", "batch"], settings].concat());
+    let has = |shown: &str, lines: &[&str]| {
+        for line in lines {
+            let is_there = shown.lines().any(|shown| shown.trim_start() == *line);
+            assert!(is_there, "{line}\n{shown}");
+        }
+    };
+    let added = set(&["scope=class:batch", "mode=observe", "max=40"]);
+    has(
+        &added,
+        &[
+            "batch",
+            "bounds           class:batch",
+            "mode             observe",
+        ],
+    );
+    assert!(added.contains(" by vegas, 1 to 40\n"), "{added}");
+    let listed = daemon.tell(&["limits", "list"]);
+    assert!(listed.contains("\nbatch  class:batch  vegas "), "{listed}");
+    let beside = daemon.tell(&["limits"]);
+    assert!(beside.contains("\nbatch  class:batch  vegas "), "{beside}");
+    has(
+        &set(&["mode=enforce", "limit=4"]),
+        &[
+            "mode             enforce",
+            "limit            4 by fixed, 1 to 40",
+        ],
+    );
+    let shown = daemon.tell(&["limits", "show", "batch"]);
+    has(&shown, &["limit            4 by fixed, 1 to 40"]);
+    let found = set(&["limit=null", "algorithm=null"]);
+    assert!(found.contains(" by vegas, 1 to 40\n"), "{found}");
+    let reset = daemon.tell(&["limits", "reset", "batch"]);
+    assert!(reset.contains(" by vegas, 1 to 40\n"), "{reset}");
+    for (arguments, why) in [
+        (&["set", "batch", "max=0"][..], "max: found 0"),
+        (&["set", "nobody", "max=3"], "nobody"),
+        (&["set", "x", "scope=class:nobody"], "nobody"),
+    ] {
+        let ran = daemon.ask(&[&["limits"], arguments].concat());
+        assert_eq!((ran.code, ran.text()), (4, ""), "{}", ran.err);
+        assert!(ran.err.contains(why), "{why}\n{}", ran.err);
+    }
+    let removed = daemon.tell(&["limits", "remove", "batch"]);
+    assert_eq!(removed, "limit batch is gone, or as its program made it\n");
+    for action in ["show", "reset", "remove"] {
+        let ran = daemon.ask(&["limits", action, "batch"]);
+        assert_eq!((ran.code, ran.text()), (4, ""), "{}", ran.err);
+        assert!(
+            ran.err.contains("there is no adaptive limit \"batch\""),
+            "{}",
+            ran.err
+        );
+    }
+}
+
 /// API-6: over TCP a change needs the token, which is found in the state folder; over the socket none is needed; a wrong one is refused.
 #[test]
 fn the_token_is_found_for_this_machine() {
@@ -623,7 +801,20 @@ fn help_shows_commands_and_examples() {
             &["show", "create", "change", "delete", "pause", "resume"],
         ),
         ("knobs", &["pin", "unpin"]),
-        ("limits", &["breakers", "force", "reset"]),
+        (
+            "limits",
+            &[
+                "list",
+                "show",
+                "set",
+                "remove",
+                "throttles",
+                "throttle",
+                "breakers",
+                "force",
+                "reset",
+            ],
+        ),
         (
             "tasks",
             &[
