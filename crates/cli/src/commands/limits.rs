@@ -199,8 +199,7 @@ enum Forced {
 }
 
 pub(crate) fn run(options: Limits) -> ExitCode {
-    with_session(&options.reach, |session| {
-        match &options.action {
+    with_session(&options.reach, |session| match &options.action {
         None => {
             let mut out = session.list("/v1/limits", &options.paging, table)?;
             if !session.json {
@@ -213,8 +212,7 @@ pub(crate) fn run(options: Limits) -> ExitCode {
             paging,
             |all: Vec<GateView>, screen| {
                 if all.is_empty() {
-                    "there is no adaptive limit; `flyball limits set NAME scope=class:NAME` adds one\n"
-                        .to_owned()
+                    none_yet(session).to_owned()
                 } else {
                     adaptive::table(&all, screen)
                 }
@@ -235,10 +233,7 @@ pub(crate) fn run(options: Limits) -> ExitCode {
         }
         Some(Action::Remove { name }) => {
             session.client.act(Method::DELETE, &path(name))?;
-            let text = format!(
-                "limit {} is gone, or as its program made it\n",
-                inert(name)
-            );
+            let text = format!("limit {} is gone, or as its program made it\n", inert(name));
             Ok(match session.json {
                 true => Vec::new(),
                 false => text.into_bytes(),
@@ -297,8 +292,20 @@ pub(crate) fn run(options: Limits) -> ExitCode {
             session.show(&session.client.send(Method::PUT, &path, &body)?, one)
         }
         Some(Action::Reset { name }) => reset(session, name),
-    }
     })
+}
+
+/// What there is to say where no adaptive limit is.
+fn none_yet(session: &Session) -> &'static str {
+    let config = session.client.get("/v1/config");
+    let config = config.and_then(|reply| reply.read::<serde_json::Value>());
+    // Who may not read the configuration is told by the daemon when a limit is set.
+    match config {
+        Ok(config) if config["limits"]["enabled"] == false => {
+            "adaptive limits are switched off; `flyball config set limits.enabled=true` switches them on\n"
+        }
+        _ => "there is no adaptive limit; `flyball limits set NAME scope=class:NAME` adds one\n",
+    }
 }
 
 fn path(name: &str) -> String {

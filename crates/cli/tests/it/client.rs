@@ -656,6 +656,20 @@ fn adaptive_limits_come_and_go() {
         assert_eq!((ran.code, ran.text()), (4, ""), "{}", ran.err);
         assert!(ran.err.contains(why), "{why}\n{}", ran.err);
     }
+    // What is said of it waits while all are switched off.
+    daemon.tell(&["config", "set", "limits.enabled=false"]);
+    let off = daemon.tell(&["limits", "list"]);
+    assert_eq!(
+        off,
+        "adaptive limits are switched off; `flyball config set limits.enabled=true` switches them on\n"
+    );
+    let ran = daemon.ask(&["limits", "set", "x", "scope=class:batch"]);
+    assert!(
+        ran.code == 4 && ran.err.contains("limits.enabled switches it on"),
+        "{}",
+        ran.err
+    );
+    daemon.tell(&["config", "set", "limits.enabled=true"]);
     let removed = daemon.tell(&["limits", "remove", "batch"]);
     assert_eq!(removed, "limit batch is gone, or as its program made it\n");
     for action in ["show", "reset", "remove"] {
