@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -291,19 +291,10 @@ fn hooks_hear_of_levels() {
         ..AdmissionConfig::default()
     });
     let gate = Gate::with_clock(config, source).unwrap();
-    let heard = Arc::new(AtomicU32::new(0));
+    let heard: Arc<Mutex<Vec<Degradation>>> = Arc::default();
     gate.on_level({
         let heard = Arc::clone(&heard);
-        move |level| {
-            heard.fetch_add(
-                if level == Degradation::Survive {
-                    1
-                } else {
-                    100
-                },
-                Ordering::SeqCst,
-            );
-        }
+        move |level| heard.lock().unwrap().push(level)
     });
     let permit = gate.try_enter(&Ask::default()).unwrap();
     for _ in 0..300 {
@@ -311,13 +302,21 @@ fn hooks_hear_of_levels() {
         assert!(gate.try_enter(&Ask::default()).is_err());
     }
     assert_eq!(gate.level(), Degradation::Survive);
-    assert_eq!(heard.load(Ordering::SeqCst), 1);
+    assert_eq!(*heard.lock().unwrap(), [Degradation::Survive]);
     drop(permit);
     for _ in 0..3_000 {
         clock.advance(Duration::from_millis(10));
         assert!(gate.try_enter(&Ask::default()).is_ok());
     }
     assert_eq!(gate.level(), Degradation::Normal);
+    let heard = heard.lock().unwrap();
+    assert_eq!(
+        heard.last(),
+        Some(&Degradation::Normal),
+        "the fall is heard, too"
+    );
+    let fell = heard.windows(2).all(|two| two[0] > two[1]);
+    assert!(fell, "each level once: {heard:?}");
 }
 
 /// CPU-24: a hook that panics ends neither the thread that noticed nor the hooks after it.

@@ -1,7 +1,8 @@
-//! The layer before axum and tonic. What the gate decides is tested with the gate; here it is that requests are told it, hold their slots as long as they should, and
+//! The layer before axum, hyper and tonic. What the gate decides is tested with the gate; here it is that requests are told it, hold their slots as long as they should, and
 //! give them back.
 
 mod holding;
+mod hypers;
 mod refusing;
 mod tonics;
 
