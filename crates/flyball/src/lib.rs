@@ -52,6 +52,30 @@ pub use flyball_tasks as tasks;
 #[cfg(feature = "tower")]
 pub use flyball_tower as tower;
 
+/// Instants and the clocks that tell them: what figures are dated with, and what is tested on a clock that is moved by hand.
+///
+/// ```
+/// # #[cfg(feature = "limit")]
+/// # fn main() -> Result<(), flyball::limit::Error> {
+/// use flyball::limit::{Ask, Breaker, BreakerConfig, Gate, GateConfig};
+/// use flyball::time::{ManualClock, Source};
+/// use std::time::Duration;
+///
+/// let clock = ManualClock::new();
+/// let gate = Gate::with_clock(GateConfig::default(), Source::Manual(clock.clone()))?;
+/// let breaker = Breaker::with_clock(BreakerConfig::default(), Source::Manual(clock.clone()), 1)?;
+/// let ask = Ask::within(&gate, Duration::from_secs(60));
+/// clock.advance(Duration::from_secs(61));
+/// assert!(gate.try_enter(&ask).is_err() && breaker.enter().is_ok());
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "limit"))]
+/// # fn main() {}
+/// ```
+pub mod time {
+    pub use flyball_core::time::{Clock, ManualClock, Source, Timestamp};
+}
+
 // The guide's code is compiled and run with the tests.
 #[cfg(all(
     doctest,

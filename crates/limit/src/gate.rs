@@ -66,6 +66,32 @@ pub struct Ask {
     pub deadline: Option<Timestamp>,
 }
 
+impl Ask {
+    /// A call whose answer is of no use any more when so much time has passed; the rest as by default.
+    ///
+    /// ```
+    /// use flyball_limit::{Ask, Gate, GateConfig};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), flyball_limit::Error> {
+    /// let gate = Gate::new(GateConfig::fixed(1))?;
+    /// let ask = Ask {
+    ///     class: Some(gate.class("batch")?),
+    ///     ..Ask::within(&gate, Duration::from_millis(200))
+    /// };
+    /// assert!(gate.try_enter(&ask).is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn within(gate: &Gate, time: Duration) -> Self {
+        Self {
+            deadline: Some(gate.now().saturating_add(time)),
+            ..Self::default()
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Sleeper {
     /// Has not said yet how it is woken, or is not to be.
@@ -181,6 +207,21 @@ impl Gate {
     }
 
     /// As [`new`](Self::new), on a clock: for tests. (Futures that wait are woken by tokio's clock all the same.)
+    ///
+    /// ```
+    /// use flyball_core::time::{ManualClock, Source}; // flyball::time
+    /// use flyball_limit::{Ask, Gate, GateConfig, ShedReason};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), flyball_limit::Error> {
+    /// let clock = ManualClock::new();
+    /// let gate = Gate::with_clock(GateConfig::fixed(1), Source::Manual(clock.clone()))?;
+    /// let late = Ask::within(&gate, Duration::from_millis(200));
+    /// clock.advance(Duration::from_secs(1)); // takes no time
+    /// assert_eq!(gate.try_enter(&late).unwrap_err().reason, ShedReason::Deadline);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`new`](Self::new).

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flyball_core::time::Timestamp;
@@ -20,9 +21,37 @@ use crate::head::Head;
 type Classify = Arc<dyn Fn(&Head<'_>) -> Option<CallClass> + Send + Sync>;
 type Cohort = Arc<dyn Fn(&Head<'_>) -> u64 + Send + Sync>;
 
-/// When the answer to a request is of no use any more, on the [gate's clock](Gate::now): among the extensions of requests whose headers say so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(pub Timestamp);
+/// When the answer to a request is of no use any more: among the extensions of requests whose headers say so.
+///
+/// ```
+/// use axum::Extension;
+/// use flyball_tower::Deadline;
+/// use std::time::Duration;
+///
+/// async fn page(deadline: Option<Extension<Deadline>>) -> String {
+///     let left = deadline.map_or(Duration::from_secs(1), |Extension(deadline)| deadline.left());
+///     format!("what it asks of others may take {left:?}")
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Deadline {
+    at: Timestamp,
+    gate: Gate,
+}
+
+impl Deadline {
+    /// The instant, on the [gate's clock](Gate::now), as an [`Ask`] has it.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// How long it is until then; zero once it has passed.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.at.duration_since(self.gate.now())
+    }
+}
 
 /// What layers and services of one layer share.
 pub(crate) struct Shared {
@@ -216,8 +245,9 @@ where
             cohort: shared.cohort.as_ref().map_or(0, |cohort| cohort(&head)),
             deadline,
         };
-        if let Some(deadline) = deadline {
-            request.extensions_mut().insert(Deadline(deadline));
+        if let Some(at) = deadline {
+            let gate = shared.gate.clone();
+            request.extensions_mut().insert(Deadline { at, gate });
         }
         // The service that is ready serves this request; a clone takes its place.
         let clone = self.inner.clone();

@@ -21,7 +21,7 @@
 //! |---|---|
 //! | its class | [`classify`](OverloadLayer::classify) |
 //! | whom it is made for | [`cohort`](OverloadLayer::cohort), [`cohort_header`](OverloadLayer::cohort_header) |
-//! | its deadline | `grpc-timeout`, and a [header](OverloadLayer::deadline_header) in milliseconds; a request that is too late is refused, or dropped where it is; handlers find it as [`Deadline`] |
+//! | its deadline | `grpc-timeout`, and a [header](OverloadLayer::deadline_header) in milliseconds; a request that is too late is refused, or dropped where it is; handlers find it as [`Deadline`], which knows how much is [left](Deadline::left) |
 //! | work that it has a pool do | its handler finds an [`Offload`] among the extensions, whose [`wrap`](Offload::wrap) tells the gate of it |
 //! | the fault of what it needs | a [`breaker`](OverloadLayer::breaker) |
 //!
@@ -51,8 +51,8 @@ pub use head::Head;
 pub use layer::{Deadline, Overload, OverloadLayer};
 
 pub use flyball_limit::{
-    Ask, Breaker, BreakerConfig, CallClass, Degradation, Error, Gate, GateConfig, GateStatus, Mode,
-    Offload,
+    AdaptiveConfig, AdmissionConfig, Algorithm, Ask, Breaker, BreakerConfig, CallClass,
+    Degradation, Error, Gate, GateConfig, GateStatus, Mode, Offload, Permit, Shed, ShedReason,
 };
 
 /// Puts this gate before the services that the layer is applied to.

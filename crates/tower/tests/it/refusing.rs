@@ -104,10 +104,11 @@ async fn deadlines_end_requests() {
     let dropped = Arc::new(AtomicBool::new(false));
     let handler = {
         let dropped = Arc::clone(&dropped);
-        move |Extension(Deadline(deadline)): Extension<Deadline>| {
+        move |Extension(deadline): Extension<Deadline>| {
             let guard = Dropped(Arc::clone(&dropped));
             async move {
-                assert_eq!(deadline.as_nanos(), 300_000_000);
+                assert_eq!(deadline.at().as_nanos(), 300_000_000);
+                assert_eq!(deadline.left(), Duration::from_millis(300));
                 let _guard = guard;
                 std::future::pending::<()>().await;
             }
