@@ -1,9 +1,9 @@
-//! An axum service under three times the load that it can bear, without flyball and with its gate: five lines.
+//! An axum service under three times the load that it can bear: without flyball, and with a gate before it and classes for what it computes.
 //!
 //! `cargo run --release -p flyball-examples --bin overload_axum [--seconds 5] [--times 3.0]`; with `--serve bare` or `--serve gated` it only serves.
 //!
 //! A handler computes for a few milliseconds. At first the example asks how many requests a second the service can do, one after the other on all connections; then requests
-//! come at a multiple of that, whether or not earlier ones were answered, four of five of class `batch`. An answer counts as good within 250 ms. Without a gate nearly all are
+//! come at a multiple of that, whether or not earlier ones were answered, four of five of class `batch`. An answer counts as good within 250 ms. Without flyball nearly all are
 //! served, and nearly all too late; with it the service does what it can in time, the important first, and tells the others when to try again. Client and
 //! service share the machine.
 #![allow(clippy::print_stdout)]
@@ -12,25 +12,40 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::get;
+use axum::{Extension, Router};
 use clap::Parser;
-use flyball::tower::{Gate, GateConfig, layer};
+use flyball::tower::{Gate, GateConfig, Head, Offload, layer};
+use flyball::{Class, Config, Flyball};
 use flyball_examples::overload::{self, Serve, Tally, calibrate, work};
 
-fn service(rounds: u64) -> Router {
-    let handler = move || async move { work(std::hint::black_box(rounds)).to_string() };
+fn compute(rounds: u64) -> String {
+    work(std::hint::black_box(rounds)).to_string()
+}
+
+/// Without flyball. What computes holds a thread of the runtime, whoever waits for it.
+fn bare(rounds: u64) -> Router {
+    let handler = move || async move { compute(rounds) };
     Router::new()
         .route("/report", get(handler))
         .route("/page", get(handler))
 }
 
-/// The difference.
-fn with_gate(app: Router, gate: &Gate) -> Result<Router> {
+/// With it: requests come in through the gate, and have a class compute.
+fn gated(rounds: u64, fly: &Flyball, gate: &Gate) -> Result<Router> {
+    let computing_in = |class: Class| {
+        get(move |Extension(offload): Extension<Offload>| async move {
+            let answer = class.run(offload.wrap(move || compute(rounds))).await;
+            answer.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+        })
+    };
     let batch = gate.class("batch")?;
-    let classes =
-        move |head: &flyball::tower::Head<'_>| (head.path() == "/report").then_some(batch);
-    Ok(app.layer(layer(gate).classify(classes)))
+    let classes = move |head: &Head<'_>| (head.path() == "/report").then_some(batch);
+    Ok(Router::new()
+        .route("/report", computing_in(fly.class("batch")?))
+        .route("/page", computing_in(fly.class("interactive")?))
+        .layer(layer(gate).classify(classes)))
 }
 
 /// Serves on a runtime of its own, until the program ends.
@@ -80,26 +95,27 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let rounds = calibrate();
     let lasts = Duration::from_secs_f64(args.seconds.clamp(0.5, 600.0));
+    let fly = Flyball::start(Config::default())?;
     let gate = Gate::new(GateConfig::default())?;
     match args.serve {
-        Some(Serve::Bare) => overload::until_ended(serve(service(rounds))?),
-        Some(Serve::Gated) => overload::until_ended(serve(with_gate(service(rounds), &gate)?)?),
+        Some(Serve::Bare) => overload::until_ended(serve(bare(rounds))?),
+        Some(Serve::Gated) => overload::until_ended(serve(gated(rounds, &fly, &gate)?)?),
         None => {}
     }
-    let bare = serve(service(rounds))?;
-    let capacity = overload::capacity(bare, "/page", Duration::from_secs(2))?;
+    let alone = serve(bare(rounds))?;
+    let capacity = overload::capacity(alone, "/page", lasts.min(Duration::from_secs(2)))?;
     println!(
         "the service can do {capacity:.0} requests a second; it gets {:.0}",
         capacity * args.times
     );
     let load = |server| overload::load(server, ["/page", "/report"], capacity * args.times, lasts);
 
-    print("bare", &load(bare)?, lasts.as_secs_f64());
+    print("bare", &load(alone)?, lasts.as_secs_f64());
 
     gate.on_level(|level| {
         println!("          (level {level}: a service would leave out what is optional now)")
     });
-    let guarded = serve(with_gate(service(rounds), &gate)?)?;
+    let guarded = serve(gated(rounds, &fly, &gate)?)?;
     print("with gate", &load(guarded)?, lasts.as_secs_f64());
     let status = gate.status();
     println!(

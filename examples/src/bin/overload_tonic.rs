@@ -1,10 +1,10 @@
-//! A tonic service under three times the load that it can bear, with flyball's gate before it.
+//! A tonic service under three times the load that it can bear, with flyball's gate before it and classes for what it computes.
 //!
 //! `cargo run --release -p flyball-examples --bin overload_tonic [--seconds 5] [--times 3.0]`; with `--serve bare` or `--serve gated` it only serves.
 //!
-//! The gate is one layer of the server. Calls carry `grpc-timeout`; what is refused is refused as `UNAVAILABLE` with `grpc-retry-pushback-ms`, what cannot be in time as
-//! `DEADLINE_EXCEEDED`. Calls with the metadata `x-kind: import` are of class `batch`. (Messages are plain text here, so that the example needs no protocol compiler; services that
-//! tonic generates are layered alike.)
+//! The gate is one layer of the server. Calls carry `grpc-timeout`; what is refused is refused as `UNAVAILABLE` with `grpc-retry-pushback-ms`, what is past its deadline as
+//! `DEADLINE_EXCEEDED`. Calls with the metadata `x-kind: import` are of class `batch`, at the gate and where they compute. (Messages are plain text here, so that the example needs
+//! no protocol compiler; services that tonic generates are layered alike.)
 #![allow(clippy::print_stdout)]
 
 use std::convert::Infallible;
@@ -17,7 +17,8 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::{Buf as _, BufMut as _};
 use clap::Parser;
-use flyball::tower::{Gate, GateConfig, OverloadLayer, layer};
+use flyball::tower::{Gate, GateConfig, Offload, OverloadLayer, layer};
+use flyball::{Class, Config, Flyball};
 use flyball_core::time::{Clock as _, OsClock};
 use flyball_examples::overload::{Serve, calibrate, until_ended, work};
 use tokio::task::JoinSet;
@@ -68,10 +69,26 @@ impl Decoder for Text {
     }
 }
 
-/// A service with one call, which computes.
+/// A service with one call, which computes: in the class of the call, or without flyball on the runtime's own threads.
 #[derive(Clone)]
 struct Reports {
     rounds: u64,
+    classes: Option<Classes>,
+}
+
+#[derive(Clone)]
+struct Classes {
+    interactive: Class,
+    batch: Class,
+}
+
+impl Classes {
+    fn of(&self, request: &Request<String>) -> Class {
+        match request.metadata().get("x-kind") {
+            Some(kind) if kind == "import" => self.batch.clone(),
+            _ => self.interactive.clone(),
+        }
+    }
 }
 
 type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -82,8 +99,18 @@ impl UnaryService<String> for Reports {
 
     fn call(&mut self, request: Request<String>) -> Self::Future {
         let rounds = self.rounds;
+        let compute = move || work(std::hint::black_box(rounds));
+        let class = self.classes.as_ref().map(|classes| classes.of(&request));
+        let offload = request.extensions().get::<Offload>().cloned();
+        let offload = offload.unwrap_or_default();
         Box::pin(async move {
-            let sum = work(std::hint::black_box(rounds));
+            let sum = match class {
+                Some(class) => {
+                    let done = class.run(offload.wrap(compute)).await;
+                    done.map_err(|error| Status::internal(error.to_string()))?
+                }
+                None => compute(),
+            };
             Ok(Response::new(format!("{}: {sum}", request.into_inner())))
         })
     }
@@ -117,8 +144,7 @@ fn overload(gate: &Gate) -> Result<OverloadLayer> {
     )
 }
 
-fn serve(gate: Option<&Gate>, rounds: u64) -> Result<SocketAddr> {
-    let layer = gate.map(overload).transpose()?;
+fn serve(layer: Option<OverloadLayer>, reports: Reports) -> Result<SocketAddr> {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -127,7 +153,7 @@ fn serve(gate: Option<&Gate>, rounds: u64) -> Result<SocketAddr> {
         runtime.block_on(async {
             let incoming = tonic::transport::server::TcpIncoming::bind("127.0.0.1:0".parse()?)?;
             sender.send(incoming.local_addr()?)?;
-            let (mut server, reports) = (Server::builder(), Reports { rounds });
+            let mut server = Server::builder();
             match layer {
                 Some(layer) => {
                     let gated = server.layer(layer).add_service(reports);
@@ -221,9 +247,19 @@ async fn load(server: SocketAddr, args: &Args) -> Result<[Tally; 2]> {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    let fly = Flyball::start(Config::default())?;
     let gate = Gate::new(GateConfig::default())?;
-    let gated = args.serve != Some(Serve::Bare);
-    let server = serve(gated.then_some(&gate), calibrate())?;
+    let rounds = calibrate();
+    let server = if args.serve == Some(Serve::Bare) {
+        let classes = None;
+        serve(None, Reports { rounds, classes })?
+    } else {
+        let classes = Some(Classes {
+            interactive: fly.class("interactive")?,
+            batch: fly.class("batch")?,
+        });
+        serve(Some(overload(&gate)?), Reports { rounds, classes })?
+    };
     if args.serve.is_some() {
         until_ended(server);
     }
