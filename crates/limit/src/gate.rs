@@ -34,10 +34,11 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use flyball_core::time::{Source, Timestamp};
-use flyball_policy::limit::adaptive::{AdaptiveLimit, Algorithm, Change, Outcome, Started};
+use flyball_policy::limit::adaptive::{AdaptiveLimit, Change, Outcome, Started};
 use flyball_policy::limit::admission::{
     Admission, Admit, Degradation, Request, Shed, ShedReason, Ticket,
 };
+use flyball_policy::limit::precedence::{self, Inside};
 
 pub use config::{GateClass, GateConfig, MAX_CLASSES, Mode};
 pub use enter::Enter;
@@ -680,19 +681,16 @@ impl Inner {
         }
     }
 
-    /// The number of calls up to which one of this priority comes in though no slot is free: where the work is this process's own, nobody waits for those who
-    /// matter less, so only as many calls count that matter as much.
+    /// The number of calls up to which one of this priority comes in though no slot is free.
     fn beyond(&self, state: &State, priority: u8) -> Option<u32> {
-        let config = state.limit.config();
-        if !matches!(config.algorithm, Algorithm::RunDelay { .. }) {
-            return None;
-        }
         let classes = self.config.classes.iter().zip(&self.counts);
-        let matters = classes.filter(|(class, _)| class.priority >= priority);
-        let inside: u64 = matters.map(|(_, counts)| counts.inside()).sum();
+        let inside = classes.map(|(class, counts)| Inside {
+            priority: class.priority,
+            calls: counts.inside(),
+        });
         let view = self.hot.slots.view();
-        let may = inside < u64::from(view.limit()) && view.in_flight() < config.max;
-        may.then_some(config.max)
+        let now = (view.limit(), view.in_flight());
+        precedence::beyond(state.limit.config(), now, priority, inside)
     }
 
     /// Enters for somebody whom the policy named.
@@ -841,7 +839,7 @@ impl Inner {
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use flyball_core::time::ManualClock;
-    use flyball_policy::limit::adaptive::AdaptiveConfig;
+    use flyball_policy::limit::adaptive::{AdaptiveConfig, Algorithm};
 
     use super::*;
 

@@ -9,6 +9,7 @@
 //! | `breaker` | whether a dependency is spared, and how it is tried again |
 //! | `bulkhead` | how many calls are out at once, and how many wait |
 //! | `hedge` | when a slow call is made a second time |
+//! | [`precedence`] | who comes in though no slot is free, as nobody waits for those who matter less |
 //! | `retry_budget` | whether a failed call may be tried again at all, given how many others are |
 //!
 //! All are told the time, hold bounded memory, and know nothing of calls but that they began and how they ended.
@@ -20,6 +21,7 @@ mod backoff;
 mod breaker;
 mod bulkhead;
 mod hedge;
+pub mod precedence;
 mod retry_budget;
 
 pub use backlog::{Backlog, BacklogLook};
