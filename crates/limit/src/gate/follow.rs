@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use flyball_core::time::Source;
+use flyball_core::time::{Source, Timestamp};
 
 use crate::shell::lock;
 
@@ -46,17 +46,51 @@ impl Wake for Alarm {
 pub(crate) struct Sums {
     pub(crate) polled: AtomicU64,
     pub(crate) waited: AtomicU64,
+    handed: Mutex<Handed>,
+}
+
+/// Work that was handed over and has not begun.
+#[derive(Debug, Default)]
+struct Handed {
+    /// With how many calls it stands for.
+    calls: u64,
+    /// The sum of the instants since which these wait, ns.
+    since: u128,
 }
 
 impl Sums {
-    /// Somebody waited and then ran for so long.
-    pub(crate) fn add(&self, waited: Duration, polled: Duration, weight: u64) {
-        let nanos = |time: Duration| {
-            let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-            nanos.saturating_mul(weight)
-        };
-        self.waited.fetch_add(nanos(waited), Ordering::Relaxed);
-        self.polled.fetch_add(nanos(polled), Ordering::Relaxed);
+    /// Somebody waits from now on. It counts as it waits: what is held back may not begin for minutes, and looks meanwhile as if it waited for no thread.
+    pub(crate) fn hand(&self, now: Timestamp, weight: u64) {
+        let mut handed = lock(&self.handed);
+        handed.calls = handed.calls.saturating_add(weight);
+        handed.since += u128::from(now.as_nanos()) * u128::from(weight);
+    }
+
+    /// Who was handed over then waits no longer.
+    pub(crate) fn take(&self, since: Timestamp, now: Timestamp, weight: u64) {
+        let mut handed = lock(&self.handed);
+        handed.calls = handed.calls.saturating_sub(weight);
+        let waits = u128::from(since.as_nanos()) * u128::from(weight);
+        handed.since = handed.since.saturating_sub(waits);
+        let waited = now.saturating_nanos_since(since).saturating_mul(weight);
+        // Under the lock, so that nobody reads it in neither place.
+        self.waited.fetch_add(waited, Ordering::Relaxed);
+    }
+
+    /// Somebody ran for so long.
+    pub(crate) fn ran(&self, took: Duration, weight: u64) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.polled
+            .fetch_add(nanos.saturating_mul(weight), Ordering::Relaxed);
+    }
+
+    /// How long all have waited up to now.
+    pub(crate) fn waited(&self, now: Timestamp) -> u64 {
+        let handed = lock(&self.handed);
+        let until = u128::from(now.as_nanos()) * u128::from(handed.calls);
+        let waits = until.saturating_sub(handed.since);
+        let waits = u64::try_from(waits).unwrap_or(u64::MAX);
+        self.waited.load(Ordering::Relaxed).saturating_add(waits)
     }
 }
 
@@ -115,6 +149,23 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// CPU-22: work that was handed over waits while it does, not once it has begun; what waited is told once.
+    #[test]
+    fn what_is_handed_over_waits_as_it_does() {
+        let at = |millis: u64| Timestamp::from_nanos(millis * 1_000_000);
+        let waited = |sums: &Sums, millis| sums.waited(at(millis)) / 1_000_000;
+        let sums = Sums::default();
+        sums.hand(at(100), 1);
+        sums.hand(at(110), 4);
+        assert_eq!(waited(&sums, 120), 20 + 40);
+        sums.take(at(110), at(120), 4);
+        assert_eq!(waited(&sums, 120), 20 + 40);
+        assert_eq!(waited(&sums, 200), 100 + 40);
+        assert_eq!(waited(&sums, 50), 40, "time that goes back");
+        sums.take(at(100), at(200), 1);
+        assert_eq!(waited(&sums, 900), 100 + 40);
     }
 
     /// CPU-22: the time between the first wake-up and the poll is run delay, that of the poll itself is not.

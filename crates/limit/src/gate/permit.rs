@@ -171,24 +171,49 @@ pub struct Offload {
 }
 
 impl Offload {
-    /// Wraps a closure that is handed over at once. What it does is told when it is done.
+    /// Wraps a closure that is handed over at once. That it waits is told as it does, how long it ran when it is done.
     pub fn wrap<T, F: FnOnce() -> T>(self, work: F) -> impl FnOnce() -> T + use<T, F> {
-        let handed = self.told.as_ref().map(|(gate, _)| gate.now());
+        let handed = self.told.map(|(gate, weight)| Handed::new(gate, weight));
         move || {
-            let (Some((gate, weight)), Some(handed)) = (self.told, handed) else {
+            let Some(handed) = handed else {
                 return work();
             };
             super::threads::this_one_serves();
+            let (gate, weight) = (handed.gate.clone(), handed.weight);
+            drop(handed);
             let began = gate.now();
             let output = work();
-            let sums = &gate.inner.sums;
-            sums.add(
-                began.duration_since(handed),
-                gate.now().duration_since(began),
-                weight,
-            );
+            let took = gate.now().duration_since(began);
+            gate.inner.sums.ran(took, weight);
             output
         }
+    }
+}
+
+/// Work that waits until this is dropped, as it begins or never does.
+#[derive(Debug)]
+struct Handed {
+    gate: Gate,
+    weight: u64,
+    since: Timestamp,
+}
+
+impl Handed {
+    fn new(gate: Gate, weight: u64) -> Self {
+        let since = gate.now();
+        gate.inner.sums.hand(since, weight);
+        Self {
+            gate,
+            weight,
+            since,
+        }
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        let now = self.gate.now();
+        self.gate.inner.sums.take(self.since, now, self.weight);
     }
 }
 

@@ -106,11 +106,11 @@ impl Cpu {
     pub(super) fn read(&mut self, now: Timestamp, sums: &Sums) -> Option<CpuTime> {
         let threads = self.threads.step(now);
         let polled = sums.polled.load(Ordering::Relaxed);
-        let waited = sums.waited.load(Ordering::Relaxed);
+        let waited = sums.waited(now);
         let step = polled.saturating_sub(self.polled);
         let queued = waited.saturating_sub(self.waited);
         (self.polled, self.waited) = (polled, waited);
-        let (ran, waits) = if polled > 0 {
+        let (ran, waits) = if polled > 0 || waited > 0 {
             let share = threads.and_then(|threads| threads.share()).unwrap_or(0.0);
             let drawn_out = (step as f64 * share) as u64;
             (

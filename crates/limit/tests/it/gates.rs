@@ -177,6 +177,42 @@ fn what_a_pool_does_for_calls_is_told() {
     assert!(waited >= 0.6, "{last:?}");
 }
 
+/// CPU-20, CPU-22: work that a pool holds back for long, as under a throttle, counts as waiting while it does. It does not pass for calls that wait for something
+/// else, of which any number may be in, and so neither raises the limit nor fills the gate for those who are not held.
+#[test]
+fn what_a_pool_holds_back_does_not_fill_the_gate() {
+    let (clock, source) = clock();
+    let config = AdaptiveConfig::new(Algorithm::RunDelay { cpus: 2 }).with_bounds(1, 100);
+    let gate = Gate::with_clock(GateConfig::with_limit(config), source).unwrap();
+    let first = gate.limit();
+    let ask = |name| Ask {
+        class: Some(gate.class(name).unwrap()),
+        ..Ask::default()
+    };
+    let mut held = Vec::new();
+    for _ in 0..1_000 {
+        while let Ok(permit) = gate.try_enter(&ask("batch")) {
+            let work = permit.offload().wrap(|| ());
+            held.push((permit, work));
+        }
+        let permit = gate.try_enter(&ask("interactive")).unwrap();
+        let inner = clock.clone();
+        let work = permit
+            .offload()
+            .wrap(move || inner.advance(Duration::from_millis(5)));
+        work();
+        permit.end(Outcome::Succeeded);
+    }
+    assert!(gate.limit() <= first, "{first} {}", gate.limit());
+    assert!(held.len() <= first as usize);
+    let status = gate.status();
+    assert!(status.adaptive.windows > 100, "{status:?}");
+    // Some never begins.
+    held.truncate(1);
+    held.into_iter().for_each(|(_, work)| work());
+    assert_eq!(gate.in_flight(), 0);
+}
+
 /// CPU-21: the more important class has the next slot.
 #[tokio::test(start_paused = true)]
 async fn more_important_classes_go_first() {
