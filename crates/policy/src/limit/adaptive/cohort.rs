@@ -158,3 +158,92 @@ impl Cohorts {
         drained
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_nanos(millis * MS)
+    }
+
+    /// A call begins each millisecond and ends so many milliseconds later, if at all, counted or failed; answers the first groups that are measured within a
+    /// minute.
+    fn groups(
+        count: usize,
+        wanted: u64,
+        takes: impl Fn(u64) -> Option<u64>,
+        fails: impl Fn(u64) -> bool,
+    ) -> alloc::vec::Vec<Window> {
+        let mut cohorts = Cohorts::new(at(0), 0);
+        let mut ends: BTreeMap<(u64, u64), (u32, bool)> = BTreeMap::new();
+        let mut windows = alloc::vec::Vec::new();
+        let mut in_flight = 0;
+        for now in 0..60_000 {
+            cohorts.advance(at(now), in_flight, true);
+            in_flight += 1;
+            let cohort = cohorts.start(at(now), in_flight);
+            if let Some(takes) = takes(now) {
+                ends.insert((now + takes, now), (cohort, fails(now)));
+            }
+            while let Some(entry) = ends.first_entry()
+                && entry.key().0 <= now
+            {
+                let ((_, began), (cohort, failed)) = entry.remove_entry();
+                cohorts.end(at(now), cohort, at(began), !failed, failed);
+                in_flight -= 1;
+            }
+            windows.extend(cohorts.step(at(now), in_flight, wanted));
+            if windows.len() >= count {
+                break;
+            }
+        }
+        windows
+    }
+
+    /// CPU-22: groups are of calls that began together, so that a mean is of short and long ones alike; of those that end first nearly all are short.
+    #[test]
+    fn groups_are_by_order_of_starts() {
+        let windows = groups(
+            20,
+            100,
+            |call| Some(if call % 2 == 0 { 1 } else { 99 }),
+            |_| false,
+        );
+        assert_eq!(windows.len(), 20);
+        for window in windows {
+            let mean = window.latency_mean.as_millis();
+            assert!((48..=56).contains(&mean), "{window:?}");
+            assert!(window.completions >= 100, "{window:?}");
+        }
+    }
+
+    /// CPU-22: a group does not wait for ever for its last calls: those still out count with twice what they have taken.
+    #[test]
+    fn a_group_gives_up_those_that_do_not_end() {
+        let windows = groups(3, 100, |call| (call % 10 != 0).then_some(10), |_| false);
+        assert_eq!(windows.len(), 3);
+        for window in windows {
+            assert!(window.completions >= 100, "{window:?}");
+            // A tenth of them, each with at least twice the time that the group was given to drain.
+            assert!(window.latency_mean.as_millis() > 100, "{window:?}");
+        }
+        let never = groups(1, 100, |_| None, |_| false);
+        assert!(never[0].latency_mean.as_millis() > 100, "{never:?}");
+    }
+
+    /// CPU-22: where all that ended failed without a latency, and more of them than are out, those are not counted as slow: they may be about to fail.
+    #[test]
+    fn a_group_that_fails_gives_up_nobody() {
+        let windows = groups(3, 100, |call| (call % 10 != 0).then_some(1), |_| true);
+        assert_eq!(windows.len(), 3);
+        for window in windows {
+            assert_eq!(window.completions, 0, "{window:?}");
+            assert!(window.failures >= 90, "{window:?}");
+        }
+    }
+}

@@ -358,6 +358,11 @@ impl AdaptiveLimit {
             State::Aimd(state) => state.step(exact, &window),
             State::Fixed => None,
         }?;
+        // What fails by time-outs takes the same time at any limit, which looks like a latency without a queue.
+        let failing = grouped.is_some() && 2 * window.failures > window.completions;
+        if failing && wanted > exact && reason != Reason::Probe {
+            return None;
+        }
         self.set(from, wanted, reason)
     }
 

@@ -279,7 +279,51 @@ fn what_fails_at_once_says_nothing_of_latency() {
     }
 }
 
-/// A dependency that does not answer any more leaves the limit where it was: neither more nor, for want of any latency, nothing.
+/// CPU-22: a modest overload that lasts, in which latency is within tolerance for most of the time, is not taken for usual step by step: the gradient's limit does not
+/// rise for ever.
+#[test]
+fn the_gradient_does_not_rise_for_ever() {
+    for (cpus, minutes) in [(4, 30), (12, 10)] {
+        let config = AdaptiveConfig::new(Algorithm::gradient()).with_initial(cpus);
+        let mut machine = Machine::new(config, f64::from(cpus));
+        for minute in 0..minutes {
+            machine.run(60_000);
+            let limit = machine.limit.limit();
+            assert!(limit <= 3 * cpus, "{cpus}, minute {minute}: {limit}");
+        }
+    }
+}
+
+/// CPU-22: calls that all time out take the same time whatever the limit. That is no room for more: the limit does not rise, be it that nothing else was ever seen or
+/// after calls that were served; when calls are served again it is soon what it was.
+#[test]
+fn time_outs_are_no_room() {
+    for algorithm in [Algorithm::vegas(), Algorithm::gradient()] {
+        for first in [false, true] {
+            let mut idle = Idle::new(algorithm, 30);
+            let before = match first {
+                true => idle.limit.limit(),
+                false => idle.run(20_000, 20 * MS, Outcome::Succeeded),
+            };
+            idle.demand = 1_000;
+            // Those that were out are served.
+            let last = idle.run(2_000, 1_000 * MS, Outcome::Failed).max(before);
+            let most = idle.run(50_000, 1_000 * MS, Outcome::Failed);
+            assert!(
+                most <= last && last <= 2 * before,
+                "{algorithm:?}: {before} {last} {most}, at first {first}"
+            );
+            idle.demand = 30;
+            let after = idle.run(40_000, 20 * MS, Outcome::Succeeded);
+            assert!(
+                10 * after >= 8 * before.min(30),
+                "{algorithm:?}: {before} {after}, at first {first}"
+            );
+        }
+    }
+}
+
+/// CPU-22: a dependency that does not answer any more leaves the limit where it was: neither more nor, for want of any latency, nothing.
 #[test]
 fn who_never_answers_changes_nothing() {
     for algorithm in [
