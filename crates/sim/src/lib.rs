@@ -22,6 +22,7 @@ mod estimate;
 mod index_set;
 mod metrics;
 pub mod overload;
+pub mod pairs;
 mod placement;
 mod queue;
 pub mod report;

@@ -14,6 +14,7 @@ use flyball_sim::compare::{self, Scenario};
 use flyball_sim::config::{Arrivals, Config, Keys, Sizes, Switch, SwitchTo};
 use flyball_sim::dispatch::{self, Size};
 use flyball_sim::overload::{self, Cell, Kind};
+use flyball_sim::pairs::{self, Scene};
 use flyball_sim::{Error, Progress, Report, run, sizing};
 
 /// Runs flyball's scheduling policies on simulated workers.
@@ -30,6 +31,7 @@ use flyball_sim::{Error, Progress, Report, run, sizing};
   flyball-sim --strategy all --workers 24 --tasks 300000
   flyball-sim overload --cells io8
   flyball-sim sizing
+  flyball-sim pairs
   flyball-sim dispatch",
     args_conflicts_with_subcommands = true
 )]
@@ -101,6 +103,8 @@ enum Command {
     Overload(Overload),
     /// Pool sizing: by offered work against the rule of the Kubernetes autoscaler, and adaptive sizing against each fixed size
     Sizing(Sizing),
+    /// Two controllers at once: a gate, a throttle and a pool that sizes itself, by twos
+    Pairs(Pairs),
     /// Gives tasks to unequal workers, against an ideal central queue and dispatchers of others
     Dispatch(Dispatch),
 }
@@ -150,9 +154,10 @@ impl Dispatch {
 #[command(after_help = "Examples:
   flyball-sim overload
   flyball-sim overload --cells steady-2x --limiters run_delay,envoy --each
-  flyball-sim overload --cells held-out --seeds 3")]
+  flyball-sim overload --cells held-out --seeds 3
+  flyball-sim overload --cells interactive --limiters run_delay")]
 struct Overload {
-    /// Cells whose name contains this; "held-out" and "known" are the halves of the grid; repeatable
+    /// Cells whose name contains this, such as io8, steady-2x or interactive; "held-out" and "known" are halves of all; repeatable
     #[arg(long, value_name = "PART")]
     cells: Vec<String>,
     /// Limiters, separated by commas; all unless given
@@ -181,21 +186,30 @@ impl Overload {
                     .any(|part| part == half || name.contains(part.as_str()))
         };
         let cells: Vec<Cell> = Cell::all().into_iter().filter(wanted).collect();
-        anyhow::ensure!(!cells.is_empty(), "no cell has such a name");
+        let with_classes: Vec<Cell> = Cell::with_classes().into_iter().filter(wanted).collect();
+        anyhow::ensure!(
+            !(cells.is_empty() && with_classes.is_empty()),
+            "no cell has such a name"
+        );
         let kinds = if self.limiters.is_empty() {
             Kind::ALL.to_vec()
         } else {
             self.limiters.clone()
         };
         let mut display = Display::new();
-        let grid = overload::grid(&cells, &kinds, self.seeds, &mut |progress| {
+        let mut count = |progress: overload::Progress| {
             display.count(progress.done, progress.total, "cells");
-        })?;
+        };
+        let grid = overload::grid(&cells, &kinds, self.seeds, &mut count)?;
+        let classes = overload::classes(&with_classes, &kinds, self.seeds, &mut count)?;
         display.clear();
         let output = if self.json {
-            serde_json::to_string_pretty(&grid)? + "\n"
+            let mut all = serde_json::to_value(&grid)?;
+            all["classes"] = serde_json::to_value(&classes)?;
+            serde_json::to_string_pretty(&all)? + "\n"
         } else {
             overload::to_text(&grid, &kinds, self.each)
+                + &overload::classes_to_text(&classes, &kinds)
         };
         std::io::stdout().lock().write_all(output.as_bytes())?;
         Ok(())
@@ -228,6 +242,42 @@ impl Sizing {
                 sizing::grid::to_text(&rows),
                 sizing::climb::to_text(&climbs)
             )
+        };
+        std::io::stdout().lock().write_all(output.as_bytes())?;
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  flyball-sim pairs
+  flyball-sim pairs --scenes throttle --seed 2")]
+struct Pairs {
+    /// Scenes whose name contains this; repeatable
+    #[arg(long, value_name = "PART")]
+    scenes: Vec<String>,
+    /// Seed of all randomness
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Pairs {
+    fn run(&self) -> Result<()> {
+        let wanted = |scene: &Scene| {
+            let mut parts = self.scenes.iter();
+            self.scenes.is_empty() || parts.any(|part| scene.name.contains(part.as_str()))
+        };
+        let scenes: Vec<Scene> = Scene::all().into_iter().filter(wanted).collect();
+        anyhow::ensure!(!scenes.is_empty(), "no scene has such a name");
+        let reports = scenes.iter().map(|scene| scene.run(self.seed));
+        let reports = reports.collect::<Result<Vec<_>, Error>>()?;
+        let output = if self.json {
+            serde_json::to_string_pretty(&reports)? + "\n"
+        } else {
+            pairs::to_text(&reports)
         };
         std::io::stdout().lock().write_all(output.as_bytes())?;
         Ok(())
@@ -299,6 +349,7 @@ fn simulate(options: &Options) -> Result<()> {
     match &options.command {
         Some(Command::Overload(overload)) => return overload.run(),
         Some(Command::Sizing(sizing)) => return sizing.run(),
+        Some(Command::Pairs(pairs)) => return pairs.run(),
         Some(Command::Dispatch(dispatch)) => return dispatch.run(),
         None => {}
     }

@@ -254,17 +254,50 @@ impl Course {
     }
 }
 
+/// Which calls are interactive; all others are of batch, and need the same work.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Mix {
+    /// There are no classes.
+    None,
+    /// This part of them.
+    Part(f64),
+    /// None at first; from the step until it is back so much more, of the capacity.
+    Burst(f64),
+}
+
+impl Mix {
+    /// What comes beside the load, and the part of all that is interactive.
+    fn at(self, load: f64, stepped: bool) -> (f64, f64) {
+        match self {
+            Self::Part(part) => (0.0, part),
+            Self::Burst(more) if stepped => (more, more / (load + more)),
+            Self::None | Self::Burst(_) => (0.0, 0.0),
+        }
+    }
+}
+
+/// Classes on a service that was looked at and on one that was not: few calls that matter at an overload that is not theirs, some of it theirs, most of it theirs; and
+/// a burst of calls that matter when all slots are taken.
+const MIXES: [(f64, Mix); 5] = [
+    (2.0, Mix::Part(0.2)),
+    (10.0, Mix::Part(0.05)),
+    (10.0, Mix::Part(0.2)),
+    (2.0, Mix::Part(0.9)),
+    (2.0, Mix::Burst(0.6)),
+];
+
 /// A service under a course of load.
 #[derive(Debug, Clone, Copy)]
 pub struct Cell {
     pub(crate) service: Service,
     pub(crate) course: Course,
+    pub(crate) mix: Mix,
     /// Whether nothing was chosen by looking at it.
     pub held_out: bool,
 }
 
 impl Cell {
-    /// All cells.
+    /// The grid: all cells without classes.
     pub fn all() -> Vec<Self> {
         let known = KNOWN.iter().map(|service| (service, false));
         let held_out = HELD_OUT.iter().map(|service| (service, true));
@@ -274,15 +307,53 @@ impl Cell {
                 COURSES.iter().map(move |&course| Self {
                     service,
                     course,
+                    mix: Mix::None,
                     held_out,
                 })
             })
             .collect()
     }
 
-    /// Its name: service and course, such as `io8/steady-2x`.
+    /// The cells with classes.
+    pub fn with_classes() -> Vec<Self> {
+        let [_, _, io8, _, _, small2, _] = KNOWN;
+        let [_, bimodal4, _, _, pareto6, _, _] = HELD_OUT;
+        [
+            (io8, false),
+            (small2, false),
+            (bimodal4, true),
+            (pareto6, true),
+        ]
+        .into_iter()
+        .flat_map(|(service, held_out)| {
+            MIXES.into_iter().map(move |(load, mix)| Self {
+                service,
+                course: Course::Steady(load),
+                mix,
+                held_out,
+            })
+        })
+        .collect()
+    }
+
+    /// Its name: service and course, such as `io8/steady-2x`; with classes also how many calls of a hundred are interactive, as in
+    /// `io8/steady-2x/interactive-20`.
     pub fn name(&self) -> String {
-        format!("{}/{}", self.service.name, self.course.name())
+        let name = format!("{}/{}", self.service.name, self.course.name());
+        match self.mix {
+            Mix::None => name,
+            Mix::Part(part) => format!("{name}/interactive-{:.0}", part * 100.0),
+            Mix::Burst(_) => format!("{name}/interactive-burst"),
+        }
+    }
+
+    /// Interactive calls a second, of the capacity, while there are any.
+    pub(crate) fn interactive_load(&self) -> f64 {
+        match (self.mix, self.course) {
+            (Mix::Part(part), Course::Steady(load)) => part * load,
+            (Mix::Burst(more), _) => more,
+            (Mix::None | Mix::Part(_), _) => 0.0,
+        }
     }
 
     /// Load, CPUs and work of a run with this seed.
@@ -292,6 +363,7 @@ impl Cell {
             load: vec![1.0; SLOTS],
             cpus: vec![self.service.cpus; SLOTS],
             work: vec![1.0; SLOTS],
+            interactive: vec![0.0; SLOTS],
         };
         let mut switch = Switch::default();
         let mut noise = 0.0;
@@ -341,6 +413,9 @@ impl Cell {
                     line.cpus[slot] *= if away { 0.25 } else { 1.0 };
                 }
             }
+            let (more, part) = self.mix.at(line.load[slot], stepped);
+            line.load[slot] += more;
+            line.interactive[slot] = part;
         }
         line
     }
@@ -371,6 +446,8 @@ pub(crate) struct Timeline {
     pub(crate) cpus: Vec<f64>,
     /// Work of calls that arrive, of the usual.
     pub(crate) work: Vec<f64>,
+    /// The part of the calls that arrive that is interactive.
+    pub(crate) interactive: Vec<f64>,
 }
 
 impl Timeline {

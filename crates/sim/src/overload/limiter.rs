@@ -8,6 +8,7 @@ use flyball_core::time::Timestamp;
 use flyball_policy::limit::adaptive::{
     AdaptiveConfig, AdaptiveLimit, Algorithm, CpuTime, Outcome, Signal, Started,
 };
+use flyball_policy::limit::precedence::{self, Inside};
 
 use super::peers::{Envoy, Gradient2, NetflixAimd, NetflixVegas};
 use super::service::Service;
@@ -131,6 +132,17 @@ impl Limiter {
             Self::Policy(policy) => policy.limit(),
             Self::Peer(peer) => peer.limit(),
             Self::Fixed(limit) => *limit,
+        }
+    }
+
+    /// Whether a call of this priority comes in though no slot is free.
+    pub(crate) fn beyond(&self, in_flight: u32, priority: u8, classes: [Inside; 2]) -> bool {
+        match self {
+            Self::Policy(policy) => {
+                let now = (policy.limit(), in_flight);
+                precedence::beyond(policy.config(), now, priority, classes).is_some()
+            }
+            Self::Peer(_) | Self::Fixed(_) => false,
         }
     }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::cells::{BACK_S, Cell, Course, RUN_NS, STEP_S};
 use super::limiter::Kind;
-use super::run::{PIECE_NS, run};
+use super::run::{Interactive, PIECE_NS, run};
 use crate::{Error, Estimate};
 
 /// The oracle tries these multiples of the number of calls that keep the CPUs busy if nothing scatters, and every number up to this one.
@@ -133,24 +133,27 @@ struct OfSeed {
 }
 
 /// Runs of a cell under one limiter, added up over seeds.
-struct Runs {
+pub(super) struct Runs {
     seeds: Vec<OfSeed>,
     good: Vec<u32>,
     /// µs, in order.
     latencies: Vec<u32>,
+    /// Latencies in order.
+    pub(super) interactive: Interactive,
     arrived: u64,
     attempts: u64,
     refused: u64,
     changes: u64,
-    limit: u32,
+    pub(super) limit: u32,
 }
 
 impl Runs {
-    fn new(cell: &Cell, kind: Kind, seeds: u64) -> Result<Self, Error> {
+    pub(super) fn new(cell: &Cell, kind: Kind, seeds: u64) -> Result<Self, Error> {
         let mut runs = Self {
             seeds: Vec::with_capacity(seeds as usize),
             good: vec![0; (RUN_NS / PIECE_NS) as usize],
             latencies: Vec::new(),
+            interactive: Interactive::default(),
             arrived: 0,
             attempts: 0,
             refused: 0,
@@ -169,6 +172,10 @@ impl Runs {
                 *sum += good;
             }
             runs.latencies.extend(&out.latencies);
+            let interactive = &mut runs.interactive;
+            interactive.arrived += out.interactive.arrived;
+            interactive.good += out.interactive.good;
+            interactive.latencies.extend(&out.interactive.latencies);
             runs.arrived += out.arrived;
             runs.attempts += out.attempts;
             runs.refused += out.refused;
@@ -178,14 +185,15 @@ impl Runs {
             }
         }
         runs.latencies.sort_unstable();
+        runs.interactive.latencies.sort_unstable();
         Ok(runs)
     }
 
-    fn goodput(&self) -> f64 {
+    pub(super) fn goodput(&self) -> f64 {
         sum(&self.good)
     }
 
-    fn p99(&self) -> f64 {
+    pub(super) fn p99(&self) -> f64 {
         p99(&self.latencies)
     }
 
@@ -195,7 +203,7 @@ impl Runs {
 }
 
 /// Of latencies in order, µs.
-fn p99(latencies: &[u32]) -> f64 {
+pub(super) fn p99(latencies: &[u32]) -> f64 {
     let index = latencies.len() * 99 / 100;
     latencies
         .get(index)
@@ -213,14 +221,15 @@ fn phases() -> [(usize, usize); 2] {
     [(step, back), (back, (RUN_NS / PIECE_NS) as usize)]
 }
 
-struct Oracle {
-    best: Runs,
-    limit: u32,
+/// The fixed limit that is best, found by trying.
+pub(super) struct Oracle {
+    pub(super) best: Runs,
+    pub(super) limit: u32,
     /// Good answers in each phase of the limit that is best for that phase.
     phases: [Vec<u32>; 2],
 }
 
-fn oracle(cell: &Cell, seeds: u64) -> Result<Oracle, Error> {
+pub(super) fn oracle(cell: &Cell, seeds: u64) -> Result<Oracle, Error> {
     let natural = cell.service.natural();
     let mut limits: Vec<u32> = (1..=ORACLE_ALL as u32).collect();
     limits.extend(ORACLE_FACTORS.map(|factor| (factor * natural).round().max(1.0) as u32));

@@ -7,8 +7,9 @@ use flyball_core::rng::Rng;
 use flyball_core::time::Timestamp;
 use flyball_policy::limit::adaptive::Started;
 use flyball_policy::limit::admission::{Admission, AdmissionConfig, Admit, Request, Shed, Ticket};
+use flyball_policy::limit::precedence::Inside;
 
-use super::cells::{Cell, RUN_NS, SLOT_NS, Timeline};
+use super::cells::{Cell, Mix, RUN_NS, SLOT_NS, Timeline};
 use super::limiter::{Kind, Limiter};
 use super::service::{Cpus, Service};
 use crate::Error;
@@ -21,6 +22,10 @@ const BACKOFF_NS: f64 = 50e6;
 const HANDOFF_NS: u64 = 30_000;
 /// Users, which are the cohorts of calls.
 const USERS: u64 = 1_000;
+/// The priorities of interactive calls and of all others. Of two only the order counts.
+const PRIORITIES: [u8; 2] = [4, 2];
+const INTERACTIVE: u8 = 0;
+const BATCH: u8 = 1;
 /// Good answers are counted by pieces of a run of this length, ns.
 pub(crate) const PIECE_NS: u64 = 100_000_000;
 
@@ -41,6 +46,37 @@ pub(crate) struct Outcome {
     pub(crate) changes: u64,
     /// Limit at the end.
     pub(crate) limit: u32,
+    /// Of all that, where there are classes.
+    pub(crate) interactive: Interactive,
+}
+
+/// Of interactive calls.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interactive {
+    /// Calls that callers made.
+    pub(crate) arrived: u64,
+    /// Calls answered in time.
+    pub(crate) good: u64,
+    /// From sending to answer, late ones too, µs.
+    pub(crate) latencies: Vec<u32>,
+}
+
+/// An attempt of a call: what its caller knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Attempt {
+    /// Draws of this call, the same under all limiters.
+    draw: u64,
+    user: u64,
+    /// The place of its class in [`PRIORITIES`].
+    class: u8,
+    /// Those before it.
+    attempts: u8,
+}
+
+impl Attempt {
+    fn place(self) -> usize {
+        usize::from(self.class).min(PRIORITIES.len() - 1)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,12 +87,8 @@ enum Event {
     Ready(u32),
     /// The caller waits no longer, and maybe tries again: call and its serial number.
     Deadline(u32, u64),
-    /// A caller tries again: the first attempt's draw and user, and the attempts so far.
-    Again {
-        draw: u64,
-        user: u64,
-        attempts: u8,
-    },
+    /// A caller tries again.
+    Again(Attempt),
     Tick,
 }
 
@@ -65,11 +97,8 @@ struct Call {
     sent: u64,
     began: u64,
     started: Option<Started>,
-    /// Draws of this call, the same under all limiters.
     rng: Rng,
-    draw: u64,
-    user: u64,
-    attempts: u8,
+    attempt: Attempt,
     burst_ns: f64,
     bursts: u32,
     /// The caller has given up.
@@ -82,6 +111,9 @@ struct Sim<'a> {
     now: u64,
     limiter: Limiter,
     in_flight: u32,
+    /// The same by class.
+    inside: [u64; 2],
+    mix: Mix,
     admission: Admission,
     cpus: Cpus,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -104,6 +136,8 @@ pub(crate) fn run(cell: &Cell, kind: Kind, seed: u64) -> Result<Outcome, Error> 
         now: 0,
         limiter: Limiter::new(kind, &cell.service)?,
         in_flight: 0,
+        inside: [0; 2],
+        mix: cell.mix,
         admission: Admission::new(Timestamp::ZERO, AdmissionConfig::default())?,
         cpus: Cpus::new(&cell.service),
         events: BinaryHeap::new(),
@@ -123,6 +157,7 @@ pub(crate) fn run(cell: &Cell, kind: Kind, seed: u64) -> Result<Outcome, Error> 
             latencies: Vec::new(),
             changes: 0,
             limit: 0,
+            interactive: Interactive::default(),
         },
     };
     sim.play(Rng::seeded(seed));
@@ -153,8 +188,15 @@ impl Sim<'_> {
             } else {
                 let draw = arrivals.next_u64();
                 let user = arrivals.below(USERS);
+                let class = self.class_of(draw);
                 self.out.arrived += 1;
-                self.arrive(draw, user, 0);
+                self.out.interactive.arrived += u64::from(class == INTERACTIVE);
+                self.arrive(Attempt {
+                    draw,
+                    user,
+                    class,
+                    attempts: 0,
+                });
                 arrives = self.next_arrival(next, &mut arrivals);
             }
         }
@@ -178,6 +220,27 @@ impl Sim<'_> {
         u64::MAX
     }
 
+    /// The class of a call that is made now.
+    fn class_of(&self, draw: u64) -> u8 {
+        if self.mix == Mix::None {
+            return BATCH;
+        }
+        let part = self.timeline.interactive[Timeline::slot(self.now)];
+        // Another draw than that of its work.
+        let is_interactive = Rng::seeded(!draw).chance(part);
+        if is_interactive { INTERACTIVE } else { BATCH }
+    }
+
+    /// Whether a call of this priority comes in though no slot is free.
+    fn beyond(&self, priority: u8) -> bool {
+        let inside = |place: usize| Inside {
+            priority: PRIORITIES[place],
+            calls: self.inside[place],
+        };
+        let classes = [inside(0), inside(1)];
+        self.limiter.beyond(self.in_flight, priority, classes)
+    }
+
     fn at(&mut self, at: u64, event: Event) {
         self.number += 1;
         self.events.push(Reverse((at, self.number, event)));
@@ -197,15 +260,11 @@ impl Sim<'_> {
                 let waits = &mut self.calls[call as usize];
                 if waits.serial == serial && !waits.given_up {
                     waits.given_up = true;
-                    let (draw, user, attempts) = (waits.draw, waits.user, waits.attempts);
-                    self.again(draw, user, attempts);
+                    let attempt = waits.attempt;
+                    self.again(attempt);
                 }
             }
-            Event::Again {
-                draw,
-                user,
-                attempts,
-            } => self.arrive(draw, user, attempts),
+            Event::Again(attempt) => self.arrive(attempt),
             Event::Tick => {
                 let cpus = self.timeline.cpus[Timeline::slot(self.now)];
                 self.cpus.set(cpus);
@@ -219,25 +278,25 @@ impl Sim<'_> {
         Timestamp::from_nanos(self.now)
     }
 
-    fn arrive(&mut self, draw: u64, user: u64, attempts: u8) {
+    fn arrive(&mut self, attempt: Attempt) {
         self.out.attempts += 1;
         let deadline = self.now + self.service.deadline_ns;
         let request = Request {
-            priority: 2,
-            cohort: user,
+            priority: PRIORITIES[attempt.place()],
+            cohort: attempt.user,
             deadline: Some(Timestamp::from_nanos(deadline)),
         };
-        let room = self.in_flight < self.limiter.limit();
+        let room = self.in_flight < self.limiter.limit() || self.beyond(request.priority);
         let admit = self.admission.arrive(self.time(), &request, room);
         if !matches!(admit, Admit::Now) {
             self.limiter.blocked();
         }
         if let Admit::Shed(_) = admit {
             self.out.refused += 1;
-            self.again(draw, user, attempts + 1);
+            self.again(attempt);
             return;
         }
-        let mut rng = Rng::seeded(draw);
+        let mut rng = Rng::seeded(attempt.draw);
         let factor = self.timeline.work[Timeline::slot(self.now)];
         let bursts = self.service.waits + 1;
         let work = self
@@ -251,9 +310,7 @@ impl Sim<'_> {
             began: 0,
             started: None,
             rng,
-            draw,
-            user,
-            attempts: attempts + 1,
+            attempt,
             burst_ns: work / f64::from(bursts),
             bursts,
             given_up: false,
@@ -272,7 +329,10 @@ impl Sim<'_> {
             self.at(deadline, Event::Deadline(index, self.serial));
         }
         match admit {
-            Admit::Now => self.begin(index, 0),
+            Admit::Now => {
+                self.enter(index);
+                self.begin(index, 0);
+            }
             Admit::Wait(ticket, until) => {
                 self.waiting.insert(ticket, index);
                 self.at(until.as_nanos(), Event::Impatient(ticket));
@@ -282,15 +342,12 @@ impl Sim<'_> {
     }
 
     /// A caller whose attempt failed tries again, if it does that.
-    fn again(&mut self, draw: u64, user: u64, attempts: u8) {
+    fn again(&mut self, failed: Attempt) {
+        let attempts = failed.attempts + 1;
         if attempts < self.attempts_max {
             let wait = self.rng.exp(BACKOFF_NS) as u64;
-            let again = Event::Again {
-                draw,
-                user,
-                attempts,
-            };
-            self.at(self.now + wait, again);
+            let again = Attempt { attempts, ..failed };
+            self.at(self.now + wait, Event::Again(again));
         }
     }
 
@@ -298,17 +355,22 @@ impl Sim<'_> {
     fn refuse(&mut self, index: u32) {
         self.out.refused += 1;
         let call = &mut self.calls[index as usize];
-        let (draw, user, attempts) = (call.draw, call.user, call.attempts);
+        let attempt = call.attempt;
         let tries = !call.given_up;
         call.serial = 0;
         self.free.push(index);
         if tries {
-            self.again(draw, user, attempts);
+            self.again(attempt);
         }
     }
 
-    fn begin(&mut self, index: u32, handoff_ns: u64) {
+    /// Takes a slot.
+    fn enter(&mut self, index: u32) {
         self.in_flight += 1;
+        self.inside[self.calls[index as usize].attempt.place()] += 1;
+    }
+
+    fn begin(&mut self, index: u32, handoff_ns: u64) {
         let started = self.limiter.start(self.now);
         let call = &mut self.calls[index as usize];
         call.began = self.now;
@@ -339,10 +401,18 @@ impl Sim<'_> {
         let late = latency > self.service.deadline_ns || call.given_up;
         call.serial = 0;
         let began = (call.began, call.started);
+        let class = call.attempt.class;
+        let place = call.attempt.place();
         self.limiter.end(self.now, began, late, self.in_flight);
         self.in_flight -= 1;
+        self.inside[place] -= 1;
         self.free.push(index);
-        self.out.latencies.push((latency / 1_000) as u32);
+        let micros = (latency / 1_000) as u32;
+        self.out.latencies.push(micros);
+        if class == INTERACTIVE {
+            self.out.interactive.latencies.push(micros);
+            self.out.interactive.good += u64::from(!late);
+        }
         if !late {
             self.out.good[(self.now / PIECE_NS) as usize] += 1;
         }
@@ -359,16 +429,26 @@ impl Sim<'_> {
             self.admission.expire(now, &mut expired);
         }
         let mut begins = Vec::new();
-        while self.in_flight + (begins.len() as u32) < self.limiter.limit() {
-            match self.admission.next(now, &mut expired) {
-                Some(ticket) => begins.push(ticket),
-                None => break,
+        loop {
+            // Who is over its time is out, so that who is looked at is who would be named.
+            let room = self.in_flight < self.limiter.limit()
+                || self
+                    .admission
+                    .first_waiting()
+                    .is_some_and(|priority| self.beyond(priority));
+            if !room {
+                break;
+            }
+            let Some(ticket) = self.admission.next(now, &mut expired) else {
+                break;
+            };
+            if let Some(index) = self.waiting.remove(&ticket) {
+                self.enter(index);
+                begins.push(index);
             }
         }
-        for ticket in begins {
-            if let Some(index) = self.waiting.remove(&ticket) {
-                self.begin(index, HANDOFF_NS);
-            }
+        for index in begins {
+            self.begin(index, HANDOFF_NS);
         }
         for ticket in refused.drain(..) {
             if let Some(index) = self.waiting.remove(&ticket) {

@@ -3,6 +3,7 @@
 
 mod dispatch;
 mod overload;
+mod pairs;
 mod sizing;
 
 use std::process::Command;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use flyball_sim::overload::{Cell, Grid, Kind, grid};
+use flyball_sim::overload::{Cell, ClassReport, Grid, Kind, classes, grid};
 
 fn run(names: &[&str], kinds: &[Kind]) -> Grid {
     let cells: Vec<Cell> = Cell::all()
@@ -51,6 +51,49 @@ fn the_default_does_nearly_what_the_best_fixed_limit_does() {
         panic!("no summary")
     };
     assert!(unlimited.goodput_worst.value < 0.2, "{unlimited:?}");
+}
+
+fn run_classes(names: &[&str]) -> Vec<ClassReport> {
+    let cells: Vec<Cell> = Cell::with_classes()
+        .into_iter()
+        .filter(|cell| names.contains(&cell.name().as_str()))
+        .collect();
+    assert_eq!(cells.len(), names.len());
+    let kinds = [Kind::RunDelay, Kind::None];
+    classes(&cells, &kinds, 1, &mut |_| {}).unwrap()
+}
+
+fn check_classes(report: &ClassReport) {
+    let own = &report.limiters["run_delay"];
+    assert!(own.goodput >= 0.95, "{report:?}");
+    assert!(own.interactive >= 0.97, "{report:?}");
+    let unlimited = &report.limiters["none"];
+    assert!(unlimited.interactive < 0.5, "{report:?}");
+}
+
+/// CPU-22, CPU-23: whoever matters is answered as if the others were not there, as far as the CPUs reach, at twice and ten times the capacity, whether few
+/// calls or most are such; and all together are answered as by the best fixed limit with the same queue. On a service that was not looked at, too.
+#[test]
+fn who_matters_is_answered_under_any_overload() {
+    for report in run_classes(&[
+        "small2/steady-10x/interactive-5",
+        "small2/steady-10x/interactive-20",
+        "bimodal4/steady-2x/interactive-20",
+        "bimodal4/steady-2x/interactive-90",
+    ]) {
+        check_classes(&report);
+    }
+}
+
+/// CPU-22, CPU-23: a burst of calls that matter is answered from its first call on though lesser calls hold all slots.
+#[test]
+fn a_burst_of_who_matters_finds_room() {
+    for report in run_classes(&[
+        "small2/steady-2x/interactive-burst",
+        "bimodal4/steady-2x/interactive-burst",
+    ]) {
+        check_classes(&report);
+    }
 }
 
 /// A seed is a run, under every limiter; the program prints the same bytes each time.

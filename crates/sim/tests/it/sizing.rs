@@ -7,7 +7,7 @@ use flyball_sim::sizing::grid::{self, Cell, score};
 use flyball_sim::sizing::shape::{Part, Shape};
 use flyball_sim::sizing::threads::Work;
 
-/// Sizing by offered work leaves at most 0.7 of the work unserved that the rule of the Kubernetes autoscaler does, for at most 0.9 of its worker-seconds, on the
+/// CPU-16: sizing by offered work leaves at most 0.7 of the work unserved that the rule of the Kubernetes autoscaler does, for at most 0.9 of its worker-seconds, on the
 /// cells that no constant was chosen on. (The days are left out for time; both rules serve all of them.)
 #[test]
 fn offered_work_beats_utilisation() {
