@@ -135,8 +135,7 @@ impl Backlog {
     pub fn look(&mut self, now: Timestamp, seen: &BacklogLook) {
         let passed = self.pass(now);
         self.measure(passed, seen);
-        self.levels.arrived(seen.arrived);
-        self.levels.shed_many(seen.refused);
+        self.levels.answered(seen.arrived, seen.refused);
         self.levels.tick(now);
     }
 
@@ -145,8 +144,7 @@ impl Backlog {
         let passed = self.pass(now);
         self.measure(passed, seen);
         let would = self.imagine(seen, least);
-        self.levels.arrived(seen.arrived);
-        self.levels.shed_many(would);
+        self.levels.answered(seen.arrived, would);
         self.levels.tick(now);
         would
     }

@@ -2,6 +2,10 @@
 //!
 //! A level is entered when calls are refused for a second, and left when they have not been for ten: leaving out work frees capacity, so
 //! that a level would end itself and come again if it were left as soon as it helps.
+//!
+//! That second is one of calls, not of the clock: callers who come together and stay away between are refused as much as those who come evenly. So times
+//! without calls neither count nor interrupt it, unless they are as long as a level takes to end; and times that had few refused end it only once they make
+//! the whole of it mild.
 
 use flyball_core::time::Timestamp;
 
@@ -45,20 +49,52 @@ const CONSERVE: f64 = 0.02;
 const SURVIVE: f64 = 0.5;
 /// A level is left below this part of what it is entered at.
 const LEAVE: f64 = 0.5;
-/// How long it must be meant.
-const ENTER_NANOS: u64 = 1_000_000_000;
+/// In how many intervals it must be meant: a second. They count as intervals however long nobody looked, as a single call may have been refused meanwhile.
+const ENTER: u32 = 4;
 /// How long it must not be needed.
 const LEAVE_NANOS: u64 = 10_000_000_000;
+
+/// What became of calls.
+#[derive(Clone, Copy, Default, Debug)]
+struct Answers {
+    /// All of them.
+    all: u64,
+    shed: u64,
+}
+
+impl Answers {
+    fn add(&mut self, other: Self) {
+        self.all = self.all.saturating_add(other.all);
+        self.shed = self.shed.saturating_add(other.shed);
+    }
+
+    /// The part of them that was refused, 0 to 1.
+    fn pressure(self) -> f64 {
+        match self.all.max(self.shed) {
+            0 => 0.0,
+            all => self.shed as f64 / all as f64,
+        }
+    }
+}
+
+/// The intervals since a higher level was first meant.
+#[derive(Clone, Copy, Default, Debug)]
+struct Spell {
+    /// Those in which it was.
+    worse: u32,
+    /// When it was last.
+    last: Timestamp,
+    answers: Answers,
+}
 
 #[derive(Clone, Debug)]
 pub(in crate::limit) struct Levels {
     level: Degradation,
     began: Timestamp,
-    arrived: u64,
-    shed: u64,
+    /// Since then.
+    answers: Answers,
     pressure: f64,
-    /// Since when a higher level is meant.
-    worse_since: Option<Timestamp>,
+    spell: Spell,
     /// Since when this level is not needed.
     better_since: Option<Timestamp>,
 }
@@ -68,24 +104,16 @@ impl Levels {
         Self {
             level: Degradation::Normal,
             began: now,
-            arrived: 0,
-            shed: 0,
+            answers: Answers::default(),
             pressure: 0.0,
-            worse_since: None,
+            spell: Spell::default(),
             better_since: None,
         }
     }
 
-    pub(in crate::limit) fn arrived(&mut self, calls: u64) {
-        self.arrived = self.arrived.saturating_add(calls);
-    }
-
-    pub(in crate::limit) fn shed(&mut self) {
-        self.shed_many(1);
-    }
-
-    pub(in crate::limit) fn shed_many(&mut self, calls: u64) {
-        self.shed = self.shed.saturating_add(calls);
+    /// So many calls were answered, `shed` of them by a refusal.
+    pub(in crate::limit) fn answered(&mut self, all: u64, shed: u64) {
+        self.answers.add(Answers { all, shed });
     }
 
     pub(in crate::limit) fn level(&self) -> Degradation {
@@ -102,22 +130,9 @@ impl Levels {
             return;
         }
         let began = core::mem::replace(&mut self.began, now);
-        self.pressure = if self.arrived == 0 {
-            0.0
-        } else {
-            (self.shed as f64 / self.arrived as f64).min(1.0)
-        };
-        (self.arrived, self.shed) = (0, 0);
-        let meant = at(self.pressure);
-        if meant > self.level {
-            let since = *self.worse_since.get_or_insert(began);
-            if now.saturating_nanos_since(since) >= ENTER_NANOS {
-                self.level = meant;
-                self.worse_since = None;
-            }
-        } else {
-            self.worse_since = None;
-        }
+        let answers = core::mem::take(&mut self.answers);
+        self.pressure = answers.pressure();
+        self.rise(now, answers);
         let needed = at(self.pressure / LEAVE);
         if needed < self.level {
             let since = *self.better_since.get_or_insert(began);
@@ -127,6 +142,28 @@ impl Levels {
             }
         } else {
             self.better_since = None;
+        }
+    }
+
+    fn rise(&mut self, now: Timestamp, answers: Answers) {
+        let spell = &mut self.spell;
+        if now.saturating_nanos_since(spell.last) >= LEAVE_NANOS {
+            *spell = Spell::default();
+        }
+        if at(answers.pressure()) > self.level {
+            spell.worse = spell.worse.saturating_add(1);
+            spell.last = now;
+        }
+        if spell.worse == 0 {
+            return;
+        }
+        spell.answers.add(answers);
+        let meant = at(spell.answers.pressure());
+        if meant <= self.level {
+            *spell = Spell::default();
+        } else if spell.worse >= ENTER {
+            self.level = meant;
+            *spell = Spell::default();
         }
     }
 }

@@ -243,7 +243,6 @@ impl Admission {
     pub fn arrive(&mut self, now: Timestamp, request: &Request, room: bool) -> Admit {
         self.tick(now);
         self.stats.arrived += 1;
-        self.levels.arrived(1);
         let left = match request.deadline {
             None => self.config.deadline,
             Some(deadline) => deadline.duration_since(now).min(self.config.deadline_max),
@@ -255,6 +254,7 @@ impl Admission {
         let rank = rank(request.priority);
         if room && !self.line.anybody_before(rank) {
             self.stats.admitted += 1;
+            self.levels.answered(1, 0);
             return Admit::Now;
         }
         if !self.threshold.passes(now, rank, request.cohort) {
@@ -281,7 +281,7 @@ impl Admission {
     pub fn note_entered(&mut self, calls: u64) {
         self.stats.arrived = self.stats.arrived.saturating_add(calls);
         self.stats.admitted = self.stats.admitted.saturating_add(calls);
-        self.levels.arrived(calls);
+        self.levels.answered(calls, 0);
     }
 
     /// There is room for one who waits: names who comes in. Those whose time is over are told to `expired`.
@@ -306,6 +306,7 @@ impl Admission {
         }
         if next.is_some() {
             self.stats.admitted += 1;
+            self.levels.answered(1, 0);
             self.threshold.served();
         }
         next
@@ -436,7 +437,7 @@ impl Admission {
     }
 
     fn refusal(&mut self, cohort: u64, reason: ShedReason) -> Shed {
-        self.levels.shed();
+        self.levels.answered(1, 1);
         match reason {
             ShedReason::Overload => self.stats.shed_overload += 1,
             ShedReason::Waited => self.stats.shed_waited += 1,

@@ -179,6 +179,65 @@ fn levels_come_soon_and_go_late() {
     assert!((15..17).contains(&seen[3].0), "{seen:?}");
 }
 
+/// Bursts of 60 calls, every so many milliseconds, of which three find room and the others wait in vain, for so long; somebody looks once a second. The level
+/// after each.
+fn after_bursts(every: u64, deadline: Duration) -> Vec<Degradation> {
+    let mut admission = Admission::new(
+        at(0),
+        AdmissionConfig {
+            deadline,
+            ..AdmissionConfig::default()
+        },
+    )
+    .unwrap();
+    let waited = deadline.as_millis() as u64 * 3 / 10;
+    let mut levels = Vec::new();
+    for burst in 0..8 {
+        // Refusals may fall into another interval than the calls.
+        let began = burst * every + 240;
+        for cohort in 0..60 {
+            let room = cohort < 3;
+            let admit = admission.arrive(at(began), &call(2, cohort), room);
+            assert_eq!(admit == Admit::Now, room, "{admit:?}");
+        }
+        admission.expire(at(began + waited), |_, _| {});
+        assert_eq!(admission.stats().waiting, 0);
+        for second in 1..every / 1_000 {
+            admission.tick(at(began + waited + second * 1_000));
+        }
+        levels.push(admission.level());
+    }
+    levels
+}
+
+/// CPU-24: where calls come together and nearly all of each burst are refused, so early or late, the level rises as it does for a steady stream of them, and
+/// stays. A single burst does not raise it, nor do those that are as far apart as a level takes to end.
+#[test]
+fn bursts_that_are_refused_raise_the_level() {
+    for deadline in [250, 2_500] {
+        let levels = after_bursts(7_000, Duration::from_millis(deadline));
+        assert_eq!(levels[0], Degradation::Normal, "{deadline}");
+        assert_eq!(levels[4..], [Degradation::Survive; 4], "{deadline}");
+        let levels = after_bursts(15_000, Duration::from_millis(deadline));
+        assert_eq!(levels, [Degradation::Normal; 8], "{deadline}");
+    }
+}
+
+/// CPU-24: a call that is refused now and then raises no level, however long nobody looks between.
+#[test]
+fn single_refusals_raise_no_level() {
+    let mut admission = admission();
+    for minute in 0..100 {
+        let late = Request {
+            deadline: Some(at(0)),
+            ..call(2, 1)
+        };
+        let admit = admission.arrive(at(1 + minute * 60_000), &late, true);
+        assert!(matches!(admit, Admit::Shed(_)));
+        assert_eq!(admission.level(), Degradation::Normal);
+    }
+}
+
 /// CPU-21: who cannot be answered in time is not begun; a refusal says when to come back, spread by cohort and bounded.
 #[test]
 fn deadlines_and_hints() {
