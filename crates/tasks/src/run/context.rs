@@ -410,3 +410,53 @@ pub enum CheckpointError {
     #[error("the task is no longer this run's")]
     Lost,
 }
+
+#[cfg(all(test, feature = "command"))]
+mod tests {
+    use super::*;
+    use crate::conformance::testing::task;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    fn lease() -> Lease {
+        let task = task("a");
+        Lease {
+            id: TaskId(1),
+            token: Token {
+                epoch: 1,
+                number: 1,
+            },
+            expires_at: WallTime::now(),
+            attempts: Attempts::default(),
+            head: task.head,
+            run: task.run,
+            payload: task.payload,
+            checkpoint: None,
+        }
+    }
+
+    /// CPU-20: however long its lease, the queue is told of a task that stands still by turns before there is too much that it does not know of, and is left
+    /// alone until there is as much again.
+    #[test]
+    fn standing_still_is_told_early() {
+        const MOST: Duration = Duration::from_secs(10);
+        let live = Live::new(&lease(), Grant::default());
+        let seconds = Arc::new(AtomicU64::new(0));
+        let known = Arc::clone(&seconds);
+        live.stands_by(move || Duration::from_secs(known.load(Ordering::Relaxed)));
+        let is_due = |stood: u64| {
+            seconds.store(stood, Ordering::Relaxed);
+            live.tell_stood(MOST);
+            let mut context = Context::from_waker(Waker::noop());
+            pin!(live.beat.notified()).poll(&mut context).is_ready()
+        };
+        assert!(!is_due(0) && !is_due(9));
+        assert!(is_due(10));
+        assert!(is_due(11), "nothing was told yet");
+        let (beat, _) = live.take_beat();
+        assert_eq!(beat.stood, Duration::from_secs(11));
+        assert!(!is_due(11) && !is_due(20));
+        assert!(is_due(21));
+    }
+}
