@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use flyball_core::units::format_duration;
 
-use super::options::{Jobs, KILL_AFTER};
+use super::options::{Halt, Jobs, KILL_AFTER};
 use super::plan::{Plan, SEPARATORS, joblog_path};
 use crate::quote;
 use crate::template::Values;
@@ -46,7 +46,8 @@ pub(super) fn without_one(plan: &Plan) -> String {
     }
 }
 
-/// The options of the run, as far as they still matter; `making`: those that make commands of inputs, too.
+/// The options of the run that change what is done; `making`: those that make commands of inputs, too. Left out are those that chose the inputs, which are
+/// known now, their order, and what is only shown.
 fn options(plan: &Plan, making: bool, words: &mut Vec<OsString>) {
     let options = &plan.options;
     let mut flag = |flag: &str| words.push(flag.into());
@@ -61,6 +62,9 @@ fn options(plan: &Plan, making: bool, words: &mut Vec<OsString>) {
     }
     if options.ungroup {
         flag("-u");
+    }
+    if options.bounds.alone {
+        flag("--alone");
     }
     let mut option = |flag: &str, value: OsString| {
         words.push(flag.into());
@@ -86,6 +90,9 @@ fn options(plan: &Plan, making: bool, words: &mut Vec<OsString>) {
     }
     if let Some(delay) = options.retry_delay {
         option("--retry-delay", format_duration(delay).into());
+    }
+    if options.halt != Halt::Never {
+        option("--halt", options.halt.to_string().into());
     }
     if let Some(delay) = options.delay {
         option("--delay", format_duration(delay).into());
@@ -131,6 +138,10 @@ fn inputs(plan: &Plan, again: &[(u64, Values)], words: &mut Vec<OsString>) -> Op
     if !linked && most > 1 {
         if plan.options.xargs {
             words.push("-X".into());
+            if let Some(bytes) = plan.options.max_chars {
+                words.push("-s".into());
+                words.push(bytes.to_string().into());
+            }
         } else if plan.options.colsep.is_some() {
             return None;
         } else {

@@ -219,6 +219,41 @@ fn the_summary_says_how_to_run_again_from_the_log() {
     );
 }
 
+/// TASK-12: the command that reruns does what failed as it was to be done: every bound and condition of the run is in it.
+#[test]
+fn the_command_that_reruns_has_the_bounds_of_the_run() {
+    let folder = Folder::new("bounds-again");
+    let ran = run_in(
+        &folder,
+        [
+            "--alone",
+            "-j1",
+            "--halt",
+            "soon,fail=2",
+            "--cpu",
+            "90",
+            "-X",
+            "-s",
+            "20",
+            "false",
+            ":::",
+            "one",
+            "another",
+            "third",
+            "fourth",
+        ],
+    );
+    let rerun = "flyball run --alone -j 1 --halt soon,fail=2 --cpu 90% -X -s 20 false ::: one another third fourth";
+    assert!(
+        ran.err
+            .contains(&format!("again, only what failed: {rerun}\n")),
+        "{}",
+        ran.err
+    );
+    let again = run_in(&folder, rerun.split(' ').skip(2));
+    assert!(again.err.contains(rerun), "{}", again.err);
+}
+
 /// TASK-12: a line that was being written when the power went is no line, and is not in the way of the next.
 #[test]
 fn torn_lines_are_taken_off() {
