@@ -87,9 +87,9 @@ pub enum Error {
     #[error("{0}")]
     Conflict(String),
     /// A value that is well-formed and yet not possible.
-    #[error("{field}: found {found}, expected {expected}")]
+    #[error("{}found {found}, expected {expected}", place(.field))]
     Invalid {
-        /// The field.
+        /// The field; empty for the whole.
         field: &'static str,
         /// What was given.
         found: String,
@@ -98,9 +98,26 @@ pub enum Error {
     },
 }
 
+fn place(field: &str) -> String {
+    match field {
+        "" => String::new(),
+        field => format!("{field}: "),
+    }
+}
+
 impl From<config::Errors> for Error {
     fn from(errors: config::Errors) -> Self {
         Error::Config(errors)
+    }
+}
+
+impl From<config::Wrong> for Error {
+    fn from(wrong: config::Wrong) -> Self {
+        Error::Invalid {
+            field: wrong.field,
+            found: wrong.found,
+            expected: wrong.expected,
+        }
     }
 }
 

@@ -134,7 +134,7 @@ struct Throttle {
     /// What it holds, percent of all CPUs: 1 to 100; needed for a new one
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent, allow_negative_numbers = true)]
     at: Option<f64>,
-    /// How far use must fall below that for it to end, points: 0 to 50
+    /// How far use must fall below that for it to end, points: 0 to 50, and less than --at
     #[arg(long, value_name = "POINTS", value_parser = parse_percent, allow_negative_numbers = true)]
     hysteresis: Option<f64>,
     /// Hold back classes of a lower priority than this one's

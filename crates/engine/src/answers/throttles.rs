@@ -43,7 +43,8 @@ impl Engine {
     /// own, threshold (of `machine`), mode and enabled can be changed, which are keys of the configuration: the latter two of both.
     ///
     /// # Errors
-    /// There is no such throttle; [`Error::Config`] with what is wrong. Nothing has changed then.
+    /// [`Error::Config`] or [`Error::Invalid`] with what is wrong with the fields, also where there is no such throttle; else that there is none.
+    /// Nothing has changed then.
     pub fn change_throttle(&self, fields: &Map<String, Value>, who: &str) -> Result<(), Error> {
         let changing = self.changing();
         let Some(name) = fields.get("name").and_then(Value::as_str) else {
@@ -64,11 +65,7 @@ impl Engine {
                     _ => false,
                 };
                 if !known {
-                    return Err(Error::Invalid {
-                        field: "field",
-                        found: field.clone(),
-                        expected: "threshold_percent (of machine), mode or enabled".to_owned(),
-                    });
+                    return Err(not_of_the_daemons(name, field, value));
                 }
                 let key = match field.as_str() {
                     "enabled" => "own",
@@ -81,6 +78,7 @@ impl Engine {
         }
         let mut maps = self.config().throttling.throttles.0.clone();
         let Some(map) = maps.iter_mut().find(|map| is_named(map, name)) else {
+            check_change(fields)?;
             return Err(self.unknown_throttle(name));
         };
         for (field, value) in fields {
@@ -151,6 +149,40 @@ fn is_sound(fields: &Map<String, Value>) -> bool {
     let mut fields = fields.clone();
     fields.insert("name".to_owned(), json!("any"));
     ThrottleSpec::of(&fields).is_ok()
+}
+
+/// Finds what is wrong with fields whatever the throttle is that they would change.
+fn check_change(fields: &Map<String, Value>) -> Result<(), Error> {
+    let mut whole = Map::new();
+    whole.insert("scope".to_owned(), json!("machine"));
+    whole.insert("threshold_percent".to_owned(), json!(100));
+    let said = fields.iter().filter(|(_, value)| !value.is_null());
+    whole.extend(said.map(|(field, value)| (field.clone(), value.clone())));
+    ThrottleSpec::of(&whole)?;
+    Ok(())
+}
+
+/// Says that a field of one of the daemon's own throttles cannot be changed.
+fn not_of_the_daemons(name: &str, field: &str, value: &Value) -> Error {
+    let own = match name {
+        DEFAULT_THROTTLE => "threshold_percent, mode and enabled",
+        _ => "mode and enabled",
+    };
+    let known = ThrottleSpec::FIELDS
+        .iter()
+        .find(|(known, _)| *known == field);
+    match known {
+        Some(&(field, _)) => Error::Invalid {
+            field,
+            found: value.to_string(),
+            expected: format!("nothing: of {name} {own} can be changed"),
+        },
+        None => Error::Invalid {
+            field: "",
+            found: format!("the field {field:?}"),
+            expected: own.to_owned(),
+        },
+    }
 }
 
 fn is_named(map: &Map<String, Value>, name: &str) -> bool {

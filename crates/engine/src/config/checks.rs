@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::blocks::Config;
 use super::dependency::Check;
+use super::entry::Wrong;
 use super::error::{Fault, Faults, Problem, pointer_of};
 use super::layers::{Layer, printed};
-use super::limit::{LimitScope, LimitSpec, MAX_LIMITS, Wrong};
+use super::limit::{LimitScope, LimitSpec, MAX_LIMITS};
 use super::schema;
 use super::throttle::{MAX_THROTTLES, ThrottleSpec};
 use super::value::clip;
@@ -148,25 +149,7 @@ pub(super) fn check(
             item(settings, key, &step, fault, Check::EXPECTED, faults);
         }
     }
-    let throttles = &config.throttling.throttles.0;
-    let mut names = BTreeSet::new();
-    for (index, map) in throttles.iter().enumerate() {
-        let fault = match ThrottleSpec::of(map) {
-            _ if index >= MAX_THROTTLES => format!("{} throttles", throttles.len()),
-            Ok(spec) if names.contains(&spec.name) => format!("a second {:?}", spec.name),
-            Ok(spec) => {
-                names.insert(spec.name);
-                continue;
-            }
-            Err(fault) => fault,
-        };
-        let (key, step) = ("throttling.throttles", index.to_string());
-        let expected = match index >= MAX_THROTTLES {
-            true => "at most 14",
-            false => ThrottleSpec::EXPECTED,
-        };
-        item(settings, key, &step, fault, expected, faults);
-    }
+    throttles(config, settings, faults);
     limits(config, settings, faults);
     for name in ["cpu", "memory"] {
         if config.scheduler.resources.contains_key(name) {
@@ -184,6 +167,27 @@ pub(super) fn check(
     }
 }
 
+/// Each throttle has a name of its own.
+fn throttles(config: &Config, settings: &Layer, faults: &mut Faults) {
+    let throttles = &config.throttling.throttles.0;
+    let mut names = BTreeSet::new();
+    for (index, map) in throttles.iter().enumerate() {
+        let wrong = match ThrottleSpec::of(map) {
+            _ if index >= MAX_THROTTLES => {
+                let found = format!("{} throttles", throttles.len());
+                Wrong::new("", found, "at most 14")
+            }
+            Ok(spec) if names.contains(&spec.name) => second(&spec.name),
+            Ok(spec) => {
+                names.insert(spec.name);
+                continue;
+            }
+            Err(wrong) => wrong,
+        };
+        field("throttling.throttles", index, wrong, settings, faults);
+    }
+}
+
 /// Each name, class and dependency has one limit.
 fn limits(config: &Config, settings: &Layer, faults: &mut Faults) {
     let limits = &config.limits.adaptive.0;
@@ -193,9 +197,7 @@ fn limits(config: &Config, settings: &Layer, faults: &mut Faults) {
             _ if index >= MAX_LIMITS => {
                 Wrong::new("", format!("{} limits", limits.len()), "at most 128")
             }
-            Ok(spec) if names.contains(&spec.name) => {
-                Wrong::new("name", format!("a second {:?}", spec.name), "another name")
-            }
+            Ok(spec) if names.contains(&spec.name) => second(&spec.name),
             Ok(spec) if scopes.contains(&spec.scope.to_string()) => {
                 let found = format!("a second limit of {}", spec.scope);
                 Wrong::new("scope", found, "one limit of each")
@@ -209,25 +211,34 @@ fn limits(config: &Config, settings: &Layer, faults: &mut Faults) {
             }
             Err(wrong) => wrong,
         };
-        let (key, mut step) = ("limits.adaptive", index.to_string());
-        let mut place = format!("{key}[{step}]");
-        if !wrong.field.is_empty() {
-            place += &format!(".{}", wrong.field);
-            step += &format!("/{}", wrong.field);
-        }
-        faults.push(Fault {
-            origin: settings[key].origin.clone(),
-            key: place,
-            pointer: format!("{}/{step}", pointer_of(key)),
-            problem: Problem::Wrong {
-                found: wrong.found,
-                why: None,
-                expected: wrong.expected,
-                nearest: None,
-            },
-            snippet: None,
-        });
+        field("limits.adaptive", index, wrong, settings, faults);
     }
+}
+
+fn second(name: &str) -> Wrong {
+    Wrong::new("name", format!("a second {name:?}"), "another name")
+}
+
+/// Says what is wrong with a field of an item of a list.
+fn field(key: &'static str, index: usize, wrong: Wrong, settings: &Layer, faults: &mut Faults) {
+    let mut place = format!("{key}[{index}]");
+    let mut pointer = format!("{}/{index}", pointer_of(key));
+    if !wrong.field.is_empty() {
+        place += &format!(".{}", wrong.field);
+        pointer += &format!("/{}", wrong.field);
+    }
+    faults.push(Fault {
+        origin: settings[key].origin.clone(),
+        key: place,
+        pointer,
+        problem: Problem::Wrong {
+            found: wrong.found,
+            why: None,
+            expected: wrong.expected,
+            nearest: None,
+        },
+        snippet: None,
+    });
 }
 
 /// What commands may do must leave no doubt which program, folder or variable is meant.

@@ -9,8 +9,7 @@ use std::time::Duration;
 use flyball_limit::{AdaptiveConfig, Algorithm, Error, GateConfig, Mode};
 use serde_json::{Map, Value as Json};
 
-use super::throttle::is_name;
-use super::value::clip;
+use super::entry::{self, Wrong, found, is_name, quoted, text};
 
 /// Most adaptive limits that a configuration may name.
 pub const MAX_LIMITS: usize = 128;
@@ -112,12 +111,7 @@ impl LimitSpec {
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn of(map: &Map<String, Json>) -> Result<LimitSpec, Wrong> {
-        let known = |key: &&String| !Self::FIELDS.iter().any(|(field, _)| field == *key);
-        if let Some(other) = map.keys().find(known) {
-            let all: Vec<&str> = Self::FIELDS.iter().map(|(field, _)| *field).collect();
-            let found = format!("the field {:?}", clip(other, 64));
-            return Err(Wrong::new("", found, all.join(", ")));
-        }
+        entry::known(map, &Self::FIELDS)?;
         const NAME: &str =
             "1 to 64 characters of a-z, 0-9, _ and -, other than adaptive and breakers";
         let Some(name) = text(map, "name")? else {
@@ -298,65 +292,8 @@ impl LimitSpec {
     }
 }
 
-/// What is wrong with a map.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wrong {
-    /// The field; empty for the map as a whole.
-    pub(crate) field: &'static str,
-    pub(crate) found: String,
-    pub(crate) expected: String,
-}
-
-impl Wrong {
-    pub(crate) fn new(
-        field: &'static str,
-        found: impl Into<String>,
-        expected: impl Into<String>,
-    ) -> Wrong {
-        Wrong {
-            field,
-            found: found.into(),
-            expected: expected.into(),
-        }
-    }
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let colon = if self.field.is_empty() { "" } else { ": " };
-        write!(
-            f,
-            "{}{colon}found {}, expected {}",
-            self.field, self.found, self.expected
-        )
-    }
-}
-
-fn quoted(text: &str) -> String {
-    format!("{:?}", clip(text, 100))
-}
-
-fn text<'a>(map: &'a Map<String, Json>, field: &'static str) -> Result<Option<&'a str>, Wrong> {
-    match map.get(field) {
-        None => Ok(None),
-        Some(Json::String(text)) => Ok(Some(text)),
-        Some(other) => Err(Wrong::new(field, clip(&other.to_string(), 100), "text")),
-    }
-}
-
-/// A number may stand as text, as in the rest of the configuration.
 fn number(map: &Map<String, Json>, field: &'static str) -> Result<Option<f64>, Wrong> {
-    let number = match map.get(field) {
-        None => return Ok(None),
-        Some(Json::Number(number)) => number.as_f64(),
-        Some(Json::String(text)) => text.trim().parse().ok(),
-        Some(_) => None,
-    };
-    let number = number.filter(|number: &f64| number.is_finite());
-    let found = || clip(&map[field].to_string(), 100);
-    number
-        .map(Some)
-        .ok_or_else(|| Wrong::new(field, found(), "a number"))
+    entry::number(map, field, "a number", |text| text.parse().ok())
 }
 
 fn count(map: &Map<String, Json>, field: &'static str) -> Result<Option<u32>, Wrong> {
@@ -382,7 +319,7 @@ fn duration(map: &Map<String, Json>, field: &'static str) -> Result<Option<Durat
             Ok(time) => Ok(Some(time)),
             Err(_) => Err(Wrong::new(field, quoted(written), EXPECTED)),
         },
-        Some(other) => Err(Wrong::new(field, clip(&other.to_string(), 100), EXPECTED)),
+        Some(_) => Err(Wrong::new(field, found(map, field), EXPECTED)),
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use flyball_policy::Error;
 use flyball_policy::control::throttle::Settings;
 use flyball_policy::sched::MAX_JOINT;
 use serde_json::{Map, Value as Json};
 
-use super::value::clip;
+use super::entry::{self, Wrong, found, is_name, quoted, text};
 
 /// The throttle that `threshold_percent` speaks of.
 pub const DEFAULT_THROTTLE: &str = "machine";
@@ -58,85 +59,83 @@ pub struct ThrottleSpec {
 }
 
 impl ThrottleSpec {
-    pub(super) const EXPECTED: &'static str = "name (1 to 64 characters of a-z, 0-9, _ and -), scope (machine, process, quota or class:NAME), threshold_percent (1 to 100), and at will hysteresis_percent (0 to 50), below (a class), mode (enforce or observe) and enabled";
-
-    const FIELDS: [&'static str; 7] = [
-        "name",
-        "scope",
-        "threshold_percent",
-        "hysteresis_percent",
-        "below",
-        "mode",
-        "enabled",
+    /// What may be said of one; the name, and what it measures, come first.
+    pub const FIELDS: [(&'static str, &'static str); 7] = [
+        (
+            "name",
+            "1 to 64 characters of a-z, 0-9, _ and -; `machine` and `quota` are the daemon's own.",
+        ),
+        (
+            "scope",
+            "What it measures: `machine`, `process`, `quota` or `class:NAME`.",
+        ),
+        (
+            "threshold_percent",
+            "What it holds, 1 to 100: of all CPUs, for the scope `quota` of the quota.",
+        ),
+        (
+            "hysteresis_percent",
+            "How far use must fall below that for it to end, 0 to 50 points and less than the threshold; 5 unless said, or half of a threshold under 10.",
+        ),
+        (
+            "below",
+            "It holds back classes of a lower priority than this one's; `critical` unless said.",
+        ),
+        (
+            "mode",
+            "`enforce`, or `observe`: decide and count, and hold nothing back.",
+        ),
+        ("enabled", "Whether it does anything."),
     ];
 
     /// Reads a map.
     ///
     /// # Errors
-    /// What is wrong with it, as what was found.
-    pub(crate) fn of(map: &Map<String, Json>) -> Result<ThrottleSpec, String> {
-        let known = |key: &&String| !Self::FIELDS.contains(&key.as_str());
-        if let Some(other) = map.keys().find(known) {
-            return Err(format!("the field {:?}", clip(other, 64)));
-        }
-        let text = |field: &str| match map.get(field) {
-            None => Ok(None),
-            Some(Json::String(text)) => Ok(Some(text.as_str())),
-            Some(_) => Err(format!("a {field} that is no text")),
+    /// What is wrong with it.
+    pub(crate) fn of(map: &Map<String, Json>) -> Result<ThrottleSpec, Wrong> {
+        entry::known(map, &Self::FIELDS)?;
+        const NAME: &str = "1 to 64 characters of a-z, 0-9, _ and -, other than machine and quota, the daemon's own";
+        let Some(name) = text(map, "name")? else {
+            return Err(Wrong::new("name", "no name", NAME));
         };
-        let number = |field: &str| match map.get(field) {
-            None => Ok(None),
-            Some(Json::Number(number)) => Ok(number.as_f64()),
-            // As in the rest of the configuration, the sign may stand there.
-            Some(Json::String(text)) => {
-                let figure = text.trim().trim_end_matches('%').trim_end().parse().ok();
-                figure
-                    .map(Some)
-                    .ok_or(format!("a {field} that is no number"))
-            }
-            Some(_) => Err(format!("a {field} that is no number")),
-        };
-        let name = text("name")?.ok_or("no name")?;
-        if !is_name(name) {
-            return Err(format!("the name {:?}", clip(name, 100)));
+        if !is_name(name) || [DEFAULT_THROTTLE, QUOTA_THROTTLE].contains(&name) {
+            return Err(Wrong::new("name", quoted(name), NAME));
         }
-        if [DEFAULT_THROTTLE, QUOTA_THROTTLE].contains(&name) {
-            return Err(format!(
-                "the name {name:?}, which the daemon's own throttle has"
-            ));
-        }
-        let scope = match text("scope")?.ok_or("no scope")? {
-            "machine" => Scope::Machine,
-            "process" => Scope::Process,
-            "quota" => Scope::Quota,
-            other => match other.strip_prefix("class:").filter(|name| is_name(name)) {
-                Some(class) => Scope::Class(class.to_owned()),
-                None => return Err(format!("the scope {:?}", clip(other, 100))),
-            },
+        const SCOPE: &str = "machine, process, quota or class:NAME";
+        let Some(scope) = text(map, "scope")? else {
+            return Err(Wrong::new("scope", "no scope", SCOPE));
         };
-        let observe = match text("mode")? {
+        let scope = match scope.split_once(':') {
+            None if scope == "machine" => Scope::Machine,
+            None if scope == "process" => Scope::Process,
+            None if scope == "quota" => Scope::Quota,
+            Some(("class", class)) if is_name(class) => Scope::Class(class.to_owned()),
+            _ => return Err(Wrong::new("scope", quoted(scope), SCOPE)),
+        };
+        let observe = match text(map, "mode")? {
             None | Some("enforce") => false,
             Some("observe") => true,
-            Some(other) => return Err(format!("the mode {:?}", clip(other, 64))),
+            Some(other) => return Err(Wrong::new("mode", quoted(other), "enforce or observe")),
         };
         let enabled = match map.get("enabled") {
             None => true,
             Some(Json::Bool(enabled)) => *enabled,
-            Some(_) => return Err("enabled that is neither true nor false".into()),
+            Some(_) => {
+                return Err(Wrong::new(
+                    "enabled",
+                    found(map, "enabled"),
+                    "true or false",
+                ));
+            }
         };
-        let below = text("below")?.unwrap_or("critical");
+        let below = text(map, "below")?.unwrap_or("critical");
         if !is_name(below) {
-            return Err(format!("the class {:?}", clip(below, 100)));
+            return Err(Wrong::new("below", quoted(below), "the name of a class"));
         }
         let settings = Settings {
-            threshold: number("threshold_percent")?.ok_or("no threshold_percent")?,
-            hysteresis: number("hysteresis_percent")?.unwrap_or(Settings::HYSTERESIS),
             observe,
+            ..settings(map)?
         };
-        settings.check().map_err(|error| {
-            let (threshold, hysteresis) = (settings.threshold, settings.hysteresis);
-            format!("a threshold of {threshold} and a hysteresis of {hysteresis}: {error}")
-        })?;
         Ok(ThrottleSpec {
             name: name.to_owned(),
             scope,
@@ -147,9 +146,39 @@ impl ThrottleSpec {
     }
 }
 
-pub(crate) fn is_name(name: &str) -> bool {
-    let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-    (1..=64).contains(&name.len()) && name.bytes().all(letter)
+/// What it holds.
+fn settings(map: &Map<String, Json>) -> Result<Settings, Wrong> {
+    const THRESHOLD: &str = "threshold_percent";
+    const HYSTERESIS: &str = "hysteresis_percent";
+    // As in the rest of the configuration, the sign may stand there.
+    let percent = |field, expected| {
+        entry::number(map, field, expected, |text| {
+            text.trim_end_matches('%').trim_end().parse().ok()
+        })
+    };
+    let wrong = |field, expected| Wrong::new(field, found(map, field), expected);
+    let Some(threshold) = percent(THRESHOLD, "1 to 100")? else {
+        return Err(wrong(THRESHOLD, "1 to 100"));
+    };
+    let usual = Settings::at(threshold);
+    let hysteresis = percent(HYSTERESIS, "0 to 50")?;
+    let settings = Settings {
+        hysteresis: hysteresis.unwrap_or(usual.hysteresis),
+        ..usual
+    };
+    settings.check().map_err(|error| match error {
+        Error::Throttle {
+            field: "threshold",
+            expected,
+        } => wrong(THRESHOLD, expected),
+        Error::Throttle { expected, .. } => wrong(HYSTERESIS, expected),
+        other => Wrong::new("", other.to_string(), "settings that go together"),
+    })?;
+    // Use cannot fall as far as that, so that it would never end.
+    if settings.hysteresis >= threshold {
+        return Err(wrong(HYSTERESIS, "less than threshold_percent"));
+    }
+    Ok(settings)
 }
 
 #[cfg(test)]
@@ -157,7 +186,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn of(json: Json) -> Result<ThrottleSpec, String> {
+    fn of(json: Json) -> Result<ThrottleSpec, Wrong> {
         ThrottleSpec::of(json.as_object().unwrap())
     }
 
@@ -181,60 +210,52 @@ mod tests {
             (12.5, 0.0)
         );
         assert!(spec.settings.observe && !spec.enabled);
+        // One of little is not above all use.
+        let little = json!({ "name": "a", "scope": "process", "threshold_percent": 3 });
+        assert_eq!(of(little).unwrap().settings.hysteresis, 1.5);
     }
 
-    /// CPU-20: what is wrong is refused, and named.
+    /// CPU-20: what is wrong is refused; field, value and what is expected are named.
     #[test]
     fn what_is_wrong_is_named() {
-        for (wrong, said) in [
-            (json!({}), "no name"),
-            (json!({ "name": "A" }), "the name \"A\""),
-            (json!({ "name": "machine" }), "own throttle"),
-            (json!({ "name": "a" }), "no scope"),
-            (
-                json!({ "name": "a", "scope": "galaxy" }),
-                "the scope \"galaxy\"",
-            ),
-            (json!({ "name": "a", "scope": "class:" }), "the scope"),
+        let wrong = |field: &'static str, value: Json| {
+            let mut map = json!({ "name": "a", "scope": "process", "threshold_percent": 50 });
+            map[field] = value;
+            of(map).unwrap_err()
+        };
+        for (field, value, found, expected) in [
+            ("name", json!("A"), "\"A\"", "1 to 64"),
+            ("name", json!("machine"), "\"machine\"", "the daemon's own"),
+            ("name", json!(7), "7", "text"),
+            ("scope", json!("galaxy"), "\"galaxy\"", "class:NAME"),
+            ("scope", json!("class:"), "\"class:\"", "class:NAME"),
+            ("threshold_percent", json!(0), "0", "1 to 100"),
+            ("threshold_percent", json!(150), "150", "1 to 100"),
+            ("threshold_percent", json!("NaN"), "\"NaN\"", "1 to 100"),
+            ("threshold_percent", json!("lots"), "\"lots\"", "1 to 100"),
+            ("threshold_percent", json!([]), "[]", "1 to 100"),
+            ("hysteresis_percent", json!(51), "51", "0 to 50"),
+            ("hysteresis_percent", json!(-1), "-1", "0 to 50"),
+            ("hysteresis_percent", json!(50), "50", "less than"),
+            ("below", json!("no class"), "\"no class\"", "a class"),
+            ("mode", json!("watch"), "\"watch\"", "observe"),
+            ("enabled", json!(1), "1", "true or false"),
+        ] {
+            let fault = wrong(field, value);
+            assert_eq!((fault.field, &*fault.found), (field, found), "{fault}");
+            assert!(fault.expected.contains(expected), "{fault}");
+        }
+        let fault = wrong("thresold", json!(1));
+        assert_eq!((fault.field, &*fault.found), ("", "the field \"thresold\""));
+        for (map, field) in [
+            (json!({}), "name"),
+            (json!({ "name": "a" }), "scope"),
             (
                 json!({ "name": "a", "scope": "process" }),
-                "no threshold_percent",
-            ),
-            (
-                json!({ "name": "a", "scope": "process", "threshold_percent": 0 }),
-                "1 to 100",
-            ),
-            (
-                json!({ "name": "a", "scope": "process", "threshold_percent": 101 }),
-                "1 to 100",
-            ),
-            (
-                json!({ "name": "a", "scope": "process", "threshold_percent": "NaN" }),
-                "1 to 100",
-            ),
-            (
-                json!({ "name": "a", "scope": "process", "threshold_percent": [] }),
-                "no number",
-            ),
-            (
-                json!({ "name": "a", "scope": "process", "threshold_percent": 50, "hysteresis_percent": 51 }),
-                "0 to 50",
-            ),
-            (
-                json!({ "name": "a", "scope": "process", "threshold_percent": 50, "mode": "watch" }),
-                "the mode",
-            ),
-            (
-                json!({ "name": "a", "scope": "process", "threshold_percent": 50, "enabled": 1 }),
-                "enabled",
-            ),
-            (
-                json!({ "name": "a", "scope": "process", "threshold_percent": 50, "thresold": 1 }),
-                "\"thresold\"",
+                "threshold_percent",
             ),
         ] {
-            let error = of(wrong.clone()).unwrap_err();
-            assert!(error.contains(said), "{wrong}: {error}");
+            assert_eq!(of(map).unwrap_err().field, field);
         }
     }
 }

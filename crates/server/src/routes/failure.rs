@@ -24,7 +24,10 @@ impl From<Error> for Problem {
                 found,
                 expected,
             } => Problem::invalid("a value is not possible").at(
-                format!("/{field}"),
+                match field {
+                    "" => String::new(),
+                    field => format!("/{field}"),
+                },
                 format!("found {}, expected {expected}", echo(&found)),
             ),
             Error::Unavailable { .. } => Problem::not_implemented(text),

@@ -360,10 +360,25 @@ fn throttles_are_added_and_changed() {
         (
             r#"{"name": "x", "scope": "process", "threshold_percent": 101}"#,
             422,
-            Some(""),
+            Some("/threshold_percent"),
+        ),
+        (
+            r#"{"name": "x", "scope": "process", "threshold_percent": "NaN"}"#,
+            422,
+            Some("/threshold_percent"),
+        ),
+        (
+            r#"{"name": "x", "scope": "process", "threshold_percent": 10, "hysteresis_percent": 50}"#,
+            422,
+            Some("/hysteresis_percent"),
         ),
         (
             r#"{"name": "x", "scope": "galaxy", "threshold_percent": 50}"#,
+            422,
+            Some("/scope"),
+        ),
+        (
+            r#"{"name": "x", "scope": "process", "threshold_percent": 50, "bogus": 1}"#,
             422,
             Some(""),
         ),
@@ -386,6 +401,50 @@ fn throttles_are_added_and_changed() {
     daemon
         .admin("PUT", path, r#"{"name": "day", "enabled": false}"#)
         .problem(404);
+    for (body, pointer, said) in [
+        (
+            r#"{"name": "machine", "scope": "process"}"#,
+            "/scope",
+            "found \"process\", expected nothing: of machine threshold_percent, mode and enabled can be changed",
+        ),
+        (
+            r#"{"name": "quota", "threshold_percent": 50}"#,
+            "/threshold_percent",
+            "found 50, expected nothing: of quota mode and enabled can be changed",
+        ),
+        (
+            r#"{"name": "machine", "bogus": 1}"#,
+            "",
+            "found the field \"bogus\", expected threshold_percent, mode and enabled",
+        ),
+        (
+            r#"{"name": "machine", "enabled": "perhaps"}"#,
+            "/enabled",
+            "found \"perhaps\"",
+        ),
+        (
+            r#"{"name": "night", "threshold_percent": 150}"#,
+            "/threshold_percent",
+            "found 150, expected 1 to 100",
+        ),
+        // What is wrong with a body counts first, here, too.
+        (
+            r#"{"name": "day", "threshold_percent": "NaN"}"#,
+            "/threshold_percent",
+            "found \"NaN\", expected 1 to 100",
+        ),
+        (
+            r#"{"name": "day", "bogus": 1}"#,
+            "",
+            "found the field \"bogus\"",
+        ),
+    ] {
+        let problem = daemon.admin("PUT", path, body).problem(422);
+        let error = &problem["errors"][0];
+        assert_eq!(error["pointer"], pointer, "{problem}");
+        let detail = error["detail"].as_str().unwrap();
+        assert!(detail.starts_with(said), "{problem}");
+    }
     // What is wrong with a body counts before what it would change.
     let garbage = r#"{"name": "night", "scope": "galaxy", "bogus": 1}"#;
     daemon.admin("POST", path, garbage).problem(422);

@@ -88,14 +88,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The hysteresis unless said otherwise, points.
+    /// The hysteresis unless said otherwise, points; half of a threshold that is less than twice as much, as use cannot fall below nothing.
     pub const HYSTERESIS: f64 = 5.0;
 
     /// Holds this percentage, with the usual hysteresis.
     pub fn at(threshold: f64) -> Self {
         Self {
             threshold,
-            hysteresis: Self::HYSTERESIS,
+            hysteresis: Self::HYSTERESIS.min(threshold / 2.0).max(0.0),
             observe: false,
         }
     }
