@@ -1,6 +1,7 @@
 //! Limits: the bounds that are in force, and adaptive limits: look, change, reset. Breakers have a module of their own.
 
 use super::Shared;
+use super::fields;
 use super::page::{Page, PageQuery};
 use crate::access::Caller;
 use crate::http::json::Json;
@@ -14,7 +15,7 @@ use flyball_engine::view::{GateView, LimitView};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -39,30 +40,14 @@ struct LimitFields(Map<String, Value>);
 
 impl PartialSchema for LimitFields {
     fn schema() -> RefOr<Schema> {
-        let object = ObjectBuilder::new().schema_type(Type::Object);
-        let field = |object: ObjectBuilder, (name, about): &(&str, &str)| {
-            let field = ObjectBuilder::new()
-                .schema_type(SchemaType::AnyValue)
-                .description(Some(*about));
-            object.property(*name, field)
-        };
-        LimitSpec::FIELDS.iter().fold(object, field).into()
+        fields::schema(&LimitSpec::FIELDS)
     }
 }
 
 impl ToSchema for LimitFields {}
 
-/// Says of a refused field where it is in the body rather than in the configuration.
 fn refused(error: Error) -> Problem {
-    Problem::from(error).moved(|pointer| {
-        let rest = pointer.strip_prefix("/limits/adaptive/");
-        let field = rest.and_then(|item| item.split_once('/'));
-        match (rest, field) {
-            (None, _) => pointer.to_owned(),
-            (Some(_), None) => String::new(),
-            (Some(_), Some((_, field))) => format!("/{field}"),
-        }
-    })
+    fields::refused(error, "/limits/adaptive", &[])
 }
 
 /// The bounds that are in force, adaptive limits and breakers among them, and how near each is.

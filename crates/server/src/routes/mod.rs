@@ -31,6 +31,7 @@ mod docs;
 mod events;
 pub(crate) mod express;
 mod failure;
+mod fields;
 mod file;
 mod limits;
 mod meta;

@@ -1,6 +1,7 @@
 //! Throttles of family 1: what holds use at a threshold.
 
 use super::Shared;
+use super::fields;
 use super::page::{Page, PageQuery};
 use crate::access::Caller;
 use crate::http::json::Json;
@@ -9,11 +10,12 @@ use crate::problem::Problem;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use flyball_engine::Error;
+use flyball_engine::config::ThrottleSpec;
 use flyball_engine::view::{ThrottleView, ThrottlerStats};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -36,67 +38,23 @@ pub(super) fn guarded() -> OpenApiRouter<Shared> {
 #[serde(transparent)]
 struct ThrottleFields(Map<String, Value>);
 
-const FIELDS: [(&str, &str); 7] = [
-    (
-        "name",
-        "1 to 64 characters of a-z, 0-9, _ and -; `machine` and `quota` are the daemon's own.",
-    ),
-    (
-        "scope",
-        "What it measures: `machine`, `process`, `quota` or `class:NAME`.",
-    ),
-    (
-        "threshold_percent",
-        "What it holds, 1 to 100: of all CPUs, for the scope `quota` of the quota.",
-    ),
-    (
-        "hysteresis_percent",
-        "How far use must fall below that for it to end, 0 to 50 points; 5 unless said.",
-    ),
-    (
-        "below",
-        "It holds back classes of a lower priority than this one's; `critical` unless said.",
-    ),
-    (
-        "mode",
-        "`enforce`, or `observe`: decide and count, and hold nothing back.",
-    ),
-    ("enabled", "Whether it does anything."),
-];
-
 impl PartialSchema for ThrottleFields {
     fn schema() -> RefOr<Schema> {
-        let object = ObjectBuilder::new().schema_type(Type::Object);
-        let field = |object: ObjectBuilder, (name, about): &(&str, &str)| {
-            let field = ObjectBuilder::new()
-                .schema_type(SchemaType::AnyValue)
-                .description(Some(*about));
-            object.property(*name, field)
-        };
-        FIELDS.iter().fold(object, field).into()
+        fields::schema(&ThrottleSpec::FIELDS)
     }
 }
 
 impl ToSchema for ThrottleFields {}
 
-/// Says of a refused field where it is in the body rather than in the configuration.
+/// Fields of the daemon's own throttles, and where the configuration has them.
+const OWN: [(&str, &str); 3] = [
+    ("threshold_percent", "/throttling/threshold_percent"),
+    ("mode", "/throttling/mode"),
+    ("enabled", "/throttling/own"),
+];
+
 fn refused(error: Error) -> Problem {
-    Problem::from(error).moved(|pointer| {
-        let Some(rest) = pointer.strip_prefix("/throttling") else {
-            return pointer.to_owned();
-        };
-        // Of the daemon's own one key says it.
-        let rest = if rest == "/own" { "/enabled" } else { rest };
-        // Of an item of the list, what is below it.
-        let rest = match rest.strip_prefix("/throttles/") {
-            Some(item) => item.split_once('/').map_or("", |(_, field)| field),
-            None => rest.trim_start_matches('/'),
-        };
-        match rest {
-            "" => String::new(),
-            field => format!("/{field}"),
-        }
-    })
+    fields::refused(error, "/throttling/throttles", &OWN)
 }
 
 fn find(app: &Shared, fields: &Map<String, Value>) -> Result<ThrottleView, Problem> {
