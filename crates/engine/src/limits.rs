@@ -237,6 +237,27 @@ impl Shared {
         all
     }
 
+    /// Whether there are durable tasks, which limits of classes and dependencies bound.
+    ///
+    /// # Errors
+    /// Why there are none.
+    #[cfg(feature = "tasks")]
+    pub(crate) fn durable_tasks(&self) -> Result<(), Error> {
+        self.tasks.open_or_why().map(drop)
+    }
+
+    #[cfg(not(feature = "tasks"))]
+    #[allow(
+        clippy::unused_self,
+        reason = "there are no durable tasks in this build"
+    )]
+    pub(crate) fn durable_tasks(&self) -> Result<(), Error> {
+        Err(Error::Unavailable {
+            part: "the queue of tasks",
+            why: "this build has none".to_owned(),
+        })
+    }
+
     /// Durable tasks that wait before the limit of their class, at the last look.
     #[cfg(feature = "tasks")]
     fn tasks_waiting(&self, scope: &LimitScope) -> Option<u32> {

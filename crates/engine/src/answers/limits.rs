@@ -60,7 +60,8 @@ impl Engine {
     /// field. One that there is not is added where the fields say what it bounds: a class or a dependency.
     ///
     /// # Errors
-    /// There is no such limit, nor a `scope` to make one; no such class; no field; limits are switched off; [`Error::Config`] with what is wrong. Nothing has changed then.
+    /// There is no such limit, nor a `scope` to make one; no such class; no field; limits are switched off, or the durable tasks that it would bound;
+    /// [`Error::Config`] with what is wrong. Nothing has changed then.
     pub fn change_limit(
         &self,
         name: &str,
@@ -117,6 +118,9 @@ impl Engine {
                     part: "the configuration's list of limits",
                     setting: "limits.enabled",
                 });
+            }
+            if spec.scope != LimitScope::Program {
+                self.shared.durable_tasks()?;
             }
         }
         changing.configure(&json!({ "limits": { "adaptive": maps } }), who, false)?;

@@ -1,5 +1,7 @@
 //! Gates by name: those of programs, and what the configuration says of them.
 
+#[cfg(feature = "tasks")]
+use crate::tasks::{Folder, start};
 use crate::{end, engine};
 use flyball_engine::Error;
 use flyball_engine::view::{GateView, LimitView};
@@ -44,9 +46,11 @@ fn a_gate_of_a_program_is_known_by_name() {
 }
 
 /// CPU-22: limits of classes and dependencies come and go with the configuration, and a wrong change changes nothing.
+#[cfg(feature = "tasks")]
 #[test]
 fn limits_come_and_go() {
-    let engine = engine("");
+    let folder = Folder::new("limits");
+    let engine = start(&folder, "");
     let add = fields(json!({ "scope": "class:batch", "algorithm": "aimd", "max": 40 }));
     engine.change_limit("batch", &add, "test").unwrap();
     let before = engine.adaptive_limit("batch").unwrap();
@@ -119,6 +123,42 @@ fn what_would_do_nothing_is_refused() {
     assert!(matches!(refused, Err(Error::Off { .. })), "{refused:?}");
     assert_eq!(gate.limit(), 4);
     end(engine);
+}
+
+/// CPU-22, API-4: limits of durable tasks are neither added nor changed while there are no durable tasks, and the answer says what switches them on.
+#[cfg(feature = "tasks")]
+#[test]
+fn limits_of_tasks_need_tasks() {
+    let folder = Folder::new("limits-off");
+    let off = start(
+        &folder,
+        "scheduler: {enabled: false}\nlimits: {adaptive: [{name: idle, scope: 'class:idle', max: 9}]}",
+    );
+    let nowhere = engine("");
+    for (name, change) in [
+        ("batch", json!({ "scope": "class:batch" })),
+        ("pay", json!({ "scope": "dependency:pay.example.org:443" })),
+        ("idle", json!({ "max": 3 })),
+    ] {
+        let change = fields(change);
+        let refused = off.change_limit(name, &change, "test");
+        let setting = match refused {
+            Err(Error::Off { setting, .. }) => setting,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(setting, "scheduler.enabled");
+        let refused = nowhere.change_limit(name, &change, "test");
+        let expected = match name {
+            "idle" => matches!(refused, Err(Error::Unknown { .. })),
+            _ => matches!(refused, Err(Error::Unavailable { .. })),
+        };
+        assert!(expected, "{name}: {refused:?}");
+    }
+    assert_eq!(off.config().limits.adaptive.0.len(), 1);
+    assert!(nowhere.config().limits.adaptive.0.is_empty());
+    assert_eq!(off.adaptive_limit("idle").unwrap().max, 9);
+    end(off);
+    end(nowhere);
 }
 
 /// CPU-22: what was learnt is forgotten when that is asked for, and calls stay in.

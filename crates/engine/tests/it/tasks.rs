@@ -15,10 +15,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// A folder of this test alone, gone when it is dropped.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let name = format!("flyball-engine-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = std::fs::remove_dir_all(&path);
@@ -41,7 +41,7 @@ fn started(folder: &Path, yaml: &str) -> Result<Engine, Error> {
     Engine::start_with(loaded(yaml), options)
 }
 
-fn start(folder: &Folder, yaml: &str) -> Engine {
+pub(crate) fn start(folder: &Folder, yaml: &str) -> Engine {
     started(&folder.0, yaml).expect("the engine starts")
 }
 

@@ -256,7 +256,7 @@ fn the_balancer_is_changed() {
 /// API-4, CPU-22, CPU-24: adaptive limits are added, shown, changed, reset and removed; what is wrong is named field by field, and nothing has changed then.
 #[test]
 fn adaptive_limits_are_added_and_changed() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::with_queue("");
     let path = "/v1/limits/batch";
     daemon.get(path).problem(404);
     daemon.admin("PUT", path, r#"{"max": 3}"#).problem(404);
@@ -322,6 +322,15 @@ fn adaptive_limits_are_added_and_changed() {
     assert_eq!(daemon.get("/v1/status").json()["level"], "normal");
     assert_eq!(daemon.admin("DELETE", path, "").status, 204);
     daemon.admin("DELETE", path, "").problem(404);
+    // Without durable tasks it would bound nothing.
+    let off = r#"{"scheduler": {"enabled": false}}"#;
+    assert_eq!(daemon.admin("PATCH", "/v1/config", off).status, 200);
+    let problem = daemon.admin("PUT", path, body).problem(409);
+    assert_eq!(
+        problem["detail"],
+        "the queue of tasks is switched off; scheduler.enabled switches it on"
+    );
+    daemon.get(path).problem(404);
 }
 
 /// API-2, CPU-20: throttles are listed, added and changed; names that are taken, unknown ones and values out of range are refused, and
