@@ -4,7 +4,7 @@ use crate::Engine;
 use crate::config::{LimitScope, LimitSpec};
 use crate::error::Error;
 use crate::view::GateView;
-use flyball_limit::{Degradation, Gate, GateConfig};
+use flyball_limit::{Algorithm, Degradation, Gate, GateConfig};
 use serde_json::{Map, Value, json};
 
 impl Engine {
@@ -149,10 +149,15 @@ impl Engine {
     /// Has a limit forget what it learnt and begin anew. Calls that are in stay in; counts go on.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// There is none of this name; [`Error::Conflict`] for one that is fixed, which has learnt nothing.
     pub fn reset_limit(&self, name: &str, who: &str) -> Result<(), Error> {
         let found = self.shared.find_gate(name);
         let (gate, _) = found.ok_or_else(|| self.unknown_limit(name))?;
+        if let Algorithm::Fixed(_) = gate.config().limit.algorithm {
+            return Err(Error::Conflict(format!(
+                "limit {name} is fixed: it has learnt nothing that it could forget"
+            )));
+        }
         gate.reset();
         tracing::info!(who, limit = name, "limit reset");
         Ok(())

@@ -161,11 +161,13 @@ fn limits_of_tasks_need_tasks() {
     end(nowhere);
 }
 
-/// CPU-22: what was learnt is forgotten when that is asked for, and calls stay in.
+/// CPU-22: what was learnt is forgotten when that is asked for, and calls stay in; a fixed limit has learnt nothing.
 #[test]
 fn a_limit_begins_anew() {
     let engine = engine("");
     let gate = engine.gate("db", GateConfig::fixed(4)).unwrap();
+    let refused = engine.reset_limit("db", "test");
+    assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
     let permit = gate.try_enter(&Ask::default()).unwrap();
     let initial = fields(json!({ "algorithm": "vegas", "initial": 6 }));
     engine.change_limit("db", &initial, "test").unwrap();

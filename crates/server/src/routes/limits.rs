@@ -119,6 +119,7 @@ async fn remove(
 #[utoipa::path(post, path = "/v1/limits/{name}/reset", tag = "limits", operation_id = "reset_limit", params(("name" = String, Path, description = "The adaptive limit")), responses(
     (status = 200, body = GateView),
     (status = 404, description = "There is no such adaptive limit", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It is fixed, and has learnt nothing", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn reset(
     State(app): State<Shared>,

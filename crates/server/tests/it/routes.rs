@@ -310,10 +310,15 @@ fn adaptive_limits_are_added_and_changed() {
         (&changed["algorithm"], &changed["limit"], &changed["mode"]),
         (&json!("fixed"), &json!(4), &json!("enforce"))
     );
+    let reset = "/v1/limits/batch/reset";
+    let problem = daemon.admin("POST", reset, "").problem(409);
     assert_eq!(
-        daemon.admin("POST", "/v1/limits/batch/reset", "").json()["limit"],
-        4
+        problem["detail"],
+        "limit batch is fixed: it has learnt nothing that it could forget"
     );
+    let found = r#"{"limit": null, "initial": 6}"#;
+    assert_eq!(daemon.admin("PUT", path, found).status, 200);
+    assert_eq!(daemon.admin("POST", reset, "").json()["limit"], 6);
     daemon.admin("POST", "/v1/limits/x/reset", "").problem(404);
     assert_eq!(page(&daemon, "/v1/limits/adaptive")[0]["name"], "batch");
     let all = page(&daemon, "/v1/limits");
