@@ -20,6 +20,7 @@
 //! | `knobs`, `decisions` | the arbiter's knobs and what its decisions do; their log |
 //! | `throttles` | what throttles see, and what their levels do |
 //! | `limits` | gates by name, of programs and of the configuration |
+//! | `unused` | what the configuration names and nothing comes of |
 //! | `tasks` | durable tasks: the queue, and what runs them (feature `tasks`) |
 //! | `snapshot` | one look at machine and executor, and those that are kept |
 //! | `usage`, `health` | judgements on them (pure) |
@@ -43,6 +44,7 @@ pub mod snapshot;
 #[cfg(feature = "tasks")]
 mod tasks;
 mod throttles;
+mod unused;
 pub mod usage;
 pub mod view;
 

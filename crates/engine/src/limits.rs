@@ -315,6 +315,12 @@ impl Shared {
         if let Some(waiting) = self.tasks_waiting(&entry.scope) {
             view.waiting = waiting;
         }
+        let is_called = view.calls > 0 || view.in_flight > 0 || view.waiting > 0;
+        view.unused = self.unused_scope(&entry.scope).or_else(|| {
+            // As long as none comes by it may be mistyped.
+            let silent = matches!(entry.scope, LimitScope::Dependency(_)) && !is_called;
+            silent.then(|| "no call has been made to it yet".to_owned())
+        });
         view
     }
 
@@ -410,6 +416,7 @@ fn view(name: &str, entry: &Entry) -> GateView {
     GateView {
         name: name.to_owned(),
         scope: entry.scope.to_string(),
+        unused: None,
         mode: match status.mode {
             Mode::Enforce => "enforce".to_owned(),
             Mode::Observe => "observe".to_owned(),

@@ -146,7 +146,7 @@ impl Counts {
 }
 
 /// The setting that switches all throttles off, if one does.
-fn all_off(config: &Config) -> Option<&'static str> {
+pub(crate) fn all_off(config: &Config) -> Option<&'static str> {
     if !config.performance.enabled {
         return Some("performance.enabled");
     }
@@ -187,7 +187,7 @@ fn wanted(config: &Config, daemon: bool) -> Vec<ThrottleSpec> {
 }
 
 /// The classes that a throttle holds back.
-fn acts_on(spec: &ThrottleSpec, stats: &Stats) -> Vec<String> {
+pub(crate) fn acts_on(spec: &ThrottleSpec, stats: &Stats) -> Vec<String> {
     let classes = &stats.classes;
     let priority = |name: &str| {
         let class = classes.iter().find(|class| class.name == name);

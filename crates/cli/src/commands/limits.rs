@@ -207,17 +207,24 @@ pub(crate) fn run(options: Limits) -> ExitCode {
             }
             Ok(out)
         }
-        Some(Action::List(paging)) => session.list(
-            "/v1/limits/adaptive",
-            paging,
-            |all: Vec<GateView>, screen| {
-                if all.is_empty() {
-                    none_yet(session).to_owned()
-                } else {
-                    adaptive::table(&all, screen)
-                }
-            },
-        ),
+        Some(Action::List(paging)) => {
+            let mut out = session.list(
+                "/v1/limits/adaptive",
+                paging,
+                |all: Vec<GateView>, screen| {
+                    if all.is_empty() {
+                        none_yet(session).to_owned()
+                    } else {
+                        adaptive::table(&all, screen)
+                    }
+                },
+            )?;
+            if !session.json {
+                let all: Vec<LimitView> = session.items("/v1/limits")?;
+                out.extend(without_gate(&all).into_bytes());
+            }
+            Ok(out)
+        }
         Some(Action::Show { name }) => {
             session.show(&session.client.get(&path(name))?, adaptive::details)
         }
@@ -460,7 +467,19 @@ fn breakers(all: &[BreakerView], screen: Screen) -> String {
     table.print(screen)
 }
 
+/// Adaptive limits that have no figures, as nothing goes by them.
+fn without_gate(limits: &[LimitView]) -> String {
+    let gateless = limits.iter().filter(|limit| limit.limit.is_none());
+    gateless
+        .filter_map(|limit| {
+            let name = limit.name.strip_prefix("adaptive/")?;
+            adaptive::unused(name, limit.unused.as_deref())
+        })
+        .collect()
+}
+
 fn table(limits: Vec<LimitView>, screen: Screen) -> String {
+    let gateless = without_gate(&limits);
     let mut table = Table::new([
         Column::left("LIMIT"),
         Column::right("USED"),
@@ -491,5 +510,5 @@ fn table(limits: Vec<LimitView>, screen: Screen) -> String {
             (limit.setting, Ink::Plain),
         ]);
     }
-    table.print(screen)
+    table.print(screen) + &gateless
 }

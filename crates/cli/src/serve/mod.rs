@@ -84,6 +84,7 @@ fn serve(options: &Serve) -> Result<u8, Stop> {
         Notifier::default()
     });
     let daemon = Daemon::start(loaded, sources, notifier)?;
+    daemon.warn_of_unused();
     daemon.announce();
     daemon.attend(&blocked);
     Ok(daemon.end(blocked))
@@ -189,7 +190,13 @@ impl Daemon {
     fn reload(&self) {
         self.notifier.reloading();
         match self.engine.reload(&self.sources, "SIGHUP") {
-            Ok(changes) => tracing::info!(changes = changes.len(), "configuration read again"),
+            Ok(changes) => {
+                tracing::info!(changes = changes.len(), "configuration read again");
+                for notice in &self.engine.configuration().notices {
+                    tracing::warn!("{notice}");
+                }
+                self.warn_of_unused();
+            }
             Err(EngineError::Config(errors)) => {
                 for fault in errors.faults() {
                     tracing::error!("{fault}");
@@ -200,6 +207,13 @@ impl Daemon {
             Err(error) => tracing::error!("{error}; the configuration stays as it was"),
         }
         self.notifier.ready(&self.status);
+    }
+
+    /// Says what the configuration names and nothing comes of: it may be mistyped.
+    fn warn_of_unused(&self) {
+        for sentence in self.engine.unused_settings() {
+            tracing::warn!("{sentence}");
+        }
     }
 
     /// Goes on answering for a while, so that who balances over several daemons sees that this one is not ready and looks elsewhere.

@@ -661,7 +661,8 @@ fn adaptive_limits_come_and_go() {
     let off = daemon.tell(&["limits", "list"]);
     assert_eq!(
         off,
-        "adaptive limits are switched off; `flyball config set limits.enabled=true` switches them on\n"
+        "adaptive limits are switched off; `flyball config set limits.enabled=true` switches them on\n\
+         batch bounds nothing: limits are switched off; limits.enabled switches them on\n"
     );
     let ran = daemon.ask(&["limits", "set", "x", "scope=class:batch"]);
     assert!(

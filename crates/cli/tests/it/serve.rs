@@ -505,3 +505,46 @@ fn it_answers_while_others_look_elsewhere() {
     daemon.signal("TERM");
     assert_eq!(daemon.end().0, Some(130));
 }
+
+/// CPU-20, CPU-22: what the configuration names and nothing comes of is told at start and when it is read again, and listed; a fixed limit has nothing to
+/// forget.
+#[test]
+fn what_bounds_nothing_is_told() {
+    let mut daemon = Daemon::start_with("unused", |command, folder| {
+        let file = folder.path("flyball.yaml");
+        let text = "limits: {adaptive: [{name: batch, max: 10}, {name: few, scope: 'class:bacth'}, {name: two, scope: 'class:batch', limit: 2}]}\n\
+                    throttling: {throttles: [{name: night, scope: 'class:bacth', threshold_percent: 50}]}\n";
+        fs::write(&file, text).unwrap();
+        command.arg("--config").arg(&file);
+        command.args(["--listen", "127.0.0.1:0"]);
+    });
+    let words = [
+        "limits.adaptive[0] (batch) bounds nothing: no program has made a gate of this name",
+        "limits.adaptive[1] (few) bounds nothing: no class is named",
+        "throttling.throttles[0] (night) holds nothing back: no class is named",
+    ];
+    for word in words {
+        daemon.log_until(word);
+    }
+    daemon.signal("HUP");
+    daemon.log_until("configuration read again");
+    for word in words {
+        daemon.log_until(word);
+    }
+    for arguments in [&["limits"][..], &["limits", "list"]] {
+        let shown = daemon.tell(arguments);
+        for line in [
+            "batch bounds nothing: no program has made a gate",
+            "few bounds nothing: no class is named",
+        ] {
+            assert!(
+                shown.lines().any(|shown| shown.starts_with(line)),
+                "{shown}"
+            );
+        }
+        assert!(!shown.contains("two bounds"), "{shown}");
+    }
+    let ran = daemon.ask(&["limits", "reset", "two"]);
+    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert!(ran.err.contains("limit two is fixed"), "{}", ran.err);
+}

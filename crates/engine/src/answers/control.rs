@@ -279,7 +279,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The bounds that are in force, and how near each is.
+    /// The bounds that are in force, and how near each is; also adaptive limits that the configuration names and that bound nothing, with the reason.
     pub fn limits(&self) -> Vec<LimitView> {
         let shared = &self.shared;
         let stats = shared.executor.stats();
@@ -290,6 +290,7 @@ impl Engine {
             kind: "workers".to_owned(),
             unit: "workers".to_owned(),
             limit: Some(stats.parallelism as f64),
+            unused: None,
             used: busy,
             refused: None,
             setting: "knob parallelism".to_owned(),
@@ -302,6 +303,7 @@ impl Engine {
                         kind: kind.to_owned(),
                         unit: unit.to_owned(),
                         limit,
+                        unused: None,
                         used,
                         refused: None,
                         setting: format!("classes[{}].{field}", class.name),
@@ -355,12 +357,24 @@ impl Engine {
             kind: "adaptive".to_owned(),
             unit: "calls".to_owned(),
             limit: Some(f64::from(gate.limit)),
+            unused: gate.unused,
             used: Some(f64::from(gate.in_flight)),
             // Who only observes has refused nobody.
             refused: Some(if gate.mode == "observe" { 0 } else { gate.shed }),
             setting: format!("limits.adaptive[{}]", gate.name),
         });
         limits.extend(adaptive);
+        let without_gate = shared.limits_without_gate().into_iter();
+        limits.extend(without_gate.map(|(name, why)| LimitView {
+            name: format!("adaptive/{name}"),
+            kind: "adaptive".to_owned(),
+            unit: "calls".to_owned(),
+            limit: None,
+            unused: Some(why),
+            used: None,
+            refused: None,
+            setting: format!("limits.adaptive[{name}]"),
+        }));
         #[cfg(feature = "tasks")]
         limits.extend(self.breaker_limits());
         limits
@@ -378,6 +392,7 @@ impl Engine {
                 unit: "calls".to_owned(),
                 // Open it lets nobody through, closed everybody.
                 limit: (view.state == "open").then_some(0.0),
+                unused: None,
                 used: Some(view.in_flight as f64),
                 refused: Some(view.refused),
                 setting: "scheduler.breaker".to_owned(),

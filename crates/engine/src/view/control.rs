@@ -88,6 +88,8 @@ pub struct LimitView {
     pub unit: String,
     /// The bound; null for none.
     pub limit: Option<f64>,
+    /// Why it bounds nothing as things are, of an adaptive limit that the configuration names; null else.
+    pub unused: Option<String>,
     /// What is used of it now, where it is known.
     pub used: Option<f64>,
     /// What was refused or held back because of it, where it is counted.

@@ -12,6 +12,8 @@ pub struct GateView {
     pub name: String,
     /// What it bounds: `program`, `class:NAME` or `dependency:NAME`.
     pub scope: String,
+    /// Why it bounds nothing as things are; null where it does.
+    pub unused: Option<String>,
     /// `enforce`, or `observe`: it decides and counts, and refuses nobody.
     pub mode: String,
     /// How the limit is found: `run_delay`, `vegas`, `gradient`, `aimd` or `fixed`.

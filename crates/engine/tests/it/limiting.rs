@@ -161,6 +161,70 @@ fn limits_of_tasks_need_tasks() {
     end(nowhere);
 }
 
+/// CPU-22, API-4: what the configuration names and nothing comes of is told with the reason, for as long as that is so.
+#[cfg(feature = "tasks")]
+#[test]
+fn limits_that_bound_nothing_say_why() {
+    let folder = Folder::new("limits-unused");
+    let engine = start(
+        &folder,
+        "
+limits:
+  adaptive:
+    - {name: batch, max: 10}
+    - {name: bacth, scope: 'class:bacth'}
+    - {name: pay, scope: 'dependency:pay.example.org:443'}
+    - {name: idle, scope: 'class:idle'}
+throttling:
+  throttles:
+    - {name: few, scope: 'class:bacth', threshold_percent: 50}
+    - {name: none, scope: process, threshold_percent: 50, below: idle}
+    - {name: off, scope: 'class:bacth', threshold_percent: 50, enabled: false}
+    - {name: night, scope: process, threshold_percent: 50}
+",
+    );
+    let unused = |name: &str| {
+        let name = format!("adaptive/{name}");
+        let found = engine.limits().into_iter().find(|limit| limit.name == name);
+        found.expect("listed").unused
+    };
+    let says = |name: &str, words: &str| {
+        let why = unused(name);
+        assert!(
+            why.as_ref().is_some_and(|why| why.contains(words)),
+            "{why:?}"
+        );
+    };
+    says("batch", "no program has made a gate");
+    says("bacth", "no class is named \"bacth\"");
+    says("pay", "no call has been made to it yet");
+    assert_eq!(unused("idle"), None);
+    let told = engine.unused_settings();
+    let starts = [
+        "limits.adaptive[0] (batch) bounds nothing: no program",
+        "limits.adaptive[1] (bacth) bounds nothing: no class is named",
+        "throttling.throttles[0] (few) holds nothing back: no class is named",
+        "throttling.throttles[1] (none) holds nothing back: no class has a lower priority than idle",
+    ];
+    assert_eq!(told.len(), starts.len(), "{told:?}");
+    for (told, start) in told.iter().zip(starts) {
+        assert!(told.starts_with(start), "{told}");
+    }
+
+    let gate = engine.gate("batch", GateConfig::fixed(2)).unwrap();
+    assert_eq!((unused("batch"), gate.config().limit.max), (None, 10));
+    let switch = |part: &str, on: bool| {
+        let change = json!({ part: { "enabled": on } });
+        engine.configure(&change, "test", false).unwrap();
+    };
+    switch("scheduler", false);
+    says("idle", "scheduler.enabled switches it on");
+    switch("limits", false);
+    says("idle", "limits.enabled switches them on");
+    assert_eq!(unused("batch"), None);
+    end(engine);
+}
+
 /// CPU-22: what was learnt is forgotten when that is asked for, and calls stay in; a fixed limit has learnt nothing.
 #[test]
 fn a_limit_begins_anew() {

@@ -50,7 +50,7 @@ fn refused(error: Error) -> Problem {
     fields::refused(error, "/limits/adaptive", &[])
 }
 
-/// The bounds that are in force, adaptive limits and breakers among them, and how near each is.
+/// The bounds that are in force, adaptive limits and breakers among them, and how near each is; also adaptive limits that bound nothing, with the reason.
 #[utoipa::path(get, path = "/v1/limits", tag = "limits", operation_id = "list_limits", params(PageQuery), responses((status = 200, body = Page<LimitView>)))]
 async fn limits(
     State(app): State<Shared>,

@@ -48,7 +48,16 @@ pub(super) fn table(all: &[GateView], screen: Screen) -> String {
     if all.iter().any(|limit| limit.mode == "observe") {
         out += "In brackets: what would have been shed; a limit that observes refuses nobody.\n";
     }
+    for limit in all {
+        out.extend(unused(&limit.name, limit.unused.as_deref()));
+    }
     out
+}
+
+/// Says why a limit bounds nothing, if it does not.
+pub(super) fn unused(name: &str, why: Option<&str>) -> Option<String> {
+    let why = why?;
+    Some(format!("{} bounds nothing: {}\n", inert(name), inert(why)))
 }
 
 fn ink(level: &str) -> Ink {
@@ -119,6 +128,9 @@ pub(super) fn details(limit: GateView, screen: Screen) -> String {
         ),
         ("latency", millis(limit.latency_ms)),
     ];
+    if let Some(why) = &limit.unused {
+        lines.insert(1, ("bounds nothing", inert(why)));
+    }
     if of_tasks {
         // Nothing of the queue is shed, and nobody gives up.
         lines.retain(|(what, _)| {
