@@ -112,7 +112,7 @@ impl Pool {
         }
         let slot = info.slot;
         let was_paused = slot.mode.load(SeqCst) == mode::PAUSED;
-        let limit = slot.limit.swap(0, SeqCst);
+        slot.limit.store(0, SeqCst);
         slot.queue.forget_room();
         self.close(&info);
         self.wait_until_left(slot.index);
@@ -120,7 +120,7 @@ impl Pool {
             .in_use(&info, self.running_or_in_hand(&info))
             .and_then(|()| self.mark_removed(&info));
         if let Err(error) = looked {
-            slot.limit.store(limit, SeqCst);
+            slot.restore_limit();
             slot.queue.forget_room();
             if !was_paused {
                 self.open(&info);

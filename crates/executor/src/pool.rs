@@ -268,8 +268,10 @@ impl Pool {
     }
 
     pub(crate) fn publish_class(&self, info: &ClassInfo) {
-        let spec = info.spec.read().unwrap_or_else(|e| e.into_inner());
         let slot = info.slot;
+        // Kept while the bound changes, which is also moved by what waits.
+        let _shedder = slot.shedder();
+        let spec = info.spec.read().unwrap_or_else(|e| e.into_inner());
         slot.group.store(group_index(spec.group) as u8, SeqCst);
         slot.rank.store(spec.priority + 1, SeqCst);
         let jointly = self.spine.limited.load(SeqCst) & (1 << info.id.index()) != 0;

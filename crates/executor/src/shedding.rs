@@ -117,7 +117,8 @@ impl Shedder {
 }
 
 impl ClassSlot {
-    fn shedder(&self) -> MutexGuard<'_, Option<Shedder>> {
+    /// What sheds here. Whoever changes how many may wait holds it, so that those who do so for other causes are not overtaken. Taken before the lock of the class's settings.
+    pub(crate) fn shedder(&self) -> MutexGuard<'_, Option<Shedder>> {
         self.shedding.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -138,8 +139,8 @@ impl ClassSlot {
         Some(refusal)
     }
 
-    /// Sets how many may wait, beside what the class itself says.
-    pub(crate) fn set_soft_limit(&self, soft: usize) {
+    /// Sets how many may wait, beside what the class itself says. For who holds the [shedder](Self::shedder).
+    fn set_soft_limit(&self, soft: usize) {
         let before = self.soft.swap(soft, SeqCst);
         if before == soft {
             return;
@@ -152,6 +153,13 @@ impl ClassSlot {
         if changed.is_ok() && soft < before {
             self.queue.forget_room();
         }
+    }
+
+    /// Lets as many wait again as may, after none might.
+    pub(crate) fn restore_limit(&self) {
+        let _shedder = self.shedder();
+        let limit = self.hard.load(SeqCst).min(self.soft.load(SeqCst));
+        self.limit.store(limit, SeqCst);
     }
 
     fn stop_shedding(&self) {
@@ -299,5 +307,36 @@ impl Shedder {
             would_refuse: self.would,
             level: self.backlog.level(),
         }
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use flyball_core::time::{Clock, OsClock, Source};
+
+    /// CPU-21: who publishes a class's settings holds what else moves its bound, from before it reads them.
+    #[test]
+    fn settings_are_published_under_the_shedder() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let handle = runtime.handle().clone();
+        let pool = Pool::new(Config::default(), Source::best(), handle).unwrap();
+        let info = pool.find_class("batch").unwrap();
+        let mut spec = info.spec.write().unwrap();
+        spec.queue_limit = 7;
+        std::thread::scope(|scope| {
+            scope.spawn(|| pool.publish_class(&info));
+            let patience = OsClock.now().saturating_add(Duration::from_secs(60));
+            while info.slot.shedding.try_lock().is_ok() {
+                assert!(OsClock.now() < patience, "nobody holds it");
+                std::thread::yield_now();
+            }
+            // It waits for these.
+            drop(spec);
+        });
+        assert_eq!(info.slot.limit.load(SeqCst), 7);
     }
 }
