@@ -367,7 +367,15 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
             }
         },
     };
+    let Some(grant) = state.ledger.reserve(&lease.head.needs, instead) else {
+        if let Some(pass) = &pass {
+            state.breakers.leave(now, pass, Verdict::Unknown);
+        }
+        return Some(back(None, None));
+    };
+    // Last, so that what does not run is no call of the limit's.
     let Ok(permit) = state.gates.enter(&lease.head.class) else {
+        state.ledger.release(&grant);
         if let Some(pass) = &pass {
             state.breakers.leave(now, pass, Verdict::Unknown);
         }
@@ -376,12 +384,6 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
             .count(&lease.head.kind, |counts| counts.returned += 1);
         let after = gates::AGAIN;
         return Some(back(Some(Outcome::Returned { after }), None));
-    };
-    let Some(grant) = state.ledger.reserve(&lease.head.needs, instead) else {
-        if let Some(pass) = &pass {
-            state.breakers.leave(now, pass, Verdict::Unknown);
-        }
-        return Some(back(None, None));
     };
     let gate = state.gates.dependencies.get(&key).cloned();
     let live = Live::new(&lease, grant);

@@ -16,6 +16,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_class_runs_so_many_at_once,
     ),
     (
+        "gates::what_does_not_fit_is_no_call",
+        what_does_not_fit_is_no_call,
+    ),
+    (
         "gates::observing_holds_nobody_back",
         observing_holds_nobody_back,
     ),
@@ -58,16 +62,26 @@ fn class_gate(stage: &Stage, gate: &Gate) {
     stage.runners.set_gates(gates);
 }
 
+/// Calls that came in.
+fn calls(gate: &Gate) -> u64 {
+    gate.status().classes.iter().map(|class| class.entered).sum()
+}
+
 /// CPU-21, CPU-22: a durable task is never refused: where its class has no slot it goes back, and runs later; its attempts do not count that.
 fn a_class_runs_so_many_at_once() {
-    let stage = Stage::new(quiet());
+    let mut settings = quiet();
+    settings.resources = [("gpu".into(), 1)].into();
+    let stage = Stage::new(settings);
     let (go, begun) = held(&stage);
     let gate = Gate::new(GateConfig::fixed(1)).unwrap();
     class_gate(&stage, &gate);
     let first = stage.queue.add(handled("held", "null"));
     begun.recv().unwrap();
     assert_eq!(gate.in_flight(), 1);
-    let second = stage.queue.add(handled("held", "null"));
+    // What it needs is free again while it waits.
+    let mut needy = handled("held", "null");
+    needy.head.needs.resources = vec![("gpu".into(), 1)];
+    let second = stage.queue.add(needy);
     let back = stage.queue.wait_end(second, 1);
     assert!(
         matches!(back.outcome, Some(Outcome::Returned { after }) if !after.is_zero()),
@@ -83,6 +97,24 @@ fn a_class_runs_so_many_at_once() {
     stage.queue.wait_state(second, State::Completed);
     stage.wait_idle();
     assert_eq!((gate.in_flight(), gate.status().adaptive.succeeded), (0, 2));
+}
+
+/// CPU-22: a task that was taken although what it needs is not there goes back, and is no call of its class's limit: it would tell it nothing.
+fn what_does_not_fit_is_no_call() {
+    let mut settings = quiet();
+    settings.memory_bytes = Some(1);
+    let stage = Stage::new(settings);
+    let gate = Gate::new(GateConfig::fixed(1)).unwrap();
+    class_gate(&stage, &gate);
+    let mut huge = handled("held", "null");
+    huge.head.needs.memory_bytes = 2;
+    let _begun = held(&stage);
+    let id = stage.queue.add(huge);
+    // The queue of the test does not look at memory.
+    let back = stage.queue.wait_end(id, 20);
+    assert_eq!(back.outcome, None);
+    assert_eq!((calls(&gate), gate.in_flight()), (0, 0));
+    stage.wait_idle();
 }
 
 /// CPU-30: a limit that observes counts, and all run.
