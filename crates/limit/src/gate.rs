@@ -305,6 +305,34 @@ impl Gate {
         }
     }
 
+    /// Comes in if a slot is free, for calls whose line is elsewhere, as with a queue on disk: who finds none is neither in the gate's line nor shed, and it is
+    /// noted that it waits, as by [`note_blocked`](Self::note_blocked). While the gate observes it comes in all the same: beside the limit, counted but
+    /// not measured.
+    #[must_use]
+    pub fn try_slot(&self, class: Option<CallClass>) -> Option<Permit> {
+        let ask = Ask {
+            class,
+            ..Ask::default()
+        };
+        let place = self.place(&ask);
+        match self.enter_free(place, &ask) {
+            Some(number) => Some(self.permit(place, number)),
+            None => self.note_beside(place),
+        }
+    }
+
+    #[cold]
+    fn note_beside(&self, place: u8) -> Option<Permit> {
+        let mut state = lock(&self.inner.state);
+        state.limit.note_blocked();
+        if state.mode == Mode::Enforce {
+            return None;
+        }
+        drop(state);
+        add(&self.inner.counts[usize::from(place)].entered);
+        Some(Permit::beside(self.clone(), place))
+    }
+
     /// Comes in, waiting a short time if need be. The future may be dropped at any time.
     ///
     /// The output's error says why not, and when to try again. Must be awaited in a tokio runtime with a timer.

@@ -77,7 +77,7 @@ pub struct ClassStatus {
     pub priority: u8,
     /// Calls that came in.
     pub entered: u64,
-    /// Calls that are in.
+    /// Calls that are in, those [beside the limit](super::Gate::try_slot) included.
     pub in_flight: u64,
     /// Calls that had to wait, whatever became of them.
     pub waited: u64,

@@ -7,6 +7,7 @@ use flyball_core::time::Timestamp;
 use flyball_policy::limit::adaptive::{Outcome, Started};
 use flyball_policy::limit::admission::Ticket;
 
+use super::figures::add;
 use super::follow::Follower;
 use super::{Gate, Standing};
 
@@ -39,6 +40,8 @@ enum Holds {
     Slot(Option<Box<Sample>>),
     /// Under [`Mode::Observe`](super::Mode::Observe): what would have waited, or been refused.
     Watches(Option<Ticket>),
+    /// Under [`Mode::Observe`](super::Mode::Observe): what would wait elsewhere.
+    Beside,
     Nothing,
 }
 
@@ -66,6 +69,14 @@ impl Permit {
         Self {
             gate,
             holds: Holds::Watches(ticket),
+            place,
+        }
+    }
+
+    pub(super) fn beside(gate: Gate, place: u8) -> Self {
+        Self {
+            gate,
+            holds: Holds::Beside,
             place,
         }
     }
@@ -134,6 +145,7 @@ impl Permit {
             }
             Holds::Slot(Some(sample)) => self.leave_sampled(&sample, outcome),
             Holds::Watches(ticket) => self.leave_watching(ticket),
+            Holds::Beside => add(&self.gate.inner.counts[usize::from(self.place)].left),
             Holds::Nothing => {}
         }
     }

@@ -318,6 +318,44 @@ fn observing_refuses_nobody_and_counts_the_same() {
     assert!(gate.observes());
 }
 
+/// CPU-22, CPU-30: where the line is elsewhere, who finds no slot is neither in the gate's line nor shed. While the gate observes all come in and are counted,
+/// those with a slot are measured, and the limit follows them.
+#[test]
+fn the_line_may_be_elsewhere() {
+    let (clock, source) = clock();
+    let limit = AdaptiveConfig::new(Algorithm::aimd()).with_bounds(1, 4);
+    let config = GateConfig::with_limit(limit.with_initial(2));
+    let gate = Gate::with_clock(config.clone(), source).unwrap();
+    let normal = gate.class("normal").ok();
+    let slots = [(); 2].map(|()| gate.try_slot(normal).unwrap());
+    assert!(gate.try_slot(normal).is_none());
+    let status = gate.status();
+    assert_eq!((status.in_flight, status.waiting), (2, 0));
+    assert_eq!(status.adaptive.blocked, 1);
+    gate.set_config(&config.with_mode(Mode::Observe)).unwrap();
+    let beside = [(); 3].map(|()| gate.try_slot(normal).unwrap());
+    let inside = || {
+        let mut classes = gate.status().classes.into_iter();
+        let class = classes.find(|class| class.name == "normal").unwrap();
+        (gate.in_flight(), class.entered, class.in_flight)
+    };
+    assert_eq!(inside(), (2, 5, 5));
+    drop(slots);
+    assert_eq!(inside(), (0, 5, 3));
+    drop(beside);
+    assert_eq!(inside(), (0, 5, 0));
+    for _ in 0..1_000 {
+        let calls = [(); 8].map(|()| gate.try_slot(normal).unwrap());
+        assert!(gate.in_flight() <= gate.limit());
+        clock.advance(Duration::from_millis(10));
+        calls.map(|call| call.end(Outcome::Succeeded));
+    }
+    assert_eq!((gate.limit(), inside()), (4, (0, 8_005, 0)));
+    let status = gate.status();
+    assert!(status.classes.iter().all(|class| class.shed() == 0));
+    assert_eq!(status.level, Degradation::Normal);
+}
+
 /// CPU-24: when calls are refused for a while the level rises and hooks hear of it; it falls when they are not.
 #[test]
 fn hooks_hear_of_levels() {

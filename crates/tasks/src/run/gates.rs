@@ -27,23 +27,21 @@ pub struct Gates {
     pub dependencies: BTreeMap<Box<str>, Gate>,
 }
 
+/// As many run as may.
+#[derive(Debug)]
+pub(crate) struct NoSlot;
+
 impl Gates {
     /// A slot for a task of the class; `None` where it has no limit.
     ///
     /// # Errors
-    /// There is none.
-    pub(crate) fn enter(&self, class: &str) -> Result<Option<Permit>, ()> {
-        let Some(gate) = self.classes.get(class) else {
-            return Ok(None);
-        };
-        // Who finds no room is neither in the gate's line nor shed: the line is the queue.
-        if gate.in_flight() < gate.limit()
-            && let Ok(permit) = gate.try_enter(&Ask::default())
-        {
-            return Ok(Some(permit));
+    /// As many run as may.
+    pub(crate) fn enter(&self, class: &str) -> Result<Option<Permit>, NoSlot> {
+        match self.classes.get(class) {
+            // The line is the queue: who finds no slot neither waits at the gate nor is shed.
+            Some(gate) => gate.try_slot(None).map(Some).ok_or(NoSlot),
+            None => Ok(None),
         }
-        gate.note_blocked();
-        if gate.observes() { Ok(None) } else { Err(()) }
     }
 }
 

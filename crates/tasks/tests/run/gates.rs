@@ -2,8 +2,9 @@
 
 use crate::Test;
 use crate::stage::{Stage, call, handled, quiet};
+use flyball_core::time::{ManualClock, Source};
 use flyball_executor::{KeyLimits, Rejection, Shedding};
-use flyball_limit::{AdmissionConfig, Gate, GateConfig, Mode};
+use flyball_limit::{AdaptiveConfig, AdmissionConfig, Algorithm, Gate, GateConfig, Mode};
 use flyball_tasks::run::Gates;
 use flyball_tasks::{Outcome, State};
 use std::sync::{Arc, Mutex, mpsc};
@@ -117,24 +118,38 @@ fn what_does_not_fit_is_no_call() {
     stage.wait_idle();
 }
 
-/// CPU-30: a limit that observes counts, and all run.
+/// CPU-30: under a limit that observes all run and count as calls, and it learns from as many as it would let run.
 fn observing_holds_nobody_back() {
     let stage = Stage::new(quiet());
     let (go, begun) = held(&stage);
-    let observing = GateConfig::fixed(1).with_mode(Mode::Observe);
-    let gate = Gate::new(observing).unwrap();
+    let limit = AdaptiveConfig::new(Algorithm::aimd()).with_bounds(1, 2);
+    let observing = GateConfig::with_limit(limit.with_initial(1)).with_mode(Mode::Observe);
+    let clock = ManualClock::new();
+    let gate = Gate::with_clock(observing, Source::Manual(clock.clone())).unwrap();
     class_gate(&stage, &gate);
-    let ids = [(); 3].map(|()| stage.queue.add(handled("held", "null")));
-    for _ in ids {
-        begun.recv().unwrap();
+    let run = || {
+        let ids = [(); 3].map(|()| stage.queue.add(handled("held", "null")));
+        for _ in ids {
+            begun.recv().unwrap();
+        }
+        let inside = gate.in_flight();
+        clock.advance(Duration::from_millis(10));
+        go.add_permits(3);
+        for id in ids {
+            stage.queue.wait_state(id, State::Completed);
+        }
+        inside
+    };
+    assert_eq!(run(), 1);
+    assert_eq!((calls(&gate), gate.status().adaptive.blocked), (3, 2));
+    let mut more = 0;
+    while gate.limit() < 2 && more < 1_000 {
+        more += 1;
+        run();
     }
-    assert_eq!((gate.in_flight(), gate.status().adaptive.blocked), (1, 2));
-    go.add_permits(3);
-    for id in ids {
-        stage.queue.wait_state(id, State::Completed);
-    }
+    assert_eq!(run(), 2);
+    assert_eq!((calls(&gate), gate.in_flight()), (3 * (more + 2), 0));
     stage.wait_idle();
-    assert_eq!(gate.in_flight(), 0);
 }
 
 /// CPU-21, CPU-22: calls of a dependency with a limit wait for a slot; one that is shed comes back, and others do not mind.
