@@ -462,7 +462,6 @@ impl Gate {
             let waiting = state.waiting.values_mut();
             later.sleepers.extend(waiting.map(Waiting::take_sleeper));
         }
-        // An algorithm of another kind may set the limit without calling that a change.
         inner.hot.slots.set_limit(state.limit.limit());
         inner.note(&mut state, now, change);
         inner.dispatch(&mut state, now, &mut later);
