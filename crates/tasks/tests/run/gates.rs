@@ -1,12 +1,13 @@
 //! Adaptive limits on classes and dependencies.
 
 use crate::Test;
+use crate::http::Server;
 use crate::stage::{Stage, call, handled, quiet};
 use flyball_core::time::{ManualClock, Source};
 use flyball_executor::{KeyLimits, Rejection, Shedding};
 use flyball_limit::{AdaptiveConfig, AdmissionConfig, Algorithm, Gate, GateConfig, Mode};
 use flyball_tasks::run::Gates;
-use flyball_tasks::{Outcome, State};
+use flyball_tasks::{Outcome, State, TaskId};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -61,6 +62,77 @@ fn class_gate(stage: &Stage, gate: &Gate) {
     let mut gates = Gates::default();
     gates.classes.insert("normal".into(), gate.clone());
     stage.runners.set_gates(gates);
+}
+
+/// A server that says when it is asked and answers when it is let go, with a limit of one call at once.
+struct Slow {
+    gate: Gate,
+    asked: mpsc::Receiver<()>,
+    /// Dropped before the server, which waits for it.
+    go: mpsc::Sender<()>,
+    server: Server,
+}
+
+impl Slow {
+    fn new(stage: &Stage, admission: AdmissionConfig) -> Slow {
+        let (asked, was_asked) = mpsc::channel();
+        let (let_go, go) = mpsc::channel::<()>();
+        let (asked, go) = (Mutex::new(asked), Mutex::new(go));
+        let server = crate::http::server(move |_| {
+            let _ = asked.lock().unwrap().send(());
+            let _ = go.lock().unwrap().recv();
+            crate::http::answer(200, &[], "fine")
+        });
+        let config = GateConfig::fixed(1).with_admission(admission);
+        let slow = Slow {
+            gate: Gate::new(config).unwrap(),
+            asked: was_asked,
+            go: let_go,
+            server,
+        };
+        slow.set_gate(stage);
+        slow
+    }
+
+    fn set_gate(&self, stage: &Stage) {
+        let mut gates = Gates::default();
+        let key = authority(&self.server);
+        gates.dependencies.insert(key, self.gate.clone());
+        stage.runners.set_gates(gates);
+    }
+
+    fn add_call(&self, stage: &Stage) -> TaskId {
+        stage.queue.add(call(&self.server.url("/")))
+    }
+
+    /// One that the server has and does not answer.
+    fn add_held(&self, stage: &Stage) -> TaskId {
+        let id = self.add_call(stage);
+        self.asked.recv().unwrap();
+        id
+    }
+
+    /// One for which there is no slot: after how long it comes back.
+    fn add_turned_away(&self, stage: &Stage) -> (TaskId, Duration) {
+        let id = self.add_call(stage);
+        let back = stage.queue.wait_end(id, 1);
+        match back.outcome {
+            Some(Outcome::Returned { after }) if !after.is_zero() => (id, after),
+            _ => panic!("{back:?}"),
+        }
+    }
+}
+
+fn authority(server: &Server) -> Box<str> {
+    server.url("").trim_start_matches("http://").into()
+}
+
+/// Who finds no slot is turned away at once.
+fn nobody_waits() -> AdmissionConfig {
+    AdmissionConfig {
+        queue_max: 0,
+        ..AdmissionConfig::default()
+    }
 }
 
 /// Calls that came in.
@@ -155,49 +227,22 @@ fn observing_holds_nobody_back() {
 /// CPU-21, CPU-22: calls of a dependency with a limit wait for a slot; one that is shed comes back, and others do not mind.
 fn calls_hold_slots_of_their_dependency() {
     let stage = Stage::new(quiet());
-    let (asked, was_asked) = mpsc::channel();
-    let (let_go, go) = mpsc::channel::<()>();
-    let (asked, go) = (Mutex::new(asked), Mutex::new(go));
-    let server = crate::http::server(move |_| {
-        asked.lock().unwrap().send(()).unwrap();
-        let _ = go.lock().unwrap().recv();
-        crate::http::answer(200, &[], "fine")
-    });
-    let nobody_waits = AdmissionConfig {
-        queue_max: 0,
-        ..AdmissionConfig::default()
-    };
-    let config = GateConfig::fixed(1).with_admission(nobody_waits);
-    let gate = Gate::new(config).unwrap();
-    let mut gates = Gates::default();
-    let url = server.url("/");
-    let authority = url
-        .trim_start_matches("http://")
-        .trim_end_matches('/')
-        .to_owned();
-    gates.dependencies.insert(authority.into(), gate.clone());
-    stage.runners.set_gates(gates);
-    let first = stage.queue.add(call(&url));
-    was_asked.recv().unwrap();
-    let second = stage.queue.add(call(&url));
-    let back = stage.queue.wait_end(second, 1);
-    assert!(
-        matches!(back.outcome, Some(Outcome::Returned { after }) if !after.is_zero()),
-        "{back:?}"
-    );
+    let slow = Slow::new(&stage, nobody_waits());
+    let first = slow.add_held(&stage);
+    let (second, _) = slow.add_turned_away(&stage);
     let other = crate::http::server(|_| crate::http::answer(200, &[], "fine"));
     let third = stage.queue.add(call(&other.url("/")));
     stage.queue.wait_state(third, State::Completed);
-    let_go.send(()).unwrap();
+    slow.go.send(()).unwrap();
     stage.queue.wait_state(first, State::Completed);
-    while gate.in_flight() > 0 {
+    while slow.gate.in_flight() > 0 {
         std::thread::yield_now();
     }
     stage.queue.wake_returned();
-    was_asked.recv().unwrap();
-    let_go.send(()).unwrap();
+    slow.asked.recv().unwrap();
+    slow.go.send(()).unwrap();
     stage.queue.wait_state(second, State::Completed);
-    assert_eq!(gate.status().adaptive.succeeded, 2);
+    assert_eq!(slow.gate.status().adaptive.succeeded, 2);
     stage.wait_idle();
 }
 
@@ -256,11 +301,9 @@ fn only_overload_counts_against_a_limit() {
         _ => crate::http::answer(503, &[], ""),
     });
     let mut gates = Gates::default();
-    let url = server.url("");
-    let authority = url.trim_start_matches("http://").trim_end_matches('/');
     gates
         .dependencies
-        .insert(authority.into(), dependency.clone());
+        .insert(authority(&server), dependency.clone());
     gates.classes.insert("normal".into(), class.clone());
     stage.runners.set_gates(gates);
     for (path, failed) in [("/fault", 0), ("/much", 1)] {
@@ -279,44 +322,20 @@ fn only_overload_counts_against_a_limit() {
 /// CPU-21: a call counts as one of its task's class, so that those that matter less are sent back first; each comes back soon, by the times that calls take.
 fn calls_are_of_their_class() {
     let stage = Stage::new(quiet());
-    let (asked, was_asked) = mpsc::channel();
-    let (let_go, go) = mpsc::channel::<()>();
-    let (asked, go) = (Mutex::new(asked), Mutex::new(go));
-    let server = crate::http::server(move |_| {
-        asked.lock().unwrap().send(()).unwrap();
-        let _ = go.lock().unwrap().recv();
-        crate::http::answer(200, &[], "fine")
-    });
-    let nobody_waits = AdmissionConfig {
-        queue_max: 0,
-        ..AdmissionConfig::default()
-    };
-    let gate = Gate::new(GateConfig::fixed(1).with_admission(nobody_waits)).unwrap();
-    let mut gates = Gates::default();
-    let url = server.url("");
-    let authority = url.trim_start_matches("http://").trim_end_matches('/');
-    gates.dependencies.insert(authority.into(), gate.clone());
-    stage.runners.set_gates(gates);
-    let first = stage.queue.add(call(&server.url("/")));
-    was_asked.recv().unwrap();
+    let slow = Slow::new(&stage, nobody_waits());
+    let first = slow.add_held(&stage);
     for _ in 0..20 {
-        let id = stage.queue.add(call(&server.url("/")));
-        let back = stage.queue.wait_end(id, 1);
-        let Some(Outcome::Returned { after }) = back.outcome else {
-            panic!("{back:?}");
-        };
+        let (_, after) = slow.add_turned_away(&stage);
         assert!(after < Duration::from_millis(500), "{after:?}");
     }
-    let classes = gate.status().classes;
-    for class in classes {
-        let expected = if class.name == "normal" {
-            (1, 20)
-        } else {
-            (0, 0)
+    for class in slow.gate.status().classes {
+        let expected = match &*class.name {
+            "normal" => (1, 20),
+            _ => (0, 0),
         };
         assert_eq!((class.entered, class.shed()), expected, "{}", class.name);
     }
-    let_go.send(()).unwrap();
+    slow.go.send(()).unwrap();
     stage.queue.wait_state(first, State::Completed);
     stage.wait_idle();
 }
