@@ -191,6 +191,17 @@ impl Breakers {
         }
     }
 
+    /// As [`enter`](Self::enter), for a call that waits for something else first and enters when it is made: what it waits is not the dependency's time.
+    pub(crate) fn look(&mut self, now: Timestamp, key: &str) -> Result<(), Refused> {
+        if self.refusal(now, key).is_none() {
+            return Ok(());
+        }
+        // It surely is refused: this counts it, and has it wait behind those before.
+        let pass = self.enter(now, key)?;
+        self.leave(now, &pass, Verdict::Unknown);
+        Ok(())
+    }
+
     /// Why a call would be refused now.
     pub(crate) fn refusal(&mut self, now: Timestamp, key: &str) -> Option<Refused> {
         if !self.enabled {

@@ -3,6 +3,7 @@
 //! Invariants: what a handler reports is kept until the next sign of life takes it, the newest only, so a handler that reports without end costs
 //! nothing; a checkpoint has been taken by the queue when `checkpoint` returns; the first cause to stop stays.
 
+use crate::run::breakers::Pass;
 use crate::run::ledger::Grant;
 use crate::task::{Beat, Lease};
 use bytes::Bytes;
@@ -68,6 +69,8 @@ pub(crate) struct Live {
     pub(crate) grant: Grant,
     pub(crate) since: WallTime,
     pub(crate) checkpoint: Option<Bytes>,
+    /// Of the breaker of what it depends on, once it has one.
+    pub(crate) pass: OnceLock<Pass>,
     reports: Mutex<Reports>,
     phase: Mutex<(Phase, Option<Timestamp>)>,
     /// There is something to report at once, or a look at the lease is wanted.
@@ -95,6 +98,7 @@ impl Live {
             grant,
             since: WallTime::now(),
             checkpoint: lease.checkpoint.clone(),
+            pass: OnceLock::new(),
             reports: Mutex::default(),
             phase: Mutex::new((Phase::Starting, None)),
             beat: Notify::new(),

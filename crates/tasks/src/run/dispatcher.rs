@@ -349,8 +349,14 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
     if !settings.enabled || state.drain.is_some() {
         return Some(back(None, None));
     }
-    let (pass, fallback) = match state.breakers.enter(now, &key) {
-        Ok(pass) => (Some(pass), None),
+    let gate = state.gates.dependencies.get(&key);
+    let gate = gate.filter(|_| matches!(lease.run, Run::Http(_))).cloned();
+    let entered = match &gate {
+        Some(_) => state.breakers.look(now, &key).map(|()| None),
+        None => state.breakers.enter(now, &key).map(Some),
+    };
+    let (pass, fallback) = match entered {
+        Ok(pass) => (pass, None),
         Err(refused) => match hub.handlers.fallback(&lease.head.kind) {
             Some(fallback) => (None, Some(fallback)),
             None => {
@@ -385,8 +391,11 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
         let after = gates::AGAIN;
         return Some(back(Some(Outcome::Returned { after }), None));
     };
-    let gate = state.gates.dependencies.get(&key).cloned();
     let live = Live::new(&lease, grant);
+    if let Some(pass) = pass {
+        // It is new, so it has none.
+        let _ = live.pass.set(pass);
+    }
     // Cancelled between the queue's giving it and our hearing of that.
     if state.told.contains(&live.id) {
         live.look();
@@ -432,7 +441,6 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
     let entered = Entered {
         hub: Arc::clone(hub),
         live: Arc::clone(&live),
-        pass,
         verdict: Verdict::Unknown,
     };
     let lease = settings.lease;

@@ -80,6 +80,12 @@ pub(crate) fn behind(
             return Ended::returned(Some(line.turn_away(OsClock.now(), class, slots)));
         };
         let began = OsClock.now();
+        // Not before: the breaker takes a call that takes long for a slow one.
+        let entered = hub.state().breakers.enter(began, &key);
+        match entered {
+            Ok(pass) => drop(live.pass.set(pass)),
+            Err(refused) => return Ended::returned(Some(refused.wait)),
+        }
         let ended = call.await;
         let late = !ended.is_done() && live.stopped() == Some(Stop::TimedOut);
         permit.end(outcome(ended.verdict, ended.overload || late));

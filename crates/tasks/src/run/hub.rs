@@ -4,7 +4,7 @@
 
 use crate::error::Error;
 use crate::queue::TaskQueue;
-use crate::run::breakers::{Breakers, Pass};
+use crate::run::breakers::Breakers;
 use crate::run::context::{Live, Stop};
 use crate::run::ended::Ended;
 use crate::run::figures::{Figures, Happened};
@@ -159,13 +159,13 @@ impl Hub {
     }
 
     /// A run has ended, and nothing of it is left.
-    pub(crate) fn gone(&self, live: &Live, pass: Option<&Pass>, verdict: Verdict) {
+    pub(crate) fn gone(&self, live: &Live, verdict: Verdict) {
         let now = OsClock.now();
         let mut state = self.state();
         state.running.remove(&live.token);
         state.ledger.take_back(live.token);
         state.ledger.release(&live.grant);
-        if let Some(pass) = pass {
+        if let Some(pass) = live.pass.get() {
             let change = state.breakers.leave(now, pass, verdict);
             if let Some(change) = change {
                 state.figures.happened(change);
@@ -180,7 +180,6 @@ impl Hub {
 pub(crate) struct Entered {
     pub(crate) hub: Arc<Hub>,
     pub(crate) live: Arc<Live>,
-    pub(crate) pass: Option<Pass>,
     pub(crate) verdict: Verdict,
 }
 
@@ -193,6 +192,6 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.hub.gone(&self.live, self.pass.as_ref(), self.verdict);
+        self.hub.gone(&self.live, self.verdict);
     }
 }

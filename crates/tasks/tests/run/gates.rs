@@ -6,6 +6,7 @@ use crate::stage::{Stage, call, handled, quiet};
 use flyball_core::time::{ManualClock, Source};
 use flyball_executor::{KeyLimits, Rejection, Shedding};
 use flyball_limit::{AdaptiveConfig, AdmissionConfig, Algorithm, Gate, GateConfig, Mode};
+use flyball_policy::limit::Forced;
 use flyball_tasks::run::Gates;
 use flyball_tasks::{Outcome, State, TaskId};
 use std::sync::{Arc, Mutex, mpsc};
@@ -28,6 +29,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "gates::calls_hold_slots_of_their_dependency",
         calls_hold_slots_of_their_dependency,
+    ),
+    (
+        "gates::waiting_for_a_slot_is_no_call",
+        waiting_for_a_slot_is_no_call,
     ),
     (
         "gates::a_class_that_sheds_runs_durable_tasks",
@@ -244,6 +249,57 @@ fn calls_hold_slots_of_their_dependency() {
     stage.queue.wait_state(second, State::Completed);
     assert_eq!(slow.gate.status().adaptive.succeeded, 2);
     stage.wait_idle();
+}
+
+/// CPU-21, TASK-8: a call that waits for a slot of its dependency is none for its breaker, which would take it for a slow one, until it is made; it is not made
+/// where the breaker is open by then.
+fn waiting_for_a_slot_is_no_call() {
+    let stage = Stage::new(quiet());
+    let hour = Duration::from_secs(3_600);
+    let patient = AdmissionConfig {
+        deadline: hour,
+        deadline_max: hour,
+        ..AdmissionConfig::default()
+    };
+    let slow = Slow::new(&stage, patient);
+    let first = slow.add_held(&stage);
+    let wait = || {
+        let id = slow.add_call(&stage);
+        while slow.gate.status().waiting == 0 {
+            std::thread::yield_now();
+        }
+        let known = stage.runners.breakers();
+        assert_eq!(known.len(), 1);
+        assert_eq!(known[0].breaker.in_flight, 1, "the first alone");
+        id
+    };
+    let second = wait();
+    slow.go.send(()).unwrap();
+    stage.queue.wait_state(first, State::Completed);
+    slow.asked.recv().unwrap();
+    // Its breaker hears of the end after the queue.
+    while stage.runners.running().iter().any(|run| run.id == first) {
+        std::thread::yield_now();
+    }
+    let third = wait();
+    let key = authority(&slow.server);
+    let force = |forced| stage.runners.force_breaker(&key, forced).unwrap();
+    force(Some(Forced::Open));
+    slow.go.send(()).unwrap();
+    stage.queue.wait_state(second, State::Completed);
+    let back = stage.queue.wait_end(third, 1);
+    assert!(
+        matches!(back.outcome, Some(Outcome::Returned { .. })),
+        "{back:?}"
+    );
+    force(None);
+    stage.queue.wake_returned();
+    slow.asked.recv().unwrap();
+    slow.go.send(()).unwrap();
+    stage.queue.wait_state(third, State::Completed);
+    stage.wait_idle();
+    assert_eq!(stage.runners.breakers()[0].breaker.in_flight, 0);
+    assert_eq!(slow.gate.in_flight(), 0);
 }
 
 /// CPU-21: a class that refuses work in memory because of how long it would wait does not refuse a durable task.
