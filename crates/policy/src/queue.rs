@@ -81,7 +81,7 @@ pub use task::{
     Outcome, Overlap, Reason, RetryPolicy, State, TaskId, Token, Unique, UniqueConflict, Via, When,
 };
 
-/// The most tasks of one request: of a batch, a lease, a cancel or a retry.
+/// The most tasks of one request: of a batch, a lease, a call back, a cancel or a retry.
 pub const BATCH_MAX: usize = 1_000;
 /// The longest lease.
 pub const LEASE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -280,6 +280,7 @@ impl Queue {
                 stood,
             } => self.heartbeat(now, id, token, lease, (paused, stood), effects),
             Command::Finish { id, token, outcome } => self.finish(now, id, token, outcome, effects),
+            Command::CallBack { waits } => self.call_back(now, waits, effects),
             Command::Cancel { ids, strict } => self.cancel(now, ids, strict, effects),
             Command::Retry { ids, strict } => self.retry(now, ids, strict, effects),
             Command::Pause { scope, by } => self.pause(now, scope, by, effects),

@@ -47,6 +47,10 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// of the task is for [`task`](Self::task) to say: most who finish do not want it, and reading it costs more than finishing.
     fn finish(&self, ends: Vec<Completion>) -> Answer<'_, Vec<Result<Brief, Error>>>;
 
+    /// Ends waits before the next attempt, as what they were for is there: of at most 1,000 tasks, each with how often it was started. Those that were
+    /// started since, or do not wait so, are passed over. Answers those it changed.
+    fn call_back(&self, waits: Vec<(TaskId, u32)>) -> Answer<'_, Vec<Brief>>;
+
     /// Cancels tasks: at once those that do not run, at their next heartbeat those that do. Answers those it changed, and their new state.
     /// With [`Selection::Ids`] an unknown or ended task is an error and nothing is changed.
     fn cancel(&self, which: Selection, why: String) -> Answer<'_, Vec<Brief>>;

@@ -1,5 +1,6 @@
 //! What becomes of a task that is out: heartbeats, ends, leases that run out.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use flyball_core::time::{Timestamp, WallTime};
@@ -7,6 +8,7 @@ use flyball_core::time::{Timestamp, WallTime};
 use super::command::{Refused, Reply};
 use super::effects::{Cause, Effects};
 use super::entry::CANCEL;
+use super::people::check_count;
 use super::task::{Now, Outcome, Reason, State, TaskId, Token};
 use super::{LEASE_MAX, Queue, TIMEOUT_GRACE};
 
@@ -204,6 +206,31 @@ impl Queue {
             self.deadlines.insert((deadline, slot));
         }
         self.turn(slot, State::Scheduled, cause, effects);
+    }
+
+    /// Ends waits before their time.
+    pub(super) fn call_back(
+        &mut self,
+        now: Now,
+        waits: &[(TaskId, u32)],
+        effects: &mut Effects,
+    ) -> Result<Reply, Refused> {
+        check_count(waits)?;
+        let mut changed = Vec::new();
+        for &(id, started) in waits {
+            let Some(slot) = self.index.get(id) else {
+                continue;
+            };
+            let entry = &self.tasks[slot];
+            let extra = entry.extra.as_ref();
+            let waits = extra.is_some_and(|extra| extra.backoff.is_some());
+            if waits && entry.attempts.started == started {
+                self.detach(slot);
+                self.place(slot, now, false, Cause::Ready, effects);
+                changed.push(id);
+            }
+        }
+        Ok(Reply::Changed(changed))
     }
 
     pub(super) fn backoff_until(&mut self, slot: u32, at: Timestamp, wait: Duration) {

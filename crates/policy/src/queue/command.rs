@@ -302,6 +302,11 @@ pub enum Command<'a> {
         /// How it went; `None`: it waits again, at no cost of an attempt.
         outcome: Option<Outcome>,
     },
+    /// Ends waits before the next attempt, as what they were for is there. Answers [`Reply::Changed`].
+    CallBack {
+        /// Which tasks, at most 1,000, each with how often it was started: one that was started since, or does not wait so, is passed over.
+        waits: &'a [(TaskId, u32)],
+    },
     /// Cancels tasks. Answers [`Reply::Changed`].
     Cancel {
         /// Which, at most 1,000.

@@ -14,7 +14,7 @@ use super::{BATCH_MAX, Queue, valid};
 /// Scopes that are paused at once.
 const PAUSES_MAX: usize = 1_000;
 
-fn check_count(ids: &[TaskId]) -> Result<(), Refused> {
+pub(super) fn check_count<T>(ids: &[T]) -> Result<(), Refused> {
     if ids.len() <= BATCH_MAX {
         return Ok(());
     }

@@ -1,10 +1,10 @@
 //! What becomes of tasks.
 
-use super::fixture::{Calls, Make, Wanted, block_on, done, failed, task};
+use super::fixture::{Calls, Fixture, Make, Wanted, block_on, done, failed, task};
 use crate::error::Error;
 use crate::{Beat, Filter, Parent, Scope, Selection};
 use flyball_policy::queue::{
-    Dependency, OnParentFailure, Reason, State, Unique, UniqueConflict, When,
+    Dependency, OnParentFailure, Outcome, Reason, State, TaskId, Unique, UniqueConflict, When,
 };
 use std::time::Duration;
 
@@ -56,6 +56,37 @@ pub fn returned_attempts_cost_nothing(make: Make<'_>) {
         end.outcome = None;
         assert_eq!(fixture.end(end).unwrap().state, State::Pending);
     }
+}
+
+/// TASK-7: a wait before the next attempt is ended early by who knows for which attempt it was, for good; others go on.
+pub fn waits_end_early(make: Make<'_>) {
+    let mut fixture = make(Wanted::default());
+    let (one, other) = (fixture.put_one(task("a")), fixture.put_one(task("a")));
+    let after = Duration::from_secs(600);
+    for lease in fixture.get(2) {
+        let mut end = done(lease.id, lease.token);
+        end.outcome = Some(Outcome::Returned { after });
+        assert_eq!(fixture.end(end).unwrap().state, State::Scheduled);
+    }
+    let call_back = |fixture: &dyn Fixture, started| {
+        let waits = vec![(one, started), (TaskId(u64::MAX >> 1), started)];
+        block_on(fixture.queue().call_back(waits)).unwrap()
+    };
+    assert!(call_back(&*fixture, 2).is_empty());
+    let changed = call_back(&*fixture, 1);
+    assert_eq!((changed.len(), changed[0].id), (1, one));
+    assert_eq!(changed[0].state, State::Pending);
+    fixture.crash();
+    let states = (fixture.state(one), fixture.state(other));
+    assert_eq!(states, (State::Pending, State::Scheduled));
+    let lease = fixture.get_one();
+    assert_eq!(lease.id, one);
+    assert!(fixture.get(1).is_empty());
+    fixture.end(done(one, lease.token)).unwrap();
+    fixture.advance(after);
+    assert_eq!(fixture.get_one().id, other);
+    let most = vec![(other, 1); 1_001];
+    assert!(block_on(fixture.queue().call_back(most)).is_err());
 }
 
 /// TASK-10: dead letters can be retried, one or by filter, with fresh attempts.

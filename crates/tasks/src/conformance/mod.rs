@@ -56,6 +56,7 @@ macro_rules! task_queue_conformance {
             failures_are_retried_and_then_dead
             what_may_not_be_retried_fails
             returned_attempts_cost_nothing
+            waits_end_early
             the_dead_can_be_retried
             not_before_is_waited_for
             a_deadline_is_kept

@@ -91,6 +91,10 @@ pub(super) enum Message {
         ends: Vec<Completion>,
         reply: Reply<Vec<Result<Brief, Error>>>,
     },
+    CallBack {
+        waits: Vec<(TaskId, u32)>,
+        reply: Reply<Vec<Brief>>,
+    },
     Cancel {
         ids: Vec<TaskId>,
         strict: bool,
@@ -141,7 +145,9 @@ impl Message {
             Message::Lease(asker) => drop(asker.reply.send(Err(error))),
             Message::Heartbeat { reply, .. } => drop(reply.send(Err(error))),
             Message::Finish { reply, .. } => drop(reply.send(Err(error))),
-            Message::Cancel { reply, .. } | Message::Retry { reply, .. } => {
+            Message::CallBack { reply, .. }
+            | Message::Cancel { reply, .. }
+            | Message::Retry { reply, .. } => {
                 drop(reply.send(Err(error)));
             }
             Message::Pause { reply, .. } | Message::Resume { reply, .. } => {

@@ -178,6 +178,10 @@ impl TaskQueue for Embedded {
         })
     }
 
+    fn call_back(&self, waits: Vec<(TaskId, u32)>) -> Answer<'_, Vec<Brief>> {
+        Box::pin(self.ask(|reply| Message::CallBack { waits, reply }))
+    }
+
     fn cancel(&self, which: Selection, why: String) -> Answer<'_, Vec<Brief>> {
         Box::pin(async move {
             let (ids, strict) = self

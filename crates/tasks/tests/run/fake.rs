@@ -386,6 +386,20 @@ impl TaskQueue for Fake {
         })
     }
 
+    fn call_back(&self, waits: Vec<(TaskId, u32)>) -> Answer<'_, Vec<Brief>> {
+        Box::pin(async move {
+            self.change(|inner| {
+                for (id, started) in waits {
+                    let entry = &inner.tasks[&id.0];
+                    if entry.state == State::Scheduled && entry.attempts.started == started {
+                        inner.turn(id.0, State::Pending);
+                    }
+                }
+            });
+            Ok(Vec::new())
+        })
+    }
+
     fn cancel(&self, _: Selection, _: String) -> Answer<'_, Vec<Brief>> {
         Box::pin(async { not_here("cancel") })
     }

@@ -313,6 +313,35 @@ fn who_fails_says_whether_and_when_to_come_back() {
     assert_eq!(bench.record(id).reason, Some(Reason::Panicked));
 }
 
+/// TASK-7: a wait before the next attempt may be ended early, by who knows for which attempt it was.
+#[test]
+fn waits_end_early_for_who_knows_them() {
+    let mut bench = Bench::new();
+    let id = bench.add(head("a"));
+    let returned = Some(Outcome::Returned { after: secs(100) });
+    let call_back = |bench: &mut Bench, started| match bench.apply(Command::CallBack {
+        waits: &[(TaskId(77), 1), (id, started), (id, started)],
+    }) {
+        Reply::Changed(ids) => ids,
+        other => panic!("{other:?}"),
+    };
+    assert!(call_back(&mut bench, 0).is_empty(), "it does not wait");
+    let granted = bench.one();
+    assert!(call_back(&mut bench, 1).is_empty(), "it runs");
+    assert_eq!(bench.finish(granted, returned), State::Scheduled);
+    assert_eq!(call_back(&mut bench, 1), [id]);
+    assert_eq!(bench.state(id), State::Pending);
+    assert!(bench.effects.ready && bench.record(id).backoff.is_none());
+    let granted = bench.one();
+    bench.finish(granted, returned);
+    assert!(call_back(&mut bench, 1).is_empty(), "it was started since");
+    assert!(bench.queue.next_deadline().0.is_some());
+    let many = [(id, 2); 1_001];
+    let refused = bench.try_apply(Command::CallBack { waits: &many });
+    assert!(matches!(refused, Err(Refused::Request { .. })));
+    assert_eq!(bench.state(id), State::Scheduled);
+}
+
 /// TASK-7: retries are at most a fifth of the calls, and three a second beside; who cannot be afforded waits and is not given up.
 #[test]
 fn retries_are_a_fifth_of_calls() {

@@ -41,6 +41,10 @@ impl Core {
                 self.sync = true;
                 self.settle(reply, Ok(answer));
             }
+            Message::CallBack { waits, reply } => {
+                let answer = self.change(now, Command::CallBack { waits: &waits });
+                self.settle(reply, answer);
+            }
             Message::Cancel {
                 ids,
                 strict,
