@@ -152,6 +152,15 @@ pub enum Waiting {
         /// Until then.
         until: Option<WallTime>,
     },
+    /// As many calls of what it depends on are out as may.
+    CallLimit {
+        /// Of which dependency.
+        key: Box<str>,
+        /// Out now.
+        running: u32,
+        /// May be.
+        limit: u32,
+    },
     /// Nobody takes its kind.
     NobodyTakes {
         /// For so long.

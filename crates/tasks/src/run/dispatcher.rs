@@ -351,6 +351,11 @@ fn start(hub: &Arc<Hub>, ways: &Arc<Ways>, lease: Lease, instead: bool) -> Optio
     }
     let gate = state.gates.dependencies.get(&key);
     let gate = gate.filter(|_| matches!(lease.run, Run::Http(_))).cloned();
+    if gate.is_some()
+        && let Some(line) = state.lines.get_mut(&key)
+    {
+        line.back(lease.id);
+    }
     let entered = match &gate {
         Some(_) => state.breakers.look(now, &key).map(|()| None),
         None => state.breakers.enter(now, &key).map(Some),

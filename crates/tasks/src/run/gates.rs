@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a task stays away that was taken although its class had no slot: the limit was lowered meanwhile.
+/// How long a task stays away that was taken although its class had no slot: the limit was lowered meanwhile; or whose limit went while it waited.
 pub(crate) const AGAIN: Duration = Duration::from_millis(100);
 
 /// The gates of classes and dependencies, by name.
@@ -76,8 +76,14 @@ pub(crate) fn behind(
             // The gate's own hint is for callers of whom it knows nothing.
             let slots = gate.limit();
             let mut state = hub.state();
+            if !state.gates.dependencies.contains_key(&key) {
+                // It was taken away meanwhile.
+                return Ended::returned(Some(AGAIN));
+            }
             let line = state.lines.entry(key).or_default();
-            return Ended::returned(Some(line.turn_away(OsClock.now(), class, slots)));
+            let attempt = (live.id, live.attempts.started);
+            let wait = line.turn_away(OsClock.now(), attempt, class, slots);
+            return Ended::returned(Some(wait));
         };
         let began = OsClock.now();
         // Not before: the breaker takes a call that takes long for a slow one.

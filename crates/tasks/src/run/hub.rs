@@ -11,12 +11,12 @@ use crate::run::figures::{Figures, Happened};
 use crate::run::gates::Gates;
 use crate::run::handlers::Handlers;
 use crate::run::ledger::Ledger;
-use crate::run::line::Line;
+use crate::run::line::{Attempt, Line};
 use crate::run::settings::RunSettings;
 use flyball_core::time::{Clock, OsClock, Timestamp};
 use flyball_executor::Class;
 use flyball_policy::limit::Verdict;
-use flyball_policy::queue::{Outcome, Reason, TaskId, Token};
+use flyball_policy::queue::{BATCH_MAX, Outcome, Reason, TaskId, Token};
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -121,6 +121,23 @@ impl Hub {
     /// Runs something on the runners' own thread.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(future);
+    }
+
+    /// Has tasks come back that were given back for a time.
+    pub(crate) fn call_back(self: &Arc<Hub>, waits: Vec<Attempt>) {
+        if waits.is_empty() {
+            return;
+        }
+        let hub = Arc::clone(self);
+        self.spawn(async move {
+            for some in waits.chunks(BATCH_MAX) {
+                if let Err(error) = hub.queue.call_back(some.to_vec()).await {
+                    // They come back in their time.
+                    hub.queue_failed(&error);
+                    return;
+                }
+            }
+        });
     }
 
     pub(crate) fn happened(&self, what: Happened) {

@@ -4,17 +4,21 @@
 //! than slots come free, which is as often as the limit goes into the time that calls usually have theirs. So there is always one that asks for a slot that
 //! is free, and never a herd of them after a time without any. One that comes too early goes to the end of the line.
 //!
+//! A limit that people raise or take away has more slots than those times are made for: who waits is called back then, the oldest first, as many as would
+//! now have a time within [`LONGEST`].
+//!
 //! Pure. Invariants: each class has a line of its own, so that nobody stands behind those who matter less; no wait is below [`SHORTEST`] or above [`LONGEST`], however
-//! many wait: who would have a longer one comes back within the second half of it, and asks again.
+//! many wait: who would have a longer one comes back within the second half of it, and asks again; of those who wait the newest [`AWAY_MAX`] are known by name.
 
 use flyball_core::time::Timestamp;
 use flyball_limit::CallClass;
-use std::collections::HashMap;
+use flyball_policy::queue::TaskId;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// The shortest wait: a task that comes back at once meets the same calls.
 const SHORTEST: Duration = Duration::from_millis(10);
-/// The longest one: a limit that has grown meanwhile is used after that at the latest.
+/// The longest one: a limit that has grown by itself is used after that at the latest.
 const LONGEST: Duration = Duration::from_secs(15);
 /// How long a call is taken to have its slot before one has ended: short, as who is too early only asks again.
 const FIRST_GUESS: Duration = Duration::from_millis(5);
@@ -29,6 +33,12 @@ const WEIGHT: f64 = 0.125;
 /// The golden ratio's part below one: its multiples spread evenly, however many there are (Knuth, The Art of Computer Programming 3, 6.4).
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
+/// Of how many who wait it is known which they are.
+const AWAY_MAX: usize = 10_000;
+
+/// A task, and how often it was started.
+pub(crate) type Attempt = (TaskId, u32);
+
 /// Those who wait for one dependency.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
@@ -38,6 +48,10 @@ pub(crate) struct Line {
     last: HashMap<Option<CallClass>, Timestamp>,
     /// Those for whom the line was too long.
     beyond: u32,
+    /// Who was turned away and has not come back yet.
+    away: BTreeMap<TaskId, u32>,
+    /// The least slots that there were when somebody was turned away, since the limit was last set.
+    slots: Option<u32>,
 }
 
 impl Line {
@@ -48,17 +62,29 @@ impl Line {
         *usual += (took - *usual) * WEIGHT;
     }
 
+    /// How far apart they come back, seconds.
+    fn step(&self, slots: u32) -> f64 {
+        let usual = self.usual.unwrap_or(FIRST_GUESS.as_secs_f64());
+        let free = usual / f64::from(slots.max(1)) * CLOSER;
+        let step = free.min((usual / TRIES).max(TRY_EVERY.as_secs_f64()));
+        step.min(LONGEST.as_secs_f64())
+    }
+
     /// One found no slot of so many: after how long it comes back.
     pub(crate) fn turn_away(
         &mut self,
         now: Timestamp,
+        attempt: Attempt,
         class: Option<CallClass>,
         slots: u32,
     ) -> Duration {
-        let usual = self.usual.unwrap_or(FIRST_GUESS.as_secs_f64());
-        let free = usual / f64::from(slots.max(1)) * CLOSER;
-        let step = free.min((usual / TRIES).max(TRY_EVERY.as_secs_f64()));
-        let step = Duration::from_secs_f64(step.min(LONGEST.as_secs_f64()));
+        self.away.insert(attempt.0, attempt.1);
+        if self.away.len() > AWAY_MAX {
+            // Those who never come back, as they were cancelled, go by and by.
+            self.away.pop_first();
+        }
+        self.slots = Some(self.slots.map_or(slots, |least| least.min(slots)));
+        let step = Duration::from_secs_f64(self.step(slots));
         let last = self.last.entry(class).or_insert(now);
         let then = now.max(*last).saturating_add(step);
         let wait = then.duration_since(now);
@@ -69,6 +95,34 @@ impl Line {
         }
         *last = then;
         wait.max(SHORTEST)
+    }
+
+    /// One has come back.
+    pub(crate) fn back(&mut self, id: TaskId) {
+        self.away.remove(&id);
+    }
+
+    /// Whether it was turned away, and has not come back.
+    pub(crate) fn is_away(&self, attempt: Attempt) -> bool {
+        self.away.get(&attempt.0) == Some(&attempt.1)
+    }
+
+    /// The limit was set: who is to come back at once, as there are more slots than those have times for.
+    pub(crate) fn set(&mut self, slots: u32) -> Vec<Attempt> {
+        let before = self.slots.replace(slots);
+        if before.is_none_or(|before| slots <= before) {
+            return Vec::new();
+        }
+        self.last.clear();
+        // A quotient without bounds is cut to the largest number.
+        let most = (LONGEST.as_secs_f64() / self.step(slots)).ceil() as usize;
+        let mut called = Vec::new();
+        while called.len() < most
+            && let Some(attempt) = self.away.pop_first()
+        {
+            called.push(attempt);
+        }
+        called
     }
 }
 
@@ -98,7 +152,7 @@ mod tests {
                 leave.push(Reverse(now.saturating_add(takes)));
             } else {
                 away += 1;
-                let wait = line.turn_away(now, None, slots);
+                let wait = line.turn_away(now, (TaskId(1), 1), None, slots);
                 assert!((SHORTEST..=LONGEST).contains(&wait), "{wait:?}");
                 come.push(Reverse(now.saturating_add(wait)));
             }
@@ -140,20 +194,52 @@ mod tests {
         let mut line = Line::default();
         line.left(Duration::from_secs(1));
         let waits: Vec<_> = (0..10_000)
-            .map(|_| line.turn_away(ms(0), batch, 1))
+            .map(|_| line.turn_away(ms(0), (TaskId(1), 1), batch, 1))
             .collect();
         assert!(waits.iter().all(|wait| *wait <= LONGEST));
         let late = waits[1_000..].iter();
         let within = |wait: &&Duration| **wait < LONGEST.mul_f64(0.51);
         let herd = late.filter(within).count();
         assert!((100..300).contains(&herd), "a fiftieth of them: {herd}");
-        assert!(line.turn_away(ms(0), normal, 1) < Duration::from_millis(100));
+        let wait = line.turn_away(ms(0), (TaskId(1), 1), normal, 1);
+        assert!(wait < Duration::from_millis(100));
         for took in [Duration::ZERO, Duration::MAX] {
             line.left(took);
             for slots in [0, 1, u32::MAX] {
-                let wait = line.turn_away(Timestamp::from_nanos(u64::MAX), None, slots);
+                let end = Timestamp::from_nanos(u64::MAX);
+                let wait = line.turn_away(end, (TaskId(1), 1), None, slots);
                 assert!((SHORTEST..=LONGEST).contains(&wait), "{wait:?}");
             }
         }
+    }
+    /// CPU-21: when the limit is set higher, those come back at once who have a place in a line by that limit, the oldest first, and no others; known are a bounded
+    /// number.
+    #[test]
+    fn a_higher_limit_calls_back() {
+        let mut line = Line::default();
+        line.left(Duration::from_secs(1));
+        assert!(line.set(4).is_empty());
+        let away = |line: &mut Line, number, slots| {
+            line.turn_away(ms(0), (TaskId(number), 2), None, slots);
+        };
+        (0..1_000).for_each(|number| away(&mut line, number, 4));
+        assert!(line.is_away((TaskId(3), 2)) && !line.is_away((TaskId(3), 1)));
+        line.back(TaskId(3));
+        assert!(!line.is_away((TaskId(3), 2)));
+        assert!(line.set(4).is_empty() && line.set(2).is_empty());
+        // As the limit may have grown by itself before anybody set it.
+        away(&mut line, 0, 8);
+        let called = line.set(8);
+        let step = line.step(8);
+        let expected = (LONGEST.as_secs_f64() / step).ceil() as usize;
+        assert_eq!(called.len(), expected, "{step}");
+        assert_eq!(&called[..4], [0, 1, 2, 4].map(|number| (TaskId(number), 2)));
+        assert!(called.iter().all(|attempt| !line.is_away(*attempt)));
+        assert_eq!(line.set(u32::MAX).len(), 999 - expected);
+        assert!(line.set(u32::MAX).is_empty());
+        let most = AWAY_MAX as u64;
+        (0..most + 10).for_each(|number| away(&mut line, number, 1));
+        assert!(!line.is_away((TaskId(9), 2)) && line.is_away((TaskId(10), 2)));
+        assert_eq!(line.set(u32::MAX).len(), AWAY_MAX);
     }
 }

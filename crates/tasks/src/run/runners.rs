@@ -13,6 +13,7 @@ use crate::run::parts::Ways;
 use crate::run::settings::RunSettings;
 use crate::task::{Task, Waiting};
 use flyball_core::time::{Clock, OsClock, WallTime};
+use flyball_limit::Gate;
 use flyball_policy::limit::{BreakerConfig, Forced};
 use flyball_policy::queue::{Needs, State};
 use std::collections::BTreeMap;
@@ -192,14 +193,20 @@ impl Runners {
         Ok(())
     }
 
-    /// Puts these gates before what runs from now on. What holds a slot of another one keeps it.
+    /// Puts these gates before what runs from now on. What holds a slot of another one keeps it. To be called as well when the settings of one have changed:
+    /// calls for which it had no slot come back at once then, where it has more.
     pub fn set_gates(&self, gates: Gates) {
         let mut state = self.hub.state();
-        state
-            .lines
-            .retain(|key, _| gates.dependencies.contains_key(key));
+        let mut called = Vec::new();
+        state.lines.retain(|key, line| {
+            let gate = gates.dependencies.get(key);
+            let acts = gate.filter(|gate| !gate.observes());
+            called.extend(line.set(acts.map_or(u32::MAX, Gate::limit)));
+            gate.is_some()
+        });
         state.gates = gates;
         drop(state);
+        self.hub.call_back(called);
         self.hub.poke.notify_one();
     }
 
@@ -335,10 +342,22 @@ impl Runners {
         let mut waits = Vec::new();
         if let Some(refused) = state.breakers.refusal(now, &key) {
             waits.push(Waiting::Breaker {
-                key,
+                key: key.clone(),
                 until: refused
                     .until
                     .map(|until| wall.saturating_add(until.duration_since(now))),
+            });
+        }
+        let attempt = (task.id, task.attempts.started);
+        let line = state.lines.get(&key);
+        if line.is_some_and(|line| line.is_away(attempt))
+            && task.state == State::Scheduled
+            && let Some(gate) = state.gates.dependencies.get(&key)
+        {
+            waits.push(Waiting::CallLimit {
+                key,
+                running: gate.in_flight(),
+                limit: gate.limit(),
             });
         }
         if task.state == State::Pending {

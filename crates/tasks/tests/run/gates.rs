@@ -1,6 +1,7 @@
 //! Adaptive limits on classes and dependencies.
 
 use crate::Test;
+use crate::fake::Inner;
 use crate::http::Server;
 use crate::stage::{Stage, call, handled, quiet};
 use flyball_core::time::{ManualClock, Source};
@@ -8,7 +9,7 @@ use flyball_executor::{KeyLimits, Rejection, Shedding};
 use flyball_limit::{AdaptiveConfig, AdmissionConfig, Algorithm, Gate, GateConfig, Mode};
 use flyball_policy::limit::Forced;
 use flyball_tasks::run::Gates;
-use flyball_tasks::{Outcome, State, TaskId};
+use flyball_tasks::{Outcome, State, TaskId, TaskQueue, Waiting};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -33,6 +34,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "gates::waiting_for_a_slot_is_no_call",
         waiting_for_a_slot_is_no_call,
+    ),
+    (
+        "gates::a_higher_limit_calls_back",
+        a_higher_limit_calls_back,
     ),
     (
         "gates::a_class_that_sheds_runs_durable_tasks",
@@ -142,7 +147,11 @@ fn nobody_waits() -> AdmissionConfig {
 
 /// Calls that came in.
 fn calls(gate: &Gate) -> u64 {
-    gate.status().classes.iter().map(|class| class.entered).sum()
+    gate.status()
+        .classes
+        .iter()
+        .map(|class| class.entered)
+        .sum()
 }
 
 /// CPU-21, CPU-22: a durable task is never refused: where its class has no slot it goes back, and runs later; its attempts do not count that.
@@ -300,6 +309,51 @@ fn waiting_for_a_slot_is_no_call() {
     stage.wait_idle();
     assert_eq!(stage.runners.breakers()[0].breaker.in_flight, 0);
     assert_eq!(slow.gate.in_flight(), 0);
+}
+
+/// CPU-21, TASK-16: why names the limit of a dependency for which a call waits; where that is raised or taken away, who waits is called back at once.
+fn a_higher_limit_calls_back() {
+    let stage = Stage::new(quiet());
+    let slow = Slow::new(&stage, nobody_waits());
+    let first = slow.add_held(&stage);
+    let away = [(); 3].map(|()| slow.add_turned_away(&stage).0);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let why = |id| {
+        let task = runtime.block_on(stage.queue.task(id)).unwrap();
+        stage.runners.why(&task)
+    };
+    let limit = Waiting::CallLimit {
+        key: authority(&slow.server),
+        running: 1,
+        limit: 1,
+    };
+    assert_eq!(why(away[0]), [limit]);
+    assert!(why(first).is_empty());
+    let higher = GateConfig::fixed(2).with_admission(nobody_waits());
+    slow.gate.set_config(&higher).unwrap();
+    slow.set_gate(&stage);
+    let count = |inner: &Inner, state| {
+        let entries = away.iter().map(|id| &inner.tasks[&id.0]);
+        entries.filter(|entry| entry.state == state).count()
+    };
+    // Each is taken again, and one has the second slot.
+    stage.queue.wait(|inner| {
+        let mut entries = away.iter().map(|id| &inner.tasks[&id.0]);
+        let again = entries.all(|entry| entry.attempts.started > 1);
+        (again && count(inner, State::Scheduled) == 2).then_some(())
+    });
+    assert_eq!(slow.gate.in_flight(), 2);
+    stage.runners.set_gates(Gates::default());
+    stage
+        .queue
+        .wait(|inner| (count(inner, State::Running) == 3).then_some(()));
+    (0..4).for_each(|_| slow.go.send(()).unwrap());
+    for id in away.into_iter().chain([first]) {
+        stage.queue.wait_state(id, State::Completed);
+    }
+    stage.wait_idle();
 }
 
 /// CPU-21: a class that refuses work in memory because of how long it would wait does not refuse a durable task.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WaitingView {
-    /// `until`, `backoff`, `retry_budget`, `parent`, `group`, `paused`, `class_limit`, `key_limit`, `unique`, `slots`, `resource`, `breaker`, `nobody_takes`, `turn`,
+    /// `until`, `backoff`, `retry_budget`, `parent`, `group`, `paused`, `class_limit`, `key_limit`, `unique`, `slots`, `resource`, `breaker`, `call_limit`, `nobody_takes`, `turn`,
     /// `running`, `ended` or `other`.
     #[serde(rename = "for")]
     pub waits_for: String,
@@ -160,6 +160,19 @@ impl From<&Waiting> for WaitingView {
                 running,
                 limit: most,
             } => limit("slots", "tasks", *running, *most),
+            Waiting::CallLimit {
+                key,
+                running,
+                limit: most,
+            } => WaitingView {
+                name: Some(key.to_string()),
+                running: Some(*running),
+                limit: Some(*most),
+                ..of(
+                    "call_limit",
+                    format!("{running} of {most} calls of {key:?} are out"),
+                )
+            },
             Waiting::Unique { by } => WaitingView {
                 task: Some(by.to_string()),
                 ..of("unique", format!("task {by} of the same unique key runs"))
@@ -265,6 +278,16 @@ mod tests {
             limit: 2,
         });
         assert_eq!(limit.detail, "2 of 2 tasks of its class run");
+        let calls = view(Waiting::CallLimit {
+            key: "db:5432".into(),
+            running: 3,
+            limit: 3,
+        });
+        assert_eq!(calls.detail, "3 of 3 calls of \"db:5432\" are out");
+        assert_eq!(
+            (calls.limit, calls.name.as_deref()),
+            (Some(3), Some("db:5432"))
+        );
         let never = view(Waiting::Resource {
             name: "gpu".into(),
             needs: 3,
