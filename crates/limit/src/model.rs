@@ -23,6 +23,11 @@ impl Model {
         self.0.enter_asked().is_some()
     }
 
+    /// Comes in as long as fewer than so many are, holding the lock.
+    pub fn enter_beyond(&self, most: u32) -> bool {
+        self.0.enter_beyond(most).is_some()
+    }
+
     /// Leaves; whether somebody waits.
     pub fn leave(&self) -> bool {
         self.0.leave().ask()

@@ -63,6 +63,18 @@ impl Gate {
         false
     }
 
+    /// In though no slot may be free, as long as fewer than `most` are: whether there is room, and whether it is in.
+    fn enter_beyond(&self, most: u32) -> (bool, bool) {
+        let mut line = self.line.lock().unwrap();
+        if !self.careless {
+            self.slots.raise();
+        }
+        let may = self.slots.in_flight() < most;
+        let entered = may && (self.slots.enter_asked() || self.slots.enter_beyond(most));
+        self.dispatch(&mut line);
+        (may, entered)
+    }
+
     fn leave(&self) {
         if self.slots.leave() {
             let mut line = self.line.lock().unwrap();
@@ -207,6 +219,52 @@ fn who_gives_up_leaks_nothing() {
         quitter.join().unwrap();
         assert_eq!(gate.drain(), 0);
         assert!(gate.enter());
+    });
+}
+
+/// CPU-22, CPU-23: a call that does not wait for lesser ones finds its place beyond the limit, however they come and go; they never are more than the limit, and
+/// nobody is lost when those beyond it leave.
+#[test]
+fn who_matters_more_comes_in_beyond_the_limit() {
+    check(|| {
+        let gate = Arc::new(Gate::new(1));
+        let lesser = Arc::new(loom::sync::atomic::AtomicU32::new(0));
+        let others = [(); 2].map(|()| {
+            let (gate, lesser) = (Arc::clone(&gate), Arc::clone(&lesser));
+            thread::spawn(move || {
+                if gate.enter() {
+                    let before = lesser.fetch_add(1, loom::sync::atomic::Ordering::Relaxed);
+                    assert_eq!(before, 0, "two in one slot");
+                    lesser.fetch_sub(1, loom::sync::atomic::Ordering::Relaxed);
+                    gate.leave();
+                }
+            })
+        });
+        let came = gate.enter_beyond(2);
+        assert!(gate.slots.in_flight() <= 2);
+        gate.leave();
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!(came, (true, true), "one lesser call is in at most");
+        assert_eq!(gate.drain(), 0);
+    });
+}
+
+/// Without raising first, the room that was seen may be another's by then.
+#[test]
+#[should_panic(expected = "the room went past the lock")]
+fn a_look_at_the_room_before_raising_is_caught() {
+    check(|| {
+        let gate = Arc::new(Gate {
+            careless: true,
+            ..Gate::new(2)
+        });
+        let others = [come_and_go(&gate), come_and_go(&gate)];
+        let (may, entered) = gate.enter_beyond(2);
+        if entered {
+            gate.leave();
+        }
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!(may, entered, "the room went past the lock");
     });
 }
 
