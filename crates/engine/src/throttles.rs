@@ -35,7 +35,7 @@ pub(crate) use watch::Watch;
 
 /// Events that are kept.
 pub const MAX_THROTTLE_EVENTS: usize = 128;
-/// So many points below its threshold use is far from it.
+/// So many points below its threshold use is far from it; of a low threshold, below half of it.
 const FAR: f64 = 15.0;
 /// Below this level next to nothing is held back: more than 99% of the whole is allowed.
 const HOLDS_LITTLE: f64 = 0.005;
@@ -341,8 +341,8 @@ impl Shared {
                 level: entry.level,
             };
             let step = entry.controller.step(now, &view);
-            let far = entry.controller.settings().threshold - FAR;
-            let is_far = view.usage.is_none_or(|usage| usage < far);
+            let threshold = entry.controller.settings().threshold;
+            let is_far = view.usage.is_none_or(|usage| is_far(threshold, usage));
             is_quiet &= is_far && matches!(entry.controller.state(), State::Idle | State::Blind);
             let observed = entry.spec.settings.observe;
             if let Some(change) = step.change {
@@ -510,6 +510,11 @@ impl Shared {
     }
 }
 
+/// Whether use is so far below a threshold that it need not be looked at often.
+fn is_far(threshold: f64, usage: f64) -> bool {
+    usage < (threshold - FAR).max(threshold / 2.0)
+}
+
 impl Knobs {
     /// The knob with a throttle's level; made the first time, and used again by later throttles of the name. When there are as many knobs as there can be,
     /// one of a throttle that is gone (which none of `used` is) becomes this one: of those that nobody has pinned the one that was not turned for
@@ -590,5 +595,20 @@ fn view(entry: &Entry, quota: Option<QuotaVerdict>, off: Option<&'static str>) -
         // What fell by itself is no work of a throttle that allows nearly all.
         throughput_effect_percent: controller.effect().filter(|_| level >= HOLDS_LITTLE),
         commands_run_percent: entry.part * 100.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CPU-20: what uses next to nothing is far from every threshold, the lowest included, so that an idle engine looks once a second.
+    #[test]
+    fn idle_is_far_from_every_threshold() {
+        for threshold in [1.0, 3.0, 15.0, 20.0, 80.0] {
+            assert!(is_far(threshold, 0.2), "{threshold}");
+            assert!(!is_far(threshold, threshold * 0.9), "{threshold}");
+        }
+        assert!(is_far(80.0, 64.0) && !is_far(80.0, 66.0));
     }
 }

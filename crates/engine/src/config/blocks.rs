@@ -281,7 +281,7 @@ block! {
         mode: ThrottleMode = "enforce", Kind::Choice(ThrottleMode::NAMES);
         /// Whether the daemon's own throttles do anything.
         own: bool = "true", Kind::Bool;
-        /// Throttles beside those, at most 14, each a map: `name`, `scope` (`machine`, `process`, `quota` or `class:NAME`), `threshold_percent`; and at will `hysteresis_percent` (5, or half of a lower threshold), `below` (`critical`: it holds classes of a lower priority back), `mode`, `enabled`.
+        /// Throttles beside those, at most 14, each a map: `name`, `scope` (`machine`, `process`, `quota` or `class:NAME`), `threshold_percent`; and at will `hysteresis_percent` (5, or half of a threshold under 10), `below` (`critical`: it holds classes of a lower priority back), `mode`, `enabled`.
         throttles: MapList = "[]", Kind::Maps;
     }
 }

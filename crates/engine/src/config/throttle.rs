@@ -174,10 +174,6 @@ fn settings(map: &Map<String, Json>) -> Result<Settings, Wrong> {
         Error::Throttle { expected, .. } => wrong(HYSTERESIS, expected),
         other => Wrong::new("", other.to_string(), "settings that go together"),
     })?;
-    // Use cannot fall as far as that, so that it would never end.
-    if settings.hysteresis >= threshold {
-        return Err(wrong(HYSTERESIS, "less than threshold_percent"));
-    }
     Ok(settings)
 }
 

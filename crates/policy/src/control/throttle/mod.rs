@@ -16,8 +16,8 @@
 //! 3. *Dead zone*: with smoothed use within [`DEAD_ZONE`] of the threshold nothing changes, so that a steady load changes nothing.
 //! 4. *Rate limit*: work is let go no faster than [`RELEASE_A_SECOND`] (and as fast as that where it uses less than half of what it may), so that a load that comes and goes does not make
 //!    the machine swing; it is held back at once.
-//! 5. *End*: inactive again when nothing is held back any more and use has stayed under the threshold less the hysteresis
-//!    for [`CALM`].
+//! 5. *End*: inactive again when nothing is held back any more and use has stayed under the threshold less the hysteresis, of
+//!    which no more than half of the threshold counts, for [`CALM`]: a program that is idle uses a little, too.
 //! 6. *Cannot hold*: when the level is as high as it goes and the mean over [`WINDOW`] still is more than [`BAND`] above the
 //!    threshold, the state says so, and whose use it is.
 //!
@@ -46,7 +46,8 @@ use crate::Error;
 
 /// The least allowance, percent of the whole: what is held back all the way still moves, so that it ends one day.
 pub const LEAST: f64 = 1.0;
-/// Points around the threshold within which nothing changes: under the resolution of the kernel's 10 ms ticks.
+/// Points around the threshold within which nothing changes: under the resolution of the kernel's 10 ms ticks. Of a threshold of less than four times
+/// as much it is a quarter, or what is idle and uses a little would lie within it.
 pub const DEAD_ZONE: f64 = 0.75;
 /// An excess of more points than this in [`UPSET_READINGS`] readings, one after the other, is taken off at once: that is another load,
 /// not an error of control.
@@ -81,7 +82,8 @@ const SMOOTH: Duration = Duration::from_millis(500);
 pub struct Settings {
     /// The use that is held, 1 to 100 percent of the whole.
     pub threshold: f64,
-    /// How far use must fall under the threshold for the throttle to end, 0 to 50 points.
+    /// How far use must fall under the threshold for the throttle to end, 0 to 50 points and less than the threshold; more than half of
+    /// that counts as half.
     pub hysteresis: f64,
     /// Decide and count as ever, but hold nothing back.
     pub observe: bool,
@@ -112,7 +114,14 @@ impl Settings {
         let range = 1.0..=100.0;
         require(range.contains(&self.threshold), "threshold", "1 to 100")?;
         let range = 0.0..=50.0;
-        require(range.contains(&self.hysteresis), "hysteresis", "0 to 50")
+        let is_within = range.contains(&self.hysteresis) && self.hysteresis < self.threshold;
+        let expected = "0 to 50, and less than the threshold";
+        require(is_within, "hysteresis", expected)
+    }
+
+    /// The use below which the throttle ends, percent: above 0 whatever the hysteresis is.
+    fn end(&self) -> f64 {
+        self.threshold - self.hysteresis.min(self.threshold / 2.0)
     }
 }
 
@@ -373,7 +382,7 @@ impl Throttle {
         self.mean.get()
     }
 
-    /// The time for which work was held back; under `observe`, would have been.
+    /// The time for which work was held back, its allowance being less than all; under `observe`, would have been.
     pub fn throttled(&self) -> Duration {
         self.throttled
     }
@@ -410,7 +419,8 @@ impl Throttle {
                 (self.allowance, self.asked) = (in_force, in_force);
             }
         }
-        if self.active {
+        // The last moments before its end hold nothing back any more.
+        if self.active && self.asked < 100.0 {
             self.throttled = self.throttled.saturating_add(passed);
         }
         let known = |figure: Option<f64>| {
@@ -494,11 +504,7 @@ impl Throttle {
 
     /// Rules 2 to 6.
     fn regulate(&mut self, passed: Duration, usage: f64, smooth: f64, acted: Option<f64>) -> Step {
-        let Settings {
-            threshold,
-            hysteresis,
-            ..
-        } = self.settings;
+        let threshold = self.settings.threshold;
         // Smoothed, so that tasks that are long against the period do not make it hold back too much: what it lets go is limited in
         // rate, what it takes is not.
         let error = threshold - smooth;
@@ -507,7 +513,7 @@ impl Throttle {
         self.over[UPSET_READINGS - 1] = usage - threshold;
         let was = self.allowance;
         let periods = passed.as_secs_f64() / PERIOD.as_secs_f64();
-        if error.abs() > DEAD_ZONE {
+        if error.abs() > DEAD_ZONE.min(threshold / 4.0) {
             let change = PROPORTIONAL * (error - before) + INTEGRAL * error * periods.min(2.0);
             // Under `observe` the allowance is kept by arithmetic, and the work uses more.
             let used = acted.filter(|_| !self.settings.observe);
@@ -534,14 +540,15 @@ impl Throttle {
             true => self.full.saturating_add(passed),
             false => Duration::ZERO,
         };
-        let is_calm = self.allowance >= 100.0 && smooth < threshold - hysteresis;
+        let end = self.settings.end();
+        let is_calm = self.allowance >= 100.0 && smooth < end;
         self.calm = match is_calm {
             true => self.calm.saturating_add(passed),
             false => Duration::ZERO,
         };
         if self.calm >= CALM {
             self.state = State::Idle;
-            let under = Figure(threshold - hysteresis);
+            let under = Figure(end);
             return self.end(format!("{} is used, under {under}%", Percent(smooth)));
         }
         self.state = self.judge(acted);

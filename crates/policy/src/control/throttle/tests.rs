@@ -234,7 +234,8 @@ fn nothing_is_held_back_below_the_threshold() {
         (State::Idle, 0.0)
     );
     let held = trace.throttle.throttled().as_secs_f64();
-    assert!((29.0..40.0).contains(&held), "{held}");
+    // Until what was held has all of it back, not until the throttle has ended.
+    assert!((29.0..32.5).contains(&held), "{held}");
 }
 
 /// CPU-20: tasks that are longer than a period and cannot be interrupted come in bursts; the mean is held all the same.
@@ -296,6 +297,35 @@ fn a_low_threshold_lets_go_as_fast() {
         (trace.throttle.state(), trace.throttle.level()),
         (State::Idle, 0.0)
     );
+}
+
+/// CPU-20: a threshold as low as the usual hysteresis, or lower, is begun and ended all the same, though what is idle uses a little; so is one
+/// whose own hysteresis is nearly as much.
+#[test]
+fn a_low_threshold_ends() {
+    let nearly = Settings {
+        hysteresis: 2.9,
+        ..Settings::at(3.0)
+    };
+    for settings in [1.0, 3.0, 5.0]
+        .map(Settings::at)
+        .into_iter()
+        .chain([nearly])
+    {
+        let machine = Machine {
+            demand: &|period| if period < 10 * SECOND { 100.0 } else { 0.0 },
+            others: &|_| 0.4,
+            ..Machine::default()
+        };
+        let trace = run(settings, &machine, 30 * SECOND);
+        let state = (trace.throttle.state(), trace.throttle.level());
+        assert_eq!(state, (State::Idle, 0.0), "{settings:?}");
+        let (last, change) = trace.changes.last().copied().unwrap();
+        assert_eq!(change, Change::Deactivated);
+        assert!(last < 20 * SECOND, "{settings:?}: {last}");
+        let held = trace.throttle.throttled().as_secs_f64();
+        assert!((9.0..19.0).contains(&held), "{settings:?}: {held}");
+    }
 }
 
 /// CPU-20: between threshold and hysteresis it neither ends nor starts again and again.
@@ -537,6 +567,7 @@ proptest! {
         threshold in 1.0f64..=100.0, hysteresis in 0.0f64..=50.0, observe: bool,
         steps in proptest::collection::vec((any::<u64>(), any::<Option<f64>>(), any::<Option<f64>>(), any::<f64>(), 0..4u8), 1..200),
     ) {
+        let hysteresis = hysteresis.min(threshold * 0.99);
         let mut throttle = Throttle::new(Settings { threshold, hysteresis, observe }).unwrap();
         let mut now = Timestamp::ZERO;
         for (jump, usage, acted, level, kind) in steps {
@@ -574,6 +605,14 @@ fn settings_out_of_range_are_refused() {
         ..Settings::at(80.0)
     };
     assert!(wide.check().is_err());
+    let above_all_use = Settings {
+        hysteresis: 10.0,
+        ..Settings::at(10.0)
+    };
+    assert_eq!(
+        above_all_use.check().unwrap_err().to_string(),
+        "hysteresis of a throttle must be 0 to 50, and less than the threshold"
+    );
     let mut throttle = Throttle::new(Settings::at(80.0)).unwrap();
     assert!(throttle.set(wide).is_err());
     assert_eq!(throttle.settings().hysteresis, Settings::HYSTERESIS);
