@@ -15,7 +15,7 @@ pub const DEFAULT_THROTTLE: &str = "machine";
 pub const QUOTA_THROTTLE: &str = "quota";
 /// Most throttles that a configuration may name: the two of the daemon have places of their own.
 pub const MAX_THROTTLES: usize = MAX_JOINT - 2;
-/// The part of a CPU quota that is held, percent: below all, so that the period's quota is not spent before its end.
+/// The part of a CPU quota that is held, percent: below all, so that what is held on average leaves some of most periods for bursts.
 pub const QUOTA_PERCENT: f64 = 90.0;
 
 /// What a throttle measures.

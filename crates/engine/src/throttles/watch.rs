@@ -200,3 +200,31 @@ impl Seen {
         (of(&self.classes), of(&self.commands))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CPU-31: of a quota counts what this process and its commands have used of it; all of it where the kernel throttled, as others of the group may
+    /// have spent it.
+    #[test]
+    fn use_of_a_quota_is_a_part_of_it() {
+        let mut seen = Seen {
+            usage: Usage::default(),
+            quota: Some(0.5),
+            cpus: 2.0,
+            classes: BTreeMap::new(),
+            commands: BTreeMap::from([("batch".to_owned(), 0.2)]),
+            kernel_ns: Some(0),
+        };
+        assert_eq!(seen.of_scope(&Scope::Quota), None);
+        seen.usage.process_cpus = Some(0.28);
+        seen.usage.throttled_ratio = Some(0.0);
+        let percent = |seen: &Seen| seen.of_scope(&Scope::Quota).map(|used| used.round());
+        assert_eq!(percent(&seen), Some(96.0));
+        seen.usage.throttled_ratio = Some(0.1);
+        assert_eq!(percent(&seen), Some(100.0));
+        seen.quota = None;
+        assert_eq!((percent(&seen), seen.whole(&Scope::Quota)), (None, None));
+    }
+}

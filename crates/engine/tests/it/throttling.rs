@@ -2,10 +2,12 @@
 
 use crate::{end, engine, loaded, wait_for};
 use flyball_engine::config::MAX_THROTTLES;
+use flyball_engine::view::ThrottleView;
 use flyball_engine::{DecisionQuery, Engine, Error, Options};
 use flyball_executor::checkpoint;
 use flyball_sense::Root;
 use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 
@@ -33,6 +35,65 @@ impl Load {
     fn end(mut self) {
         self.stop.store(true, SeqCst);
         self.handle.join().expect("it ends");
+    }
+}
+
+/// A control group with a CPU quota, made up: what the kernel would say of it.
+struct Group {
+    root: PathBuf,
+}
+
+impl Group {
+    fn new(name: &str, cpus: f64) -> Group {
+        let name = format!("flyball-quota-{name}-{}", std::process::id());
+        let group = Group {
+            root: Path::new(env!("CARGO_TARGET_TMPDIR")).join(name),
+        };
+        group.write("proc/self/cgroup", "0::/job\n");
+        group.write(
+            "proc/self/mountinfo",
+            "31 23 0:28 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw\n",
+        );
+        group.allow(cpus);
+        group.spend(0, 0);
+        group
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.root.join(path);
+        std::fs::create_dir_all(path.parent().expect("below the root")).expect("made");
+        std::fs::write(path, text).expect("written");
+    }
+
+    fn allow(&self, cpus: f64) {
+        let usec = (cpus * 1e5) as u64;
+        self.write("sys/fs/cgroup/job/cpu.max", &format!("{usec} 100000\n"));
+    }
+
+    /// So many periods have passed, and in so many of them the quota was spent 40 ms too early.
+    fn spend(&self, periods: u64, throttled: u64) {
+        let usec = throttled * 40_000;
+        let text = format!(
+            "usage_usec 1\nnr_periods {periods}\nnr_throttled {throttled}\nthrottled_usec {usec}\n"
+        );
+        self.write("sys/fs/cgroup/job/cpu.stat", &text);
+    }
+
+    /// A daemon's engine in this group.
+    fn engine(&self) -> Engine {
+        let options = Options {
+            daemon_throttles: true,
+            root: Root::at(&self.root),
+            ..Options::default()
+        };
+        let quick = "monitor: { collection_interval: 100ms }";
+        Engine::start_with(loaded(quick), options).expect("starts")
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.root);
     }
 }
 
@@ -233,37 +294,11 @@ fn throttles_come_and_go() {
 /// bottleneck, and the throttle of the quota says so.
 #[test]
 fn a_spent_quota_is_told() {
-    let name = format!("flyball-quota-{}", std::process::id());
-    let root = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let write = |path: &str, text: &str| {
-        let path = root.join(path);
-        std::fs::create_dir_all(path.parent().expect("below the root")).expect("made");
-        std::fs::write(path, text).expect("written");
-    };
-    write("proc/self/cgroup", "0::/job\n");
-    write(
-        "proc/self/mountinfo",
-        "31 23 0:28 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw\n",
-    );
-    write("sys/fs/cgroup/job/cpu.max", "50000 100000\n");
-    let stat = |periods: u64| {
-        let (throttled, usec) = (periods / 2, periods * 20_000);
-        let text = format!(
-            "usage_usec 1\nnr_periods {periods}\nnr_throttled {throttled}\nthrottled_usec {usec}\n"
-        );
-        write("sys/fs/cgroup/job/cpu.stat", &text);
-    };
-    stat(0);
-    let options = Options {
-        daemon_throttles: true,
-        root: Root::at(&root),
-        ..Options::default()
-    };
-    let quick = "monitor: { collection_interval: 100ms }";
-    let engine = Engine::start_with(loaded(quick), options).expect("starts");
+    let group = Group::new("spent", 0.5);
+    let engine = group.engine();
     let mut seen = 0;
     for look in 1.. {
-        stat(look * 10);
+        group.spend(look * 10, look * 5);
         seen = wait_for(&engine, seen, |event| event.kind == "sample").id;
         let quota = engine.throttler_stats().quota;
         if quota.is_some_and(|quota| quota.verdict == "bottleneck") {
@@ -284,7 +319,45 @@ fn a_spent_quota_is_told() {
     assert_eq!(profile.quota_cpus, Some(0.5));
     assert!(profile.throttled_cpus.is_some(), "{profile:?}");
     end(engine);
-    let _ = std::fs::remove_dir_all(&root);
+}
+
+/// CPU-31: lower classes are held back because of what is used of the quota, before the kernel has throttled anything: the same load is nothing of a large
+/// quota, and too much of a small one.
+#[test]
+fn lower_classes_are_held_before_a_quota_is_spent() {
+    let group = Group::new("near", 1000.0);
+    let engine = group.engine();
+    let load = Load::begin(&engine, "batch");
+    let quota = || {
+        let mut throttles = engine.throttles().into_iter();
+        let quota = throttles.find(|throttle| throttle.name == "quota");
+        quota.expect("the daemon's own")
+    };
+    let until = |is_so: &dyn Fn(&ThrottleView) -> bool| {
+        let mut seen = 0;
+        for _ in 0..600 {
+            seen = wait_for(&engine, seen, |event| event.kind == "sample").id;
+            let quota = quota();
+            if is_so(&quota) {
+                return quota;
+            }
+        }
+        panic!("waited in vain: {:?}", quota())
+    };
+    let large = until(&|quota| quota.usage_percent.is_some());
+    assert_eq!((&*large.state, large.level), ("idle", 0.0), "{large:?}");
+    assert!(large.usage_percent < Some(5.0), "{large:?}");
+    group.allow(0.1);
+    let held = until(&|quota| quota.level > 0.0);
+    assert_ne!(held.state, "idle", "{held:?}");
+    assert!(held.usage_percent > Some(0.0), "{held:?}");
+    assert_eq!(held.acts_on, ["batch", "idle"]);
+    assert!(!held.reason.contains("kernel"), "{held:?}");
+    let stats = engine.throttler_stats();
+    assert_eq!((stats.active, stats.kernel_throttled_ms), (1, Some(0)));
+    assert_eq!(stats.quota.map(|quota| quota.verdict), Some("free".into()));
+    load.end();
+    end(engine);
 }
 
 /// CPU-20, CPU-30: a throttle that is switched off, or only observes from now on, holds nothing back, even if a person has pinned its level; the pin
