@@ -196,18 +196,25 @@ fn bounds_that_are_not_there_are_refused() {
 /// summary says what became of it.
 #[test]
 fn a_bound_on_the_cpu_lets_everything_end() {
-    let busy = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; echo {}";
+    let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo {}";
+    // A tenth of a CPU, or of as many as there are the least that can be said: two commands want more.
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let percent = (10.0 / cpus as f64).max(1.0);
+    let asked = format!("{percent}%");
     let ran = run([
-        "--cpu", "2%", "--json", "-k", "-j2", busy, ":::", "1", "2", "3",
+        "--cpu", &asked, "--json", "-k", "-j2", busy, ":::", "1", "2", "3",
     ]);
     assert_eq!((ran.code, ran.text()), (0, "1\n2\n3\n"), "{}", ran.err);
     let summary: serde_json::Value = serde_json::from_str(ran.err.lines().last().unwrap()).unwrap();
     let bound = &summary["bounds"]["cpu"];
     assert_eq!(
         (&bound["bound_percent"], &bound["hard"]),
-        (&2.0.into(), &false.into()),
+        (&percent.into(), &false.into()),
         "{summary}"
     );
+    assert!(bound["held_ms"].as_u64() > Some(0), "{summary}");
+    let mean = bound["mean_percent"].as_f64().expect("measured");
+    assert!(mean < 2.0 * percent, "{summary}");
 }
 
 /// TASK-12: numbers of jobs as people write them, and names that other tools have.

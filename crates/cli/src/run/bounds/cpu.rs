@@ -2,6 +2,10 @@
 //!
 //! A throttle (`policy::control::throttle`) looks at what the commands and all they started have used, and sets the part of the time for
 //! which they run; the others stand still meanwhile, by turns (`process::bounds::turns`).
+//!
+//! Until the first look nobody knows what they use: so long they run for the part of the time that is the bound, which keeps it if they want all CPUs.
+//!
+//! Percent are of the CPUs that this process may use, by its affinity mask and the quota of its control group.
 
 use flyball_core::time::Timestamp;
 use flyball_policy::control::throttle::{PERIOD, Settings, State, Throttle, View, allowance};
@@ -17,6 +21,8 @@ pub(super) struct Cpu {
     turns: Turns,
     /// The part of the time for which commands run.
     part: f64,
+    /// No command has been measured yet.
+    is_first: bool,
     /// When somebody is stopped or goes on next.
     next_turn: Option<Timestamp>,
     /// CPU time of all so far, ns, and when it was read.
@@ -30,7 +36,7 @@ pub(super) struct Cpu {
 }
 
 impl Cpu {
-    /// `percent` is 1 to 100, of all CPUs.
+    /// `percent` is 1 to 100, of so many CPUs.
     pub(super) fn new(percent: f64, cpus: u32, now: Timestamp) -> Result<Cpu, String> {
         let settings = Settings::at(percent);
         let throttle = Throttle::new(settings).map_err(|error| format!("--cpu: {error}"))?;
@@ -40,7 +46,8 @@ impl Cpu {
             cpus: f64::from(cpus.max(1)),
             throttle,
             turns: Turns::new(now),
-            part: 1.0,
+            part: percent / 100.0,
+            is_first: true,
             next_turn: None,
             used,
             read: now,
@@ -51,6 +58,9 @@ impl Cpu {
     }
 
     pub(super) fn started(&mut self, now: Timestamp, number: u64, control: Control) {
+        if self.is_first && self.turns.is_empty() {
+            self.next_look = now.saturating_add(PERIOD);
+        }
         self.turns.insert(number, control, self.part);
         self.next_turn = Some(now);
     }
@@ -77,11 +87,18 @@ impl Cpu {
 
     /// Measures when it is time, and stops and lets go whom the moment says.
     pub(super) fn tick(&mut self, now: Timestamp) {
+        if self.is_first && self.turns.is_empty() {
+            return;
+        }
+        self.tick_with(now, of_descendants);
+    }
+
+    fn tick_with(&mut self, now: Timestamp, used: impl FnOnce() -> u64) {
         if self.released {
             return;
         }
         if self.next_look <= now {
-            self.look(now, of_descendants());
+            self.look(now, used());
             self.turns.set_parts(|_| self.part);
         }
         self.next_turn = self.turns.tick(now);
@@ -91,7 +108,11 @@ impl Cpu {
         let passed = now.saturating_nanos_since(self.read);
         if passed > 0 {
             let spent = total.saturating_sub(self.used) as f64;
-            let usage = spent / passed as f64 / self.cpus * 100.0;
+            let mut usage = spent / passed as f64 / self.cpus * 100.0;
+            if std::mem::take(&mut self.is_first) {
+                // What it would have been if they had always run.
+                usage /= self.part;
+            }
             let view = View {
                 usage: Some(usage),
                 acted: Some(usage),
@@ -145,24 +166,63 @@ impl Cpu {
 mod tests {
     use super::*;
 
+    fn at(look: u64) -> Timestamp {
+        Timestamp::from_nanos(look * 250_000_000)
+    }
+
+    /// Commands that want this part of two CPUs between two looks: the percentages that they used.
+    fn used(cpu: &mut Cpu, looks: std::ops::Range<u64>, wants: f64) -> Vec<f64> {
+        let mut total = cpu.used;
+        let used = looks.map(|look| {
+            let part = cpu.part * wants;
+            total += (part * 2.0 * 250_000_000.0) as u64;
+            // Turns come oftener than looks, and nothing is measured at them.
+            let between = Timestamp::from_nanos(at(look).as_nanos() - 100_000_000);
+            cpu.tick_with(between, || panic!("measured at a turn"));
+            cpu.tick_with(at(look), || total);
+            part * 100.0
+        });
+        used.collect()
+    }
+
     /// CPU-20: what commands use is brought to the bound by the part of the time that they run: a controller, commands that want
-    /// everything, and a clock.
+    /// everything, and a clock. They do not use more at the beginning, either.
     #[test]
     fn use_settles_on_the_bound() {
-        for (percent, wants) in [(30.0, 1.0), (50.0, 1.0), (75.0, 1.0), (20.0, 0.5)] {
-            let at = |tick: u64| Timestamp::from_nanos(tick * 250_000_000);
+        for (percent, wants) in [
+            (2.0, 1.0),
+            (30.0, 1.0),
+            (50.0, 1.0),
+            (75.0, 1.0),
+            (20.0, 0.5),
+        ] {
             let mut cpu = Cpu::new(percent, 2, at(0)).unwrap();
-            let (mut total, mut late) = (cpu.used, 0.0);
-            for tick in 1..=80 {
-                let spent = cpu.part * wants * 2.0 * 250_000_000.0;
-                total += spent as u64;
-                cpu.look(at(tick), total);
-                if tick > 20 {
-                    late += spent / 2.0 / 250_000_000.0 * 100.0 / 60.0;
-                }
-            }
+            let used = used(&mut cpu, 1..81, wants);
+            let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+            let (begin, late) = (mean(&used[..4]), mean(&used[20..]));
             assert!((late - percent).abs() < 3.0, "{percent} {wants}: {late}");
+            assert!(begin < percent + 3.0, "{percent} {wants}: {begin}");
         }
+    }
+
+    /// CPU-20: commands that use less than the bound run always from the first look on, and what ends is held no more, however low the bound.
+    #[test]
+    fn who_uses_little_is_not_held() {
+        let mut cpu = Cpu::new(30.0, 2, at(0)).unwrap();
+        used(&mut cpu, 1..20, 0.2);
+        assert_eq!((cpu.part, cpu.throttle.throttled().as_millis()), (1.0, 0));
+        let mut cpu = Cpu::new(3.0, 2, at(0)).unwrap();
+        used(&mut cpu, 1..41, 1.0);
+        let held = cpu.throttle.throttled();
+        assert!(
+            cpu.part < 0.1 && held.as_secs() >= 8,
+            "{} {held:?}",
+            cpu.part
+        );
+        used(&mut cpu, 41..81, 0.0);
+        assert_eq!((cpu.part, cpu.throttle.state()), (1.0, State::Idle));
+        let after = cpu.throttle.throttled().saturating_sub(held);
+        assert!(after.as_secs() < 6, "{after:?}");
     }
 
     /// CPU-20: bounds out of range are refused.

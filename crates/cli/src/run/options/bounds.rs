@@ -25,7 +25,7 @@ pub(crate) struct Bounds {
     /// Leave other runs on this machine out of account: with `-j auto` take a slot for each CPU even if they do
     #[arg(long, help_heading = HEADING)]
     pub(crate) alone: bool,
-    /// CPU for all commands together, in percent of all CPUs: what would use more stands still for a part of the time, the clock of --timeout with it
+    /// CPU for all commands together, in percent of the CPUs that this run may use (as `nproc` says, or fewer under a quota): what would use more stands still for a part of the time, the clock of --timeout with it
     #[arg(long, value_name = "N%", help_heading = HEADING, allow_negative_numbers = true, value_parser = parse_percent)]
     pub(crate) cpu: Option<f64>,
     /// I/O for all commands together (belongs to a later build)
