@@ -1,4 +1,4 @@
-//! `flyball limits`: the bounds in force, and how near each is; adaptive limits; the circuit breakers of what tasks call.
+//! `flyball limits`: the bounds in force, and how near each is; adaptive limits; throttles; the circuit breakers of what tasks call.
 
 mod adaptive;
 
@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use flyball_engine::view::tasks::BreakerView;
 use flyball_engine::view::{GateView, LimitView, ThrottleView};
 use hyper::Method;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{
@@ -15,6 +16,10 @@ use super::{
 };
 use crate::client::{Failure, Reach, escape};
 use crate::show::{Column, Ink, Screen, Table, UNKNOWN, count, inert, percent, quantity};
+
+const ADAPTIVE: &str = "/v1/limits/adaptive";
+const THROTTLES: &str = "/v1/cpu/throttler/throttles";
+const BREAKERS: &str = "/v1/limits/breakers";
 
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{STATUS}"), args_conflicts_with_subcommands = false)]
@@ -81,7 +86,7 @@ Examples:
         /// Its name
         name: String,
     },
-    /// Show the throttles: what use they hold at which threshold, and what that costs
+    /// Show the throttles: what use they hold at which threshold, and what that costs (`flyball limits` shows them below the bounds)
     #[command(after_help = "\
 Examples:
   flyball limits throttles
@@ -208,17 +213,13 @@ pub(crate) fn run(options: Limits) -> ExitCode {
             Ok(out)
         }
         Some(Action::List(paging)) => {
-            let mut out = session.list(
-                "/v1/limits/adaptive",
-                paging,
-                |all: Vec<GateView>, screen| {
-                    if all.is_empty() {
-                        none_yet(session).to_owned()
-                    } else {
-                        adaptive::table(&all, screen)
-                    }
-                },
-            )?;
+            let mut out = session.list(ADAPTIVE, paging, |all: Vec<GateView>, screen| {
+                if all.is_empty() {
+                    none_yet(session).to_owned()
+                } else {
+                    adaptive::table(&all, screen)
+                }
+            })?;
             if !session.json {
                 let all: Vec<LimitView> = session.items("/v1/limits")?;
                 out.extend(without_gate(&all).into_bytes());
@@ -226,7 +227,9 @@ pub(crate) fn run(options: Limits) -> ExitCode {
             Ok(out)
         }
         Some(Action::Show { name }) => {
-            session.show(&session.client.get(&path(name))?, adaptive::details)
+            let reply = session.client.get(&path(name));
+            let reply = reply.map_err(|failure| instead(session, name, failure))?;
+            session.show(&reply, adaptive::details)
         }
         Some(Action::Set { name, settings }) => {
             let fields: serde_json::Map<String, serde_json::Value> = settings
@@ -246,17 +249,15 @@ pub(crate) fn run(options: Limits) -> ExitCode {
                 false => text.into_bytes(),
             })
         }
-        Some(Action::Throttles(paging)) => session.list(
-            "/v1/cpu/throttler/throttles",
-            paging,
-            |all: Vec<ThrottleView>, screen| {
+        Some(Action::Throttles(paging)) => {
+            session.list(THROTTLES, paging, |all: Vec<ThrottleView>, screen| {
                 if all.is_empty() {
                     "there is no throttle\n".to_owned()
                 } else {
                     throttles(&all, screen)
                 }
-            },
-        ),
+            })
+        }
         Some(Action::Throttle(throttle)) if throttle.remove => {
             let path = format!("/v1/cpu/throttler/throttle/{}", escape(&throttle.name));
             session.client.act(Method::DELETE, &path)?;
@@ -268,7 +269,7 @@ pub(crate) fn run(options: Limits) -> ExitCode {
         }
         Some(Action::Throttle(throttle)) => {
             let path = "/v1/cpu/throttler/throttle";
-            let all: Vec<ThrottleView> = session.items("/v1/cpu/throttler/throttles")?;
+            let all: Vec<ThrottleView> = session.items(THROTTLES)?;
             let is_there = all.iter().any(|known| known.name == throttle.name);
             let method = if is_there { Method::PUT } else { Method::POST };
             let fields = serde_json::Value::Object(throttle.fields());
@@ -277,17 +278,15 @@ pub(crate) fn run(options: Limits) -> ExitCode {
                 throttles(&[throttle], screen)
             })
         }
-        Some(Action::Breakers(paging)) => session.list(
-            "/v1/limits/breakers",
-            paging,
-            |all: Vec<BreakerView>, screen| {
+        Some(Action::Breakers(paging)) => {
+            session.list(BREAKERS, paging, |all: Vec<BreakerView>, screen| {
                 if all.is_empty() {
                     "no task has called anything yet\n".to_owned()
                 } else {
                     breakers(&all, screen)
                 }
-            },
-        ),
+            })
+        }
         Some(Action::Force { name, to }) => {
             let word = match to {
                 Forced::Open => "open",
@@ -298,7 +297,9 @@ pub(crate) fn run(options: Limits) -> ExitCode {
             let body = json!({ "force": word });
             session.show(&session.client.send(Method::PUT, &path, &body)?, one)
         }
-        Some(Action::Reset { name }) => reset(session, name),
+        Some(Action::Reset { name }) => {
+            reset(session, name).map_err(|failure| instead(session, name, failure))
+        }
     })
 }
 
@@ -341,24 +342,56 @@ fn reset(session: &Session, name: &str) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// The adaptive limits and the breakers there are, each with a table of its own. The bounds are shown whatever comes of it.
-fn beside(session: &Session) -> Vec<u8> {
-    let mut out = Vec::new();
-    match session.items::<GateView>("/v1/limits/adaptive") {
-        Ok(all) if all.is_empty() => {}
-        Ok(all) => {
-            let table = adaptive::table(&all, session.screen);
-            out.extend(format!("\n{table}").into_bytes());
-        }
-        Err(failure) => note(&format!("adaptive limits: {}", failure.text())),
+/// Says of a name that no adaptive limit has what else has it, and what shows that.
+fn instead(session: &Session, name: &str, failure: Failure) -> Failure {
+    let Failure::Missing(mut text) = failure else {
+        return failure;
+    };
+    let throttles = session.items::<ThrottleView>(THROTTLES).unwrap_or_default();
+    if throttles.iter().any(|throttle| throttle.name == name) {
+        text += &format!(
+            "\n  {} is a throttle: `flyball limits throttles` shows it",
+            inert(name)
+        );
     }
+    let breakers = session.items::<BreakerView>(BREAKERS).unwrap_or_default();
+    if breakers.iter().any(|breaker| breaker.name == name) {
+        text += &format!(
+            "\n  {} is a circuit breaker: `flyball limits breakers` shows it",
+            inert(name)
+        );
+    }
+    Failure::Missing(text)
+}
+
+/// The adaptive limits, the throttles and the breakers there are, each with a table of its own. The bounds are shown whatever comes of it.
+fn beside(session: &Session) -> Vec<u8> {
+    let mut out = part(session, "adaptive limits", ADAPTIVE, adaptive::table);
+    out.extend(part(session, "throttles", THROTTLES, throttles));
     out.extend(known_breakers(session));
     out
 }
 
+/// A table of what there is, below another; nothing where there is none.
+fn part<T: DeserializeOwned>(
+    session: &Session,
+    what: &str,
+    path: &str,
+    table: impl FnOnce(&[T], Screen) -> String,
+) -> Vec<u8> {
+    match session.items::<T>(path) {
+        Ok(all) if all.is_empty() => Vec::new(),
+        Ok(all) => format!("\n{}", table(&all, session.screen)).into_bytes(),
+        Err(failure) => {
+            note(&format!("{what}: {}", failure.text()));
+            Vec::new()
+        }
+    }
+}
+
 /// The breakers; nothing where the queue of tasks is switched off.
 fn known_breakers(session: &Session) -> Vec<u8> {
-    let all: Vec<BreakerView> = match session.items("/v1/limits/breakers") {
+    let all: Vec<BreakerView> = match session.items(BREAKERS) {
         Ok(all) => all,
         Err(Failure::Refused(_) | Failure::Missing(_)) => return Vec::new(),
         Err(failure) => {

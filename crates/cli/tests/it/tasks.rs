@@ -628,6 +628,14 @@ fn breakers_are_shown_and_forced() {
         limits.contains("LIMIT") && limits.contains(&name),
         "{limits}"
     );
+    let no_limit = ask(&daemon, &["limits", "show", &name]);
+    assert!(
+        no_limit
+            .err
+            .contains("is a circuit breaker: `flyball limits breakers` shows it"),
+        "{}",
+        no_limit.err
+    );
     let forced = tell(&daemon, &["limits", "force", &name, "open"]);
     assert!(forced.contains("forced open"), "{forced}");
     let waits = submit(&daemon, &["--url", &url, "--kind", "hook"]);

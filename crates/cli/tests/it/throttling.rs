@@ -140,3 +140,31 @@ fn throttles_are_switched_and_removed() {
     assert_ne!(again.code, 0);
     assert!(again.err.contains("there is no throttle"), "{}", again.err);
 }
+
+/// CPU-20: throttles are shown with all the other limits; whoever takes one for an adaptive limit is told what it is, and what shows it.
+#[test]
+fn throttles_are_shown_beside_other_limits() {
+    let daemon = Daemon::start("shown-throttles");
+    let all = daemon.tell(&["limits"]);
+    let title = all.lines().find(|line| line.starts_with("THROTTLE "));
+    assert!(
+        title.is_some_and(|title| title.ends_with("HOLDS BACK")),
+        "{all}"
+    );
+    for own in [["machine", "machine"], ["quota", "quota"]] {
+        let words = |line: &str| line.split_whitespace().take(2).eq(own);
+        assert!(all.lines().any(words), "{all}");
+    }
+    for action in ["show", "reset"] {
+        let ran = daemon.ask(&["limits", action, "machine"]);
+        assert_eq!((ran.code, ran.text()), (4, ""), "{}", ran.err);
+        let told = "machine is a throttle: `flyball limits throttles` shows it";
+        assert!(ran.err.contains(told), "{}", ran.err);
+        let ran = daemon.ask(&["limits", action, "nobody"]);
+        assert!(
+            ran.code == 4 && !ran.err.contains("shows it"),
+            "{}",
+            ran.err
+        );
+    }
+}
