@@ -51,21 +51,23 @@
 
 use alloc::collections::VecDeque;
 use alloc::format;
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use flyball_core::time::Timestamp;
 
-use crate::control::{Controller, Evidence, KnobId, Proposal, Rank, Span};
+use crate::control::{Controller, Evidence, KnobId, Proposal, Span};
 
 pub mod adaptive;
 mod fill;
 mod load;
 pub mod offered;
 mod params;
+mod patience;
 mod peaks;
+mod proposal;
 mod sizer;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -75,6 +77,8 @@ pub use load::LOAD_WINDOW;
 use load::{Measured, Window, in_range};
 pub use offered::{Offered, OfferedConfig};
 pub use params::{LoadPoint, PoolConfig, PoolView};
+use patience::{Doubt, Patience};
+use proposal::{PART, Why, into_bounds};
 pub use sizer::{ForecastState, Sizer, SizerState, Sizing};
 
 /// The part of target that a change aims at; below 0.9 / 1.1, so that scatter of ±10 % does not undo it.
@@ -84,12 +88,6 @@ pub const HISTORY: usize = 1_200;
 
 /// The part of target below which there are too many workers.
 const LOW: f64 = 0.5;
-/// The longest time between two looks.
-const PERIOD_MAX: Duration = Duration::from_millis(500);
-/// The shortest: with less, one task more or less is most of the load.
-const PERIOD_MIN: Duration = Duration::from_millis(100);
-/// How many readings a delay has, if the bounds of the period allow.
-const READINGS_A_DELAY: u32 = 10;
 /// The greatest change in one step.
 const STEP_RATIO: u32 = 2;
 /// A queue grows when it ends at least this much longer than it was, and by a task a worker.
@@ -136,12 +134,10 @@ pub struct Classic {
     growing: Option<Growing>,
     /// When something was proposed last.
     decided: Option<Timestamp>,
-    /// That time, if it was a reduction and was not refused.
-    reduced: Option<Timestamp>,
+    /// How many delays a reduction takes.
+    patience: Patience,
     /// The settings are new, so that bounds need not wait for a delay.
     new_bounds: bool,
-    /// How many delays a reduction takes.
-    patience: u32,
     history: VecDeque<LoadPoint>,
 }
 
@@ -161,9 +157,8 @@ impl Classic {
             below: None,
             growing: None,
             decided: None,
-            reduced: None,
+            patience: Patience::new(),
             new_bounds: true,
-            patience: 1,
             history: VecDeque::new(),
         }
     }
@@ -174,7 +169,7 @@ impl Classic {
         self.config = config.brought_into_range();
         (self.above, self.above_each) = (None, None);
         (self.below, self.growing) = (None, None);
-        self.patience = 1;
+        self.patience.reset();
         self.new_bounds = true;
     }
 
@@ -190,7 +185,7 @@ impl Classic {
 
     /// Returns how many delays a reduction takes at present, as reductions turned out to be wrong; 1 is usual.
     pub fn patience(&self) -> u32 {
-        self.patience
+        self.patience.times()
     }
 
     /// Iterates over the last [`HISTORY`] readings, the oldest first.
@@ -222,12 +217,12 @@ impl Classic {
         if view.workers != last_workers && asked != Some(view.workers) {
             // Somebody else changed the size: a person, a part of higher rank, or [`fill`].
             if view.workers > last_workers {
-                self.increased(now);
+                self.patience.increased(now, &self.config.doubt());
             }
             self.start_anew(last_at);
         }
         if asked.is_some_and(|asked| asked != view.workers) {
-            self.reduced = None;
+            self.patience.forget();
         }
         self.window.push(last_at, now, view);
         self.growing = (view.backlog > last_backlog).then(|| {
@@ -263,16 +258,6 @@ impl Classic {
     fn workers_for(&self, demand: f64, view: &PoolView) -> u32 {
         let lost = view.workers.saturating_sub(view.healthy);
         round_up(demand / (AIM * self.config.target_load)).saturating_add(lost)
-    }
-
-    /// Takes notice of an increase: soon after a reduction it undoes that.
-    fn increased(&mut self, now: Timestamp) {
-        if let Some(at) = self.reduced
-            && now.duration_since(at) < self.undone_within()
-        {
-            self.patience = (self.patience_left(now) * 2).min(PATIENCE_MAX);
-            self.reduced = None;
-        }
     }
 
     /// Whether more waits now than at the first reading after `from`, by a task a worker at least.
@@ -313,51 +298,52 @@ impl Classic {
         if above.is_none() && growing.is_none() {
             return None;
         }
-        let (mut demand, mut reasons, mut evidence) = (measured.demand, Vec::new(), Vec::new());
-        evidence.push(Evidence::new("load", measured.load, ""));
-        evidence.push(Evidence::new("target", target_load, ""));
+        let mut demand = measured.demand;
+        let mut why = Why::default().shown_by([
+            Evidence::new("load", measured.load, ""),
+            Evidence::new("target", target_load, ""),
+        ]);
         if let Some(since) = above {
             let span = now.duration_since(since);
-            reasons.push(format!(
+            why.reasons.push(format!(
                 "load {:.2} over {} stayed above target {target_load:.2} for {}",
                 measured.load,
                 Span(self.measured_over(now)),
                 Span(span)
             ));
-            evidence.push(Evidence::new("above_target", span.as_secs_f64(), "s"));
+            why.evidence
+                .push(Evidence::new("above_target", span.as_secs_f64(), "s"));
         }
         if let Some(growing) = growing {
             let span = now.duration_since(growing.from_at);
             let growth = (view.backlog - growing.from) as f64 / span.as_secs_f64();
             demand += growth * self.window.mean_run();
-            reasons.push(format!(
+            why.reasons.push(format!(
                 "queue grew from {} to {} in {}",
                 growing.from,
                 view.backlog,
                 Span(span)
             ));
             if above.is_none() {
-                reasons.push(format!(
+                why.reasons.push(format!(
                     "load over {} is {:.2}, target {target_load:.2}",
                     Span(self.measured_over(now)),
                     measured.load
                 ));
             }
-            evidence.push(Evidence::new("queue_before", growing.from as f64, "tasks"));
+            why.evidence
+                .push(Evidence::new("queue_before", growing.from as f64, "tasks"));
         }
         let to = self
             .workers_for(demand, view)
             .min(view.workers.saturating_mul(STEP_RATIO))
             .max(view.workers.saturating_add(1))
             .min(max);
-        if to > view.parallelism {
-            reasons.push(format!(
-                "parallelism {} caps what runs at once, so workers beyond it help only while others block",
-                view.parallelism
-            ));
-        }
-        self.increased(now);
-        Some(self.propose(now, view, to, delay, reasons, evidence, measured))
+        why.beyond_parallelism(to, view);
+        self.patience.increased(now, &self.config.doubt());
+        // With more workers it is not known whether fewer would still do.
+        self.patience.forget();
+        Some(self.propose(now, view, to, delay, why, measured))
     }
 
     /// Answers with a reduction if there is reason for one.
@@ -368,7 +354,7 @@ impl Classic {
             max_idle_time,
             ..
         } = self.config;
-        let patience = self.patience_left(now);
+        let patience = self.patience.left(now, &self.config.doubt());
         let delay = self.config.scale_down_delay.saturating_mul(patience);
         if view.workers <= min
             || !self.waited(now, delay)
@@ -382,22 +368,20 @@ impl Classic {
             .below
             .filter(|below| now.duration_since(below.since) >= delay);
         let idle = view.idle_longest.filter(|idle| *idle >= max_idle_time);
-        let (to, peak, mut reasons, mut evidence);
+        let (to, peak);
+        let mut why;
         if let Some(below) = below {
             let span = now.duration_since(below.since);
             peak = below.greatest;
             to = self.workers_for(peak, view).max(halved).max(min);
             let (load, low) = (measured.load, LOW * target_load);
-            reasons = alloc::vec![format!(
+            why = Why::because(format!(
                 "load {load:.2} over {} stayed under {low:.2}, half of target, for {}",
                 Span(self.measured_over(now)),
                 Span(span)
-            )];
-            evidence = alloc::vec![
-                Evidence::new("load", measured.load, ""),
-                Evidence::new("target", target_load, ""),
-                Evidence::new("under_half_of_target", span.as_secs_f64(), "s"),
-            ];
+            ));
+            let span = Evidence::new("under_half_of_target", span.as_secs_f64(), "s");
+            why.evidence.push(span);
         } else {
             let idle = idle?;
             // One, because of the others it is not known how long they have been idle.
@@ -406,46 +390,33 @@ impl Classic {
             if self.workers_for(peak, view) > to {
                 return None;
             }
-            reasons = alloc::vec![format!(
+            why = Why::because(format!(
                 "a worker has been idle for {}, no less than {}, at load {:.2}",
                 Span(idle),
                 Span(max_idle_time),
                 measured.load
-            )];
-            evidence = alloc::vec![
-                Evidence::new("load", measured.load, ""),
-                Evidence::new("target", target_load, ""),
-                Evidence::new("idle", idle.as_secs_f64(), "s"),
-            ];
+            ));
+            let idle = Evidence::new("idle", idle.as_secs_f64(), "s");
+            why.evidence.push(idle);
         }
         if to >= view.workers {
             return None;
         }
-        reasons.push(format!(
+        why.reasons.push(format!(
             "at most {peak:.2} workers' worth of work came in that time"
         ));
-        evidence.push(Evidence::new("demand_most", peak, "workers"));
+        why.evidence.extend([
+            Evidence::new("load", measured.load, ""),
+            Evidence::new("target", target_load, ""),
+            Evidence::new("demand_most", peak, "workers"),
+        ]);
         if patience > 1 {
-            reasons.push(format!(
+            why.reasons.push(format!(
                 "waited {patience} times the usual delay, as an earlier reduction was soon undone"
             ));
         }
-        self.patience = patience;
-        Some(self.propose(now, view, to, delay, reasons, evidence, measured))
-    }
-
-    /// Returns how long a reduction counts as undone by an increase.
-    fn undone_within(&self) -> Duration {
-        self.config.scale_down_delay.saturating_mul(UNDONE_WITHIN)
-    }
-
-    /// Returns how many delays a reduction takes now: half as many for each time that the last reduction could have
-    /// been undone and was not.
-    fn patience_left(&self, now: Timestamp) -> u32 {
-        let stood = self.reduced.map_or(0, |at| {
-            now.duration_since(at).as_nanos() / self.undone_within().as_nanos().max(1)
-        });
-        (self.patience >> stood.min(31)).max(1)
+        self.patience.reduced(now, &self.config.doubt());
+        Some(self.propose(now, view, to, delay, why, measured))
     }
 
     /// Returns the greatest demand that was read after `from` and since the last change of size.
@@ -464,42 +435,32 @@ impl Classic {
         now.duration_since(self.fresh_from).min(LOAD_WINDOW)
     }
 
-    #[allow(clippy::too_many_arguments)] // the fields of a proposal, once
     fn propose(
         &mut self,
         now: Timestamp,
         view: &PoolView,
         to: u32,
         hold: Duration,
-        mut reasons: Vec<String>,
-        mut evidence: Vec<Evidence>,
+        mut why: Why,
         measured: &Measured,
     ) -> Proposal {
-        if view.healthy < view.workers {
-            reasons.push(format!(
-                "{} of {} workers are not healthy or not there and count as no capacity",
-                view.workers - view.healthy,
-                view.workers
-            ));
-        }
-        evidence.extend([
-            Evidence::new("demand", measured.demand, "workers"),
-            Evidence::new("queue", view.backlog as f64, "tasks"),
-            Evidence::new("healthy", f64::from(view.healthy), "workers"),
-            Evidence::new("parallelism", f64::from(view.parallelism), "workers"),
-        ]);
+        why.evidence
+            .push(Evidence::new("demand", measured.demand, "workers"));
         self.decided = Some(now);
-        self.reduced = (to < view.workers).then_some(now);
         self.asked = Some(to);
         self.start_anew(now);
-        Proposal {
-            knob: self.knob,
-            value: f64::from(to),
-            rank: Rank::Pool,
-            part: "pool",
-            hold,
-            reason: reasons.join("; "),
-            evidence,
+        why.propose(self.knob, to, hold, view)
+    }
+}
+
+impl PoolConfig {
+    /// When the classic controller, and [`Adaptive`] in turn, takes a reduction for wrong.
+    fn doubt(&self) -> Doubt {
+        let long = self.scale_down_delay.saturating_mul(UNDONE_WITHIN);
+        Doubt {
+            undone_within: long,
+            fades_after: long,
+            most: PATIENCE_MAX,
         }
     }
 }
@@ -508,32 +469,21 @@ impl Controller for Classic {
     type View = PoolView;
 
     fn part(&self) -> &'static str {
-        "pool"
+        PART
     }
 
     /// A tenth of the shorter delay, from 100 ms to 500 ms.
     fn period(&self) -> Duration {
-        let delay = self.config.scale_up_delay.min(self.config.scale_down_delay);
-        (delay / READINGS_A_DELAY).clamp(PERIOD_MIN, PERIOD_MAX)
+        self.config.period()
     }
 
     fn step(&mut self, now: Timestamp, view: &PoolView) -> Option<Proposal> {
         let measured = self.read(now, view)?;
-        let PoolConfig { min, max, .. } = self.config;
         let new_bounds = core::mem::take(&mut self.new_bounds);
-        if !(min..=max).contains(&view.workers) {
+        if let Some((to, why)) = into_bounds(&self.config, view) {
             // That is no matter of load, so it waits for no delay, unless it was refused.
-            if !new_bounds && !self.waited(now, self.config.scale_up_delay) {
-                return None;
-            }
-            let to = view.workers.clamp(min, max);
-            let reason = format!(
-                "{} workers are outside the bounds {min} to {max}",
-                view.workers
-            );
-            let (hold, evidence) = (Duration::ZERO, Vec::new());
-            let reasons = alloc::vec![reason];
-            return Some(self.propose(now, view, to, hold, reasons, evidence, &measured));
+            let may = new_bounds || self.waited(now, self.config.scale_up_delay);
+            return may.then(|| self.propose(now, view, to, Duration::ZERO, why, &measured));
         }
         let target = self.config.target_load;
         let above = measured.load > target;

@@ -43,9 +43,11 @@ use core::time::Duration;
 use flyball_core::time::Timestamp;
 
 use super::load::in_range;
+use super::patience::Patience;
 use super::peaks::Peaks;
-use super::{PoolConfig, PoolView, round_up};
-use crate::control::{Controller, Evidence, KnobId, Proposal, Rank, Span};
+use super::proposal::{PART, Why, into_bounds};
+use super::{PATIENCE_MAX, PoolConfig, PoolView, round_up};
+use crate::control::{Controller, Evidence, KnobId, Proposal, Span};
 
 mod tally;
 #[cfg(test)]
@@ -80,9 +82,6 @@ const READINGS: u32 = 4;
 const RAN_ENOUGH: f64 = 400.0;
 const RAN_LEAST: f64 = 20.0;
 const LONGER_MAX: u32 = 10;
-/// How many times the down delay is made longer at most, and how many delays after a reduction an increase undoes it.
-const PATIENCE_MAX: u32 = 8;
-const UNDONE_WITHIN: u32 = 2 * PATIENCE_MAX;
 
 /// Where in the climb it is.
 #[derive(Clone, Debug)]
@@ -138,9 +137,8 @@ pub struct Adaptive {
     cooled: u32,
     /// The demand of the last times, in workers.
     peaks: Peaks,
-    reduced: Option<Timestamp>,
     decided: Option<Timestamp>,
-    patience: u32,
+    patience: Patience,
     new_bounds: bool,
     trials: u64,
     /// How the last trial came out.
@@ -162,9 +160,8 @@ impl Adaptive {
             best: None,
             cooled: 0,
             peaks: Peaks::new(),
-            reduced: None,
             decided: None,
-            patience: 1,
+            patience: Patience::new(),
             new_bounds: true,
             trials: 0,
             verdict: None,
@@ -179,7 +176,7 @@ impl Adaptive {
             .best
             .filter(|best| (self.config.min..=self.config.max).contains(&best.workers));
         self.cooled = 0;
-        self.patience = 1;
+        self.patience.reset();
         self.new_bounds = true;
     }
 
@@ -223,7 +220,7 @@ impl Adaptive {
 
     /// Returns by how much reductions wait longer at present, as they turned out to be wrong; 1: not at all.
     pub fn patience(&self) -> u32 {
-        self.patience
+        self.patience.times()
     }
 
     /// Returns when the neighbours of the best size are tried again, if work waits then.
@@ -267,10 +264,10 @@ impl Adaptive {
         if refused || (asked.is_none() && view.workers != last_workers) {
             // Somebody else has the word. What was being tried is not what runs.
             if view.workers > last_workers {
-                self.increased(now);
+                self.patience.increased(now, &self.config.doubt());
             }
             if refused {
-                self.reduced = None;
+                self.patience.forget();
             }
             self.stage = Stage::Rest;
             self.start_anew(now);
@@ -296,26 +293,6 @@ impl Adaptive {
         let enough = self.tally.seconds >= window && self.tally.ran >= RAN_ENOUGH;
         let over = self.tally.seconds >= window * f64::from(LONGER_MAX);
         (enough || over).then(|| core::mem::take(&mut self.tally))
-    }
-
-    fn increased(&mut self, now: Timestamp) {
-        if let Some(at) = self.reduced
-            && now.duration_since(at) < self.undone_within()
-        {
-            self.patience = (self.patience_left(now) * 2).min(PATIENCE_MAX);
-            self.reduced = None;
-        }
-    }
-
-    fn undone_within(&self) -> Duration {
-        self.config.scale_down_delay.saturating_mul(UNDONE_WITHIN)
-    }
-
-    fn patience_left(&self, now: Timestamp) -> u32 {
-        let stood = self.reduced.map_or(0, |at| {
-            now.duration_since(at).as_nanos() / self.undone_within().as_nanos().max(1)
-        });
-        (self.patience >> stood.min(31)).max(1)
     }
 
     /// Returns the size in this ratio to `from`, another one; `None` where the bounds leave none.
@@ -377,10 +354,10 @@ impl Adaptive {
             self.tally = Tally::default();
             if best.workers != view.workers {
                 if best.workers > view.workers {
-                    self.increased(now);
+                    self.patience.increased(now, &self.config.doubt());
                 }
                 let reason = format!("{waits}; {} did best when work waited before", best.workers);
-                return Some(self.propose(now, view, best.workers, reason, Vec::new()));
+                return Some(self.propose(now, view, best.workers, Why::because(reason)));
             }
             return None;
         }
@@ -389,16 +366,16 @@ impl Adaptive {
         let PoolConfig { min, max, .. } = self.config;
         let fill = view.parallelism.clamp(min, max);
         if fill > view.workers {
-            self.increased(now);
+            self.patience.increased(now, &self.config.doubt());
             let reason = format!("{waits}, while {} may run at once", view.parallelism);
-            return Some(self.propose(now, view, fill, reason, Vec::new()));
+            return Some(self.propose(now, view, fill, Why::because(reason)));
         }
         None
     }
 
     /// Nothing waits: the size follows the work.
     fn shrink(&mut self, now: Timestamp, view: &PoolView) -> Option<Proposal> {
-        let patience = self.patience_left(now);
+        let patience = self.patience.left(now, &self.config.doubt());
         let window = self.config.scale_down_delay.saturating_mul(patience);
         let waited = |at: Timestamp| now.duration_since(at) >= window;
         if view.workers <= self.config.min || !self.decided.is_none_or(waited) {
@@ -413,14 +390,13 @@ impl Adaptive {
         if f64::from(to) > f64::from(view.workers) * BUSY {
             return None;
         }
-        self.patience = patience;
-        self.reduced = Some(now);
+        self.patience.reduced(now, &self.config.doubt());
         let reason = format!(
             "nothing waits, and at most {most:.2} workers' worth of work came in {}",
             Span(window)
         );
         let evidence = alloc::vec![Evidence::new("demand_most", most, "workers")];
-        Some(self.propose(now, view, to, reason, evidence))
+        Some(self.propose(now, view, to, Why::because(reason).shown_by(evidence)))
     }
 
     /// A window of the start is over.
@@ -451,7 +427,7 @@ impl Adaptive {
                     gain
                 );
                 return (middle != size)
-                    .then(|| self.propose(now, view, middle, reason, Vec::new()));
+                    .then(|| self.propose(now, view, middle, Why::because(reason)));
             }
         }
         let Some(next) = self.next_size(size, 0, true) else {
@@ -469,7 +445,7 @@ impl Adaptive {
             None => format!("work waits, and {size} workers end {rate:.1} tasks a second"),
         };
         let evidence = alloc::vec![Evidence::new("throughput", rate, "tasks/s")];
-        Some(self.propose(now, view, next, reason, evidence))
+        Some(self.propose(now, view, next, Why::because(reason).shown_by(evidence)))
     }
 
     /// A window of a search is over, or the search begins.
@@ -491,7 +467,7 @@ impl Adaptive {
                 let reason = "too few tasks end to compare sizes".into();
                 let back = search.middle;
                 return (view.workers != back)
-                    .then(|| self.propose(now, view, back, reason, Vec::new()));
+                    .then(|| self.propose(now, view, back, Why::because(reason)));
             }
             search.void = if window.waited() { 0 } else { search.void + 1 };
             if search.void >= VOID_MAX {
@@ -528,8 +504,9 @@ impl Adaptive {
                 let middle = search.middle;
                 self.settle(now, middle, search.moved);
                 let reason = format!("{said}; {middle} workers are best among their neighbours");
-                return (view.workers != middle)
-                    .then(|| self.propose(now, view, middle, reason, evidence));
+                return (view.workers != middle).then(|| {
+                    self.propose(now, view, middle, Why::because(reason).shown_by(evidence))
+                });
             }
             match self.next_size(search.middle, search.ratio, search.up) {
                 Some(other) => search.trial = Some(Trial::new(search.middle, other)),
@@ -547,7 +524,8 @@ impl Adaptive {
             said = format!("{said}; {}", trial.about());
         }
         self.stage = Stage::Search(search);
-        (to != view.workers).then(|| self.propose(now, view, to, said, evidence))
+        (to != view.workers)
+            .then(|| self.propose(now, view, to, Why::because(said).shown_by(evidence)))
     }
 
     /// A window at the best size is over.
@@ -582,39 +560,15 @@ impl Adaptive {
         self.search(middle, 0);
     }
 
-    fn propose(
-        &mut self,
-        now: Timestamp,
-        view: &PoolView,
-        to: u32,
-        mut reason: String,
-        mut evidence: Vec<Evidence>,
-    ) -> Proposal {
-        if view.healthy < view.workers {
-            reason = format!(
-                "{reason}; {} of {} workers are not healthy or not there",
-                view.workers - view.healthy,
-                view.workers
-            );
-        }
-        evidence.extend([
+    fn propose(&mut self, now: Timestamp, view: &PoolView, to: u32, mut why: Why) -> Proposal {
+        why.evidence.extend([
             Evidence::new("busy", in_range(view.busy), "workers"),
-            Evidence::new("queue", view.backlog as f64, "tasks"),
             Evidence::new("time_in_worker", self.stay, "s"),
-            Evidence::new("parallelism", f64::from(view.parallelism), "workers"),
         ]);
         self.asked = Some(to);
         self.decided = Some(now);
         self.start_anew(now);
-        Proposal {
-            knob: self.knob,
-            value: f64::from(to),
-            rank: Rank::Pool,
-            part: "pool",
-            hold: Duration::ZERO,
-            reason,
-            evidence,
-        }
+        why.propose(self.knob, to, Duration::ZERO, view)
     }
 }
 
@@ -622,7 +576,7 @@ impl Controller for Adaptive {
     type View = PoolView;
 
     fn part(&self) -> &'static str {
-        "pool"
+        PART
     }
 
     /// A quarter of the shortest window, which is a fifth of `scale_up_delay`, from 200 ms to 10 s.
@@ -632,19 +586,11 @@ impl Controller for Adaptive {
 
     fn step(&mut self, now: Timestamp, view: &PoolView) -> Option<Proposal> {
         self.read(now, view)?;
-        let PoolConfig { min, max, .. } = self.config;
         let new_bounds = core::mem::take(&mut self.new_bounds);
         let waited = |at: Timestamp| now.duration_since(at) >= self.config.scale_up_delay;
-        if !(min..=max).contains(&view.workers) {
-            if !new_bounds && !self.decided.is_none_or(waited) {
-                return None;
-            }
-            let to = view.workers.clamp(min, max);
-            let reason = format!(
-                "{} workers are outside the bounds {min} to {max}",
-                view.workers
-            );
-            return Some(self.propose(now, view, to, reason, Vec::new()));
+        let may = self.decided.is_none_or(waited);
+        if let Some((to, why)) = into_bounds(&self.config, view) {
+            return (new_bounds || may).then(|| self.propose(now, view, to, why));
         }
         // Beyond the parallelism, workers wait for their turn unless others block.
         let at_work = f64::from(view.workers.min(view.parallelism.max(1)));
@@ -652,7 +598,7 @@ impl Controller for Adaptive {
         match core::mem::replace(&mut self.stage, Stage::Rest) {
             Stage::Rest => {
                 // Whoever was just refused, or found nothing to compare, does not ask again at once.
-                if saturated && self.decided.is_none_or(waited) {
+                if saturated && may {
                     return self.work_waits(now, view);
                 }
                 self.tally = Tally::default();

@@ -6,8 +6,9 @@
 
 use alloc::format;
 
+use super::proposal::Why;
 use super::{PoolConfig, PoolView};
-use crate::control::{Evidence, KnobId, Proposal, Rank};
+use crate::control::{Evidence, KnobId, Proposal};
 use core::time::Duration;
 
 /// The part of the workers that must be busy on the mean before more are added.
@@ -20,42 +21,23 @@ pub fn fill(knob: KnobId, config: &PoolConfig, view: &PoolView) -> Option<Propos
     if view.backlog == 0 || view.workers >= wanted || !all_busy {
         return None;
     }
-    Some(Proposal {
-        knob,
-        value: f64::from(wanted),
-        rank: Rank::Pool,
-        part: "pool",
-        hold: Duration::ZERO,
-        reason: format!(
-            "{} tasks wait and all workers are busy ({}), while {} may run at once",
-            view.backlog, view.workers, view.parallelism
-        ),
-        evidence: alloc::vec![
-            Evidence::new("backlog", view.backlog as f64, "tasks"),
-            Evidence::new("busy", view.busy, "workers"),
-            Evidence::new("parallelism", f64::from(view.parallelism), "workers"),
-        ],
-    })
+    let why = Why::because(format!(
+        "{} tasks wait and all workers are busy ({}), while {} may run at once",
+        view.backlog, view.workers, view.parallelism
+    ));
+    let why = why.shown_by([Evidence::new("busy", view.busy, "workers")]);
+    Some(why.propose(knob, wanted, Duration::ZERO, view))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Arbiter, KnobSpec};
-
-    fn knob() -> KnobId {
-        let spec = KnobSpec {
-            name: "workers".into(),
-            unit: "workers",
-            min: 1.0,
-            max: 64.0,
-            about: "how many",
-        };
-        Arbiter::new().add_knob(spec, 2.0)
-    }
+    use crate::sched::pool::testing;
 
     fn value(view: PoolView) -> Option<f64> {
-        fill(knob(), &PoolConfig::for_cpus(8), &view).map(|proposal| proposal.value)
+        let config = PoolConfig::for_cpus(8);
+        let (_, knob) = testing::knob(&config, 2);
+        fill(knob, &config, &view).map(|proposal| proposal.value)
     }
 
     /// CPU-16: while CPUs have no worker and work waits, a worker for each comes at once; never beyond parallelism or the greatest size.

@@ -36,16 +36,16 @@
 
 use alloc::collections::VecDeque;
 use alloc::format;
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use flyball_core::time::Timestamp;
 
 use super::load::{LOAD_WINDOW, in_range};
+use super::patience::{Doubt, Patience};
 use super::peaks::Peaks;
+use super::proposal::{PART, Why, into_bounds};
 use super::{PoolConfig, PoolView, round_up};
-use crate::control::{Controller, Evidence, KnobId, Proposal, Rank, Span};
+use crate::control::{Controller, Evidence, KnobId, Proposal, Span};
 
 mod forecast;
 
@@ -73,9 +73,6 @@ const UNDONE_WITHIN: u32 = 2;
 const FADES_AFTER: u32 = 16;
 /// A reduction by this part is worth more than the work of undoing it.
 const WORTHWHILE: f64 = 0.2;
-/// The least and the greatest period of a pool of threads, as of the classic controller.
-const PERIOD_MIN: Duration = Duration::from_millis(100);
-const PERIOD_MAX: Duration = Duration::from_millis(500);
 
 /// The settings of [`Offered`].
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -105,8 +102,7 @@ impl OfferedConfig {
     /// The settings for a pool of threads, which start in a millisecond: a tenth of the shorter delay from look to look, an increase each fifth
     /// of `scale_up_delay`, `scale_down_delay` as the down window, eight times `scale_up_delay` for a trend.
     pub fn for_threads(pool: PoolConfig) -> Self {
-        let delay = pool.scale_up_delay.min(pool.scale_down_delay);
-        let period = (delay / 10).clamp(PERIOD_MIN, PERIOD_MAX);
+        let period = pool.period();
         Self {
             pool,
             period,
@@ -136,6 +132,15 @@ impl OfferedConfig {
             drain: Duration::from_secs(60),
             boot,
             trend: Duration::from_secs(120),
+        }
+    }
+
+    /// When a reduction is taken for wrong.
+    fn doubt(&self) -> Doubt {
+        Doubt {
+            undone_within: self.lesser_down_window.saturating_mul(UNDONE_WITHIN),
+            fades_after: self.lesser_down_window.saturating_mul(FADES_AFTER),
+            most: self.patience_max,
         }
     }
 
@@ -185,10 +190,8 @@ pub struct Offered {
     raised: Option<Timestamp>,
     /// When something was proposed last.
     decided: Option<Timestamp>,
-    /// When the size was reduced last, if nothing has undone that.
-    reduced: Option<Timestamp>,
     /// By how much the down windows are longer now.
-    patience: u32,
+    patience: Patience,
     peaks: Peaks,
     forecast: Forecast,
     offered: Option<f64>,
@@ -209,8 +212,7 @@ impl Offered {
             sized: Timestamp::ZERO,
             raised: None,
             decided: None,
-            reduced: None,
-            patience: 1,
+            patience: Patience::new(),
             peaks: Peaks::new(),
             forecast: Forecast::new(config.trend, config.boot.saturating_add(config.period)),
             offered: None,
@@ -251,7 +253,7 @@ impl Offered {
 
     /// Returns by how much the down windows are longer at present, as reductions turned out to be wrong; 1: not at all.
     pub fn patience(&self) -> u32 {
-        self.patience
+        self.patience.times()
     }
 
     /// Returns the prediction and its record.
@@ -271,7 +273,7 @@ impl Offered {
         if view.workers != last_workers {
             self.sized = now;
             if view.workers > last_workers {
-                self.increased(now);
+                self.patience.increased(now, &self.config.doubt());
             }
         }
         if self.readings.len() == READINGS_MAX {
@@ -342,34 +344,33 @@ impl Offered {
             .min(step)
             .max(view.workers.saturating_add(1))
             .min(self.config.pool.max);
-        let mut reasons = Vec::new();
-        reasons.push(format!(
+        let mut why = Why::because(format!(
             "{:.2} workers' worth of work came in {}, which at {:.2} each needs {want:.1} workers",
             measured.offered,
             Span(Duration::from_secs_f64(measured.over.min(1e9))),
             self.config.pool.target_load
         ));
         if measured.refused > 0.0 {
-            reasons.push(format!("{:.2} of it were refused", measured.refused));
+            why.reasons
+                .push(format!("{:.2} of it were refused", measured.refused));
         }
         if view.backlog > 0 {
-            reasons.push(format!("{} tasks wait", view.backlog));
+            why.reasons.push(format!("{} tasks wait", view.backlog));
         }
         if let Some(foreseen) = foreseen {
-            reasons.push(format!(
+            why.reasons.push(format!(
                 "it grows steadily, to {foreseen:.2} in {}",
                 Span(self.forecast.horizon())
             ));
         }
-        if to > view.parallelism {
-            reasons.push(format!(
-                "parallelism {} caps what runs at once, so workers beyond it help only while others block",
-                view.parallelism
-            ));
+        why.beyond_parallelism(to, view);
+        if let Some(foreseen) = foreseen {
+            why.evidence
+                .push(Evidence::new("foreseen", foreseen, "workers"));
         }
         self.raised = Some(now);
-        self.increased(now);
-        Some(self.propose(now, view, to, reasons, measured, want, foreseen))
+        self.patience.increased(now, &self.config.doubt());
+        Some(self.propose(now, view, to, why, measured, want))
     }
 
     fn down(&mut self, now: Timestamp, view: &PoolView, measured: &Measured) -> Option<Proposal> {
@@ -380,7 +381,7 @@ impl Offered {
             return None;
         }
         let size = f64::from(view.workers);
-        let patience = self.patience_left(now);
+        let patience = self.patience.left(now, &self.config.doubt());
         let window = self.config.down_window.saturating_mul(patience);
         let longer = self.config.lesser_down_window.saturating_mul(patience);
         let below = |window, part: f64| {
@@ -395,74 +396,31 @@ impl Offered {
         if to >= view.workers {
             return None;
         }
-        let reasons = alloc::vec![format!(
+        let why = Why::because(format!(
             "at most {most:.1} workers were needed in the last {}",
             Span(window)
-        )];
-        self.patience = patience;
-        self.reduced = Some(now);
-        Some(self.propose(now, view, to, reasons, measured, most, None))
+        ));
+        self.patience.reduced(now, &self.config.doubt());
+        Some(self.propose(now, view, to, why, measured, most))
     }
 
-    /// Takes notice of an increase: soon after a reduction it undoes that.
-    fn increased(&mut self, now: Timestamp) {
-        if let Some(at) = self.reduced
-            && now.duration_since(at) < self.config.lesser_down_window.saturating_mul(UNDONE_WITHIN)
-        {
-            self.patience = (self.patience_left(now) * 2).min(self.config.patience_max);
-            self.reduced = None;
-        }
-    }
-
-    /// Patience fades by half with each while that a reduction stands.
-    fn patience_left(&self, now: Timestamp) -> u32 {
-        let fades = self.config.lesser_down_window.saturating_mul(FADES_AFTER);
-        let stood = self.reduced.map_or(0, |at| {
-            now.duration_since(at).as_nanos() / fades.as_nanos().max(1)
-        });
-        (self.patience >> stood.min(31)).max(1)
-    }
-
-    #[allow(clippy::too_many_arguments)] // the fields of a proposal, once
     fn propose(
         &mut self,
         now: Timestamp,
         view: &PoolView,
         to: u32,
-        mut reasons: Vec<String>,
+        mut why: Why,
         measured: &Measured,
         want: f64,
-        foreseen: Option<f64>,
     ) -> Proposal {
-        if view.healthy < view.workers {
-            reasons.push(format!(
-                "{} of {} workers are not healthy or not there and count as no capacity",
-                view.workers - view.healthy,
-                view.workers
-            ));
-        }
-        let mut evidence = alloc::vec![
+        why.evidence.extend([
             Evidence::new("offered", measured.offered, "workers"),
             Evidence::new("want", want, "workers"),
             Evidence::new("target", self.config.pool.target_load, ""),
             Evidence::new("refused", measured.refused, "workers"),
-            Evidence::new("queue", view.backlog as f64, "tasks"),
-            Evidence::new("healthy", f64::from(view.healthy), "workers"),
-            Evidence::new("parallelism", f64::from(view.parallelism), "workers"),
-        ];
-        if let Some(foreseen) = foreseen {
-            evidence.push(Evidence::new("foreseen", foreseen, "workers"));
-        }
+        ]);
         self.decided = Some(now);
-        Proposal {
-            knob: self.knob,
-            value: f64::from(to),
-            rank: Rank::Pool,
-            part: "pool",
-            hold: Duration::ZERO,
-            reason: reasons.join("; "),
-            evidence,
-        }
+        why.propose(self.knob, to, Duration::ZERO, view)
     }
 }
 
@@ -470,7 +428,7 @@ impl Controller for Offered {
     type View = PoolView;
 
     fn part(&self) -> &'static str {
-        "pool"
+        PART
     }
 
     fn period(&self) -> Duration {
@@ -480,12 +438,7 @@ impl Controller for Offered {
     fn step(&mut self, now: Timestamp, view: &PoolView) -> Option<Proposal> {
         let measured = self.read(now, view)?;
         self.offered = Some(measured.offered);
-        let PoolConfig {
-            min,
-            max,
-            target_load,
-            ..
-        } = self.config.pool;
+        let target_load = self.config.pool.target_load;
         let foreseen = self.forecast.observe(now, measured.offered);
         self.foreseen = foreseen;
         // Those that were asked for a moment ago may not be there yet.
@@ -504,20 +457,13 @@ impl Controller for Offered {
         let kept = kept.saturating_mul(self.config.patience_max);
         self.peaks.push(now, needed, kept);
         let new_bounds = core::mem::take(&mut self.new_bounds);
-        if !(min..=max).contains(&view.workers) {
+        if let Some((to, why)) = into_bounds(&self.config.pool, view) {
             // That is no matter of load, so it waits for nothing, unless it was refused.
-            let waited = self
-                .decided
-                .is_none_or(|at| now.duration_since(at) >= self.config.pool.scale_up_delay);
-            if !new_bounds && !waited {
-                return None;
-            }
-            let reasons = alloc::vec![format!(
-                "{} workers are outside the bounds {min} to {max}",
-                view.workers
-            )];
-            let to = view.workers.clamp(min, max);
-            return Some(self.propose(now, view, to, reasons, &measured, want, None));
+            let may = new_bounds
+                || self
+                    .decided
+                    .is_none_or(|at| now.duration_since(at) >= self.config.pool.scale_up_delay);
+            return may.then(|| self.propose(now, view, to, why, &measured, want));
         }
         self.up(now, view, &measured, want, foreseen)
             .or_else(|| self.down(now, view, &measured))

@@ -6,6 +6,13 @@ use flyball_core::time::Timestamp;
 
 use crate::Error;
 
+/// How many readings a delay has, if the bounds of the period allow.
+const READINGS_A_DELAY: u32 = 10;
+/// The shortest time between two looks: with less, one task more or less is most of the load.
+const PERIOD_MIN: Duration = Duration::from_millis(100);
+/// The longest.
+const PERIOD_MAX: Duration = Duration::from_millis(500);
+
 /// The settings of the pool controller.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct PoolConfig {
@@ -54,6 +61,12 @@ impl PoolConfig {
             return Ok(());
         };
         Err(Error::Pool { field, expected })
+    }
+
+    /// Returns how often to look at a pool of threads: a tenth of the shorter delay, from 100 ms to 500 ms.
+    pub(super) fn period(&self) -> Duration {
+        let delay = self.scale_up_delay.min(self.scale_down_delay);
+        (delay / READINGS_A_DELAY).clamp(PERIOD_MIN, PERIOD_MAX)
     }
 
     /// Brings what [`PoolConfig::check`] refuses to the nearest value that it accepts.

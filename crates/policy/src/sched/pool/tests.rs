@@ -1,27 +1,16 @@
 //! The pool controller against steps, ramps, noise, sawteeth and bursts, in a closed loop with a simulated queue, where
 //! more workers mean less load.
 
-use alloc::borrow::ToOwned;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use flyball_core::rng::Rng;
 use proptest::prelude::*;
 
 use super::*;
 use crate::Error;
-use crate::control::{Arbiter, Decision, KnobSpec};
-
-fn at(seconds: f64) -> Timestamp {
-    Timestamp::from_nanos((seconds * 1e9) as u64)
-}
-
-fn config(min: u32, max: u32) -> PoolConfig {
-    PoolConfig {
-        min,
-        max,
-        ..PoolConfig::for_cpus(1)
-    }
-}
+use crate::control::{Arbiter, Decision};
+use crate::sched::pool::testing::{at, config, knob};
 
 /// A pool whose work is a fluid: workers take it as fast as they can, what they cannot take waits.
 struct Plant {
@@ -44,15 +33,7 @@ struct Plant {
 
 impl Plant {
     fn new(config: PoolConfig, workers: u32) -> Self {
-        let mut arbiter = Arbiter::new();
-        let spec = KnobSpec {
-            name: "workers".to_owned(),
-            unit: "workers",
-            min: f64::from(config.min),
-            max: f64::from(config.max),
-            about: "how many workers there are",
-        };
-        let knob = arbiter.add_knob(spec, f64::from(workers));
+        let (arbiter, knob) = knob(&config, workers);
         Self {
             classic: Classic::new(config, knob),
             arbiter,

@@ -1,25 +1,13 @@
 //! The climb against pools whose throughput at each size is known, with noise and without.
 
-use alloc::borrow::ToOwned;
 use alloc::vec;
 
 use flyball_core::rng::Rng;
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::{Arbiter, Decision, KnobSpec};
-
-fn at(seconds: f64) -> Timestamp {
-    Timestamp::from_nanos((seconds * 1e9) as u64)
-}
-
-fn config(min: u32, max: u32) -> PoolConfig {
-    PoolConfig {
-        min,
-        max,
-        ..PoolConfig::for_cpus(1)
-    }
-}
+use crate::control::{Arbiter, Decision};
+use crate::sched::pool::testing::{at, config, knob};
 
 /// A pool that ends `rate(workers)` tasks a second while work waits, and what comes otherwise.
 struct Plant {
@@ -39,15 +27,7 @@ struct Plant {
 
 impl Plant {
     fn new(config: PoolConfig, workers: u32, noise: f64) -> Self {
-        let mut arbiter = Arbiter::new();
-        let spec = KnobSpec {
-            name: "workers".to_owned(),
-            unit: "workers",
-            min: f64::from(config.min),
-            max: f64::from(config.max),
-            about: "how many workers there are",
-        };
-        let knob = arbiter.add_knob(spec, f64::from(workers));
+        let (arbiter, knob) = knob(&config, workers);
         Self {
             adaptive: Adaptive::new(config, knob),
             arbiter,

@@ -1,25 +1,14 @@
 //! Offered work against loads of all shapes, in a closed loop: a queue of bounded length, workers that serve it.
 
-use alloc::borrow::ToOwned;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use flyball_core::rng::Rng;
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::{Arbiter, Decision, KnobSpec};
-
-fn at(seconds: f64) -> Timestamp {
-    Timestamp::from_nanos((seconds * 1e9) as u64)
-}
-
-fn pool(min: u32, max: u32) -> PoolConfig {
-    PoolConfig {
-        min,
-        max,
-        ..PoolConfig::for_cpus(1)
-    }
-}
+use crate::control::{Arbiter, Decision};
+use crate::sched::pool::testing::{at, config, knob};
 
 /// A pool whose work is a fluid; what does not fit into the queue is refused.
 struct Plant {
@@ -38,15 +27,7 @@ struct Plant {
 
 impl Plant {
     fn new(config: OfferedConfig, workers: u32) -> Self {
-        let mut arbiter = Arbiter::new();
-        let spec = KnobSpec {
-            name: "workers".to_owned(),
-            unit: "workers",
-            min: f64::from(config.pool.min),
-            max: f64::from(config.pool.max),
-            about: "how many workers there are",
-        };
-        let knob = arbiter.add_knob(spec, f64::from(workers));
+        let (arbiter, knob) = knob(&config.pool, workers);
         Self {
             offered: Offered::new(config, knob),
             arbiter,
@@ -129,7 +110,7 @@ impl Plant {
 /// Refused work is offered work: a full queue does not hide how much more comes, and the size goes to what all of it needs at once.
 #[test]
 fn refused_work_counts() {
-    let mut plant = Plant::new(OfferedConfig::for_threads(pool(2, 200)), 10);
+    let mut plant = Plant::new(OfferedConfig::for_threads(config(2, 200)), 10);
     plant.for_seconds(60.0, |_| 7.0);
     assert_eq!(plant.sizes(), [], "7 workers' worth is 0.7 of ten");
     plant.for_seconds(60.0, |_| 28.0);
@@ -152,8 +133,8 @@ fn refused_work_counts() {
 /// A caller that is refused a million times a second does not ask for a million workers.
 #[test]
 fn refusals_are_no_flood() {
-    let knob = Plant::new(OfferedConfig::for_threads(pool(2, 100_000)), 10).knob;
-    let mut offered = Offered::new(OfferedConfig::for_threads(pool(2, 100_000)), knob);
+    let knob = Plant::new(OfferedConfig::for_threads(config(2, 100_000)), 10).knob;
+    let mut offered = Offered::new(OfferedConfig::for_threads(config(2, 100_000)), knob);
     for look in 0..100 {
         let view = PoolView {
             workers: 10,
@@ -175,7 +156,7 @@ fn refusals_are_no_flood() {
 /// A few long tasks are no flood: one task of ten seconds more in the queue is not twenty workers' worth in half a second.
 #[test]
 fn long_tasks_are_no_flood() {
-    let mut plant = Plant::new(OfferedConfig::for_threads(pool(1, 64)), 4);
+    let mut plant = Plant::new(OfferedConfig::for_threads(config(1, 64)), 4);
     plant.run = 10.0;
     let mut rng = Rng::seeded(3);
     // Arrivals of whole tasks at random, two workers' worth.
@@ -188,7 +169,7 @@ fn long_tasks_are_no_flood() {
 /// Swings of ±10% that are slower than the down window do not move the pool to and fro.
 #[test]
 fn slow_scatter_does_not_swing_it() {
-    let mut plant = Plant::new(OfferedConfig::for_threads(pool(2, 64)), 2);
+    let mut plant = Plant::new(OfferedConfig::for_threads(config(2, 64)), 2);
     let wave = |t: f64| {
         if ((t / 45.0) as u64).is_multiple_of(2) {
             11.0
@@ -205,7 +186,7 @@ fn slow_scatter_does_not_swing_it() {
 /// CPU-16: a load that goes up evenly and down again is followed up and then down, never to and fro.
 #[test]
 fn a_ramp() {
-    let mut plant = Plant::new(OfferedConfig::for_threads(pool(2, 200)), 8);
+    let mut plant = Plant::new(OfferedConfig::for_threads(config(2, 200)), 8);
     plant.for_seconds(600.0, |t| 5.0 + t / 15.0);
     plant.check();
     assert!(
@@ -231,7 +212,7 @@ fn a_random_walk_makes_patient() {
     let run = |patience_max| {
         let config = OfferedConfig {
             patience_max,
-            ..OfferedConfig::for_threads(pool(2, 200))
+            ..OfferedConfig::for_threads(config(2, 200))
         };
         let mut plant = Plant::new(config, 30);
         let mut rng = Rng::seeded(11);
@@ -255,7 +236,7 @@ fn a_random_walk_makes_patient() {
 /// goes back.
 #[test]
 fn a_retry_storm_passes() {
-    let mut plant = Plant::new(OfferedConfig::for_threads(pool(2, 1_000)), 10);
+    let mut plant = Plant::new(OfferedConfig::for_threads(config(2, 1_000)), 10);
     let calm = plant.offered.period().as_secs_f64();
     let storm = |plant: &mut Plant, seconds: f64, demand: f64| {
         let end = plant.seconds + seconds;
@@ -282,8 +263,8 @@ fn a_retry_storm_passes() {
 /// Workers that are not healthy are made up for.
 #[test]
 fn ill_workers_are_no_capacity() {
-    let knob = Plant::new(OfferedConfig::for_threads(pool(2, 64)), 10).knob;
-    let mut offered = Offered::new(OfferedConfig::for_threads(pool(2, 64)), knob);
+    let knob = Plant::new(OfferedConfig::for_threads(config(2, 64)), 10).knob;
+    let mut offered = Offered::new(OfferedConfig::for_threads(config(2, 64)), knob);
     let mut asked = None;
     for look in 0..10 {
         let view = PoolView {
@@ -308,20 +289,20 @@ fn ill_workers_are_no_capacity() {
 /// Bounds hold from the first look, and settings change while it runs.
 #[test]
 fn settings_change() {
-    let mut plant = Plant::new(OfferedConfig::for_threads(pool(2, 64)), 2);
+    let mut plant = Plant::new(OfferedConfig::for_threads(config(2, 64)), 2);
     plant.for_seconds(60.0, |_| 21.0);
     assert!((30..=33).contains(&plant.workers()), "{:?}", plant.sizes());
     plant
         .offered
         .set_config(OfferedConfig::for_threads(PoolConfig {
             target_load: 0.35,
-            ..pool(2, 64)
+            ..config(2, 64)
         }));
     plant.for_seconds(60.0, |_| 21.0);
     assert_eq!(plant.workers(), 60, "{:?}", plant.sizes());
     plant
         .offered
-        .set_config(OfferedConfig::for_threads(pool(2, 16)));
+        .set_config(OfferedConfig::for_threads(config(2, 16)));
     plant.for_seconds(2.0, |_| 21.0);
     assert_eq!(plant.workers(), 16, "{:?}", plant.sizes());
 }
@@ -361,7 +342,7 @@ proptest! {
     fn steady_load_settles(
         demand in 0.0..40.0, noise in 0.0..0.1, seed in any::<u64>(), start in 1u32..64, slow in 0.001..2.0, adverse in any::<bool>(),
     ) {
-        let mut plant = Plant::new(OfferedConfig::for_threads(pool(1, 64)), start);
+        let mut plant = Plant::new(OfferedConfig::for_threads(config(1, 64)), start);
         plant.run = slow;
         let mut rng = Rng::seeded(seed);
         plant.for_seconds(3_600.0, |t| {
@@ -383,7 +364,7 @@ proptest! {
     fn any_view_is_survived(
         views in prop::collection::vec((any_view(), 0u64..100_000), 1..120), min in 1u32..50, more in 0u32..50, machines in any::<bool>(),
     ) {
-        let settings = pool(min, min + more);
+        let settings = config(min, min + more);
         let settings = if machines {
             OfferedConfig::for_machines(settings, Duration::from_secs(30))
         } else {
