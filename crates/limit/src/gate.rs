@@ -61,8 +61,8 @@ pub struct CallClass(u8);
 pub struct Ask {
     /// Its class; the gate's default class unless set.
     pub class: Option<CallClass>,
-    /// A hash of whom it is made for: tenant, user, session. Under overload those with the same one are treated alike.
-    pub cohort: u64,
+    /// A hash of whom it is made for: tenant, user, session. Under overload those with the same one are treated alike; without one each call is on its own.
+    pub cohort: Option<u64>,
     /// When its answer is of no use any more, on the [gate's clock](Gate::now).
     pub deadline: Option<Timestamp>,
 }
@@ -851,7 +851,14 @@ impl Inner {
         } else {
             None
         };
+        let before = state.limit.stats().last.map(|window| window.to);
         let change = state.limit.step(now, cpu);
+        if let Some(window) = state.limit.stats().last
+            && before != Some(window.to)
+            && window.completions > 0
+        {
+            state.admission.note_least_latency(window.latency_min);
+        }
         if let Some(change) = change {
             self.hot.slots.set_limit(change.to);
             self.note(&mut state, now, Some(change));

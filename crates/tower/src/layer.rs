@@ -19,7 +19,7 @@ use crate::future::ResponseFuture;
 use crate::head::Head;
 
 type Classify = Arc<dyn Fn(&Head<'_>) -> Option<CallClass> + Send + Sync>;
-type Cohort = Arc<dyn Fn(&Head<'_>) -> u64 + Send + Sync>;
+type Cohort = Arc<dyn Fn(&Head<'_>) -> Option<u64> + Send + Sync>;
 
 /// When the answer to a request is of no use any more: among the extensions of requests whose headers say so.
 ///
@@ -127,12 +127,12 @@ impl OverloadLayer {
     }
 
     /// Says whom a request is made for, as any hash: tenant, user, session. Under overload requests of one class with the same number are treated alike, for
-    /// an hour, so that some users are served whole instead of all by halves. Without this each connection's requests are told apart by nothing.
+    /// an hour, so that some users are served whole instead of all by halves. Requests of which it says `None`, and all without this, are each on their own.
     ///
     /// Who chooses the number chooses whether it is served: take it from what was authenticated. A caller that may name itself as it likes can try names until
     /// one passes, and is served by that for the rest of the hour.
     #[must_use]
-    pub fn cohort(self, cohort: impl Fn(&Head<'_>) -> u64 + Send + Sync + 'static) -> Self {
+    pub fn cohort(self, cohort: impl Fn(&Head<'_>) -> Option<u64> + Send + Sync + 'static) -> Self {
         self.change(|shared| shared.cohort = Some(Arc::new(cohort)))
     }
 
@@ -141,7 +141,7 @@ impl OverloadLayer {
     pub fn cohort_header(self, name: HeaderName) -> Self {
         self.cohort(move |head| {
             let value = head.headers.get(&name);
-            value.map_or(0, |value| fnv(value.as_bytes()))
+            value.map(|value| fnv(value.as_bytes()))
         })
     }
 
@@ -242,7 +242,7 @@ where
                 .classify
                 .as_ref()
                 .and_then(|classify| classify(&head)),
-            cohort: shared.cohort.as_ref().map_or(0, |cohort| cohort(&head)),
+            cohort: shared.cohort.as_ref().and_then(|cohort| cohort(&head)),
             deadline,
         };
         if let Some(at) = deadline {

@@ -78,7 +78,7 @@ fn report() {
 async fn call(gate: Gate, database: Arc<Semaphore>, caller: u64) {
     // Callers are told apart, so that those who were refused together do not come back together.
     let ask = Ask {
-        cohort: caller,
+        cohort: Some(caller),
         ..Ask::default()
     };
     loop {

@@ -652,7 +652,7 @@ proptest! {
         let mut asked = 0u64;
         for (what, millis, which) in steps {
             clock.advance(Duration::from_millis(millis));
-            let ask = Ask { class: Some(classes[which]), cohort: which as u64, ..Ask::default() };
+            let ask = Ask { class: Some(classes[which]), cohort: Some(which as u64), ..Ask::default() };
             match what {
                 0..=2 => {
                     asked += 1;

@@ -283,7 +283,7 @@ impl Sim<'_> {
         let deadline = self.now + self.service.deadline_ns;
         let request = Request {
             priority: PRIORITIES[attempt.place()],
-            cohort: attempt.user,
+            cohort: Some(attempt.user),
             deadline: Some(Timestamp::from_nanos(deadline)),
         };
         let room = self.in_flight < self.limiter.limit() || self.beyond(request.priority);

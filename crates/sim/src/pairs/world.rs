@@ -386,7 +386,7 @@ impl<'a> World<'a> {
         let deadline = self.now + self.scene.deadline_ms * 1_000_000;
         let request = Request {
             priority: PRIORITIES[class],
-            cohort: self.rngs[class].below(1_000),
+            cohort: Some(self.rngs[class].below(1_000)),
             deadline: Some(Timestamp::from_nanos(deadline)),
         };
         let room = gate.room(request.priority);

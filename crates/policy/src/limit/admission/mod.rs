@@ -8,7 +8,8 @@
 //! - once waits have not been below half of that for as long as that, their class is *overloaded*: a call waits up to 0.05 of its time, and
 //!   the last comes first, as the others have no hope;
 //! - under overload those who would be refused after waiting anyway are refused at once (a threshold θ): the lowest classes first, and
-//!   inside a class by cohort (tenant, user, session), the same ones for an hour, so that some users are served whole instead of all by halves;
+//!   inside a class by cohort (tenant, user, session), the same ones for an hour, so that some users are served whole instead of all by halves; calls of no
+//!   cohort by chance;
 //! - nothing is refused while there is room.
 //!
 //! [`Degradation`] says how bad it is, so that a service can leave out what is optional.
@@ -50,6 +51,11 @@ const SHORT: f64 = 0.15;
 const PATIENCE_OVERLOADED: f64 = 0.05;
 /// The part of a call's own time in what calls usually have.
 const USUAL_WEIGHT: f64 = 1.0 / 32.0;
+/// A deadline shorter than this part of the usual one counts as this long in what calls usually have: patience is everybody's, and one caller's short deadlines
+/// shall not take it from the others. Each waits no longer than its own allows all the same.
+const USUAL_LEAST: f64 = 0.2;
+/// The part of a greater least latency that is believed.
+const LEAST_WEIGHT: f64 = 1.0 / 16.0;
 /// No refused call is asked to stay away longer than this, but for the spread.
 const RETRY_AFTER_MAX_NANOS: f64 = 10e9;
 
@@ -105,8 +111,8 @@ impl AdmissionConfig {
 pub struct Request {
     /// How important its class is, 0 to 7, higher first (greater ones count as 7).
     pub priority: u8,
-    /// A hash of whom it is made for: tenant, user, session. Those with the same one are treated alike.
-    pub cohort: u64,
+    /// A hash of whom it is made for: tenant, user, session. Those with the same one are treated alike; without one each call is on its own.
+    pub cohort: Option<u64>,
     /// When its answer is of no use any more.
     pub deadline: Option<Timestamp>,
 }
@@ -119,7 +125,7 @@ pub enum ShedReason {
     Overload,
     /// It has waited as long as calls may.
     Waited,
-    /// It could not be answered before its deadline.
+    /// It could not be answered before its deadline: that is over, or nearer than the fastest call takes.
     Deadline,
     /// As many wait as may.
     QueueFull,
@@ -192,8 +198,10 @@ pub struct Admission {
     strains: [Strain; PRIORITIES],
     /// The time that calls usually have, ns.
     usual_nanos: f64,
-    /// How long a call takes at least.
+    /// How long a call takes at least, as far as is known.
     takes: Duration,
+    /// Calls of nobody in particular.
+    unnamed: u64,
     threshold: Threshold,
     levels: Levels,
     stats: AdmissionStats,
@@ -212,6 +220,7 @@ impl Admission {
             strains: [Strain::default(); PRIORITIES],
             usual_nanos: nanos_of(config.deadline) as f64,
             takes: Duration::ZERO,
+            unnamed: 0,
             threshold: Threshold::new(now),
             levels: Levels::new(now),
             stats: AdmissionStats::default(),
@@ -234,41 +243,57 @@ impl Admission {
         Ok(())
     }
 
-    /// Tells how long a call takes at least: who has less left is not begun. Nothing unless told.
-    pub fn set_least_latency(&mut self, takes: Duration) {
-        self.takes = takes;
+    /// Tells how long the fastest call of a while took: who has less time left is not begun. A smaller figure counts at once, a greater one by and by, as slow calls
+    /// alone do not say that there are no fast ones. Nothing unless told.
+    pub fn note_least_latency(&mut self, least: Duration) {
+        self.takes = if self.takes.is_zero() || least < self.takes {
+            least
+        } else {
+            let more = (least - self.takes).mul_f64(LEAST_WEIGHT);
+            self.takes.saturating_add(more)
+        };
     }
 
     /// A call wants in; `room` is whether one more may be in flight.
     pub fn arrive(&mut self, now: Timestamp, request: &Request, room: bool) -> Admit {
         self.tick(now);
         self.stats.arrived += 1;
+        let cohort = request.cohort.unwrap_or_else(|| {
+            self.unnamed = self.unnamed.wrapping_add(1);
+            self.unnamed
+        });
         let left = match request.deadline {
             None => self.config.deadline,
             Some(deadline) => deadline.duration_since(now).min(self.config.deadline_max),
         };
         if request.deadline.is_some() && (left.is_zero() || left < self.takes) {
-            return self.shed(request.cohort, ShedReason::Deadline);
+            // That is the caller's doing, whatever the load: it says nothing of how bad it is.
+            self.stats.shed_deadline += 1;
+            return Admit::Shed(Shed {
+                reason: ShedReason::Deadline,
+                retry_after: self.retry_after(cohort),
+            });
         }
-        self.usual_nanos += (nanos_of(left) as f64 - self.usual_nanos) * USUAL_WEIGHT;
+        let least = nanos_of(self.config.deadline) as f64 * USUAL_LEAST;
+        self.usual_nanos += ((nanos_of(left) as f64).max(least) - self.usual_nanos) * USUAL_WEIGHT;
         let rank = rank(request.priority);
         if room && !self.line.anybody_before(rank) {
             self.stats.admitted += 1;
             self.levels.answered(1, 0);
             return Admit::Now;
         }
-        if !self.threshold.passes(now, rank, request.cohort) {
+        if !self.threshold.passes(now, rank, cohort) {
             self.strains[rank].refused_at = now;
-            return self.shed(request.cohort, ShedReason::Overload);
+            return self.shed(cohort, ShedReason::Overload);
         }
         if self.line.len() >= self.config.queue_max {
-            return self.shed(request.cohort, ShedReason::QueueFull);
+            return self.shed(cohort, ShedReason::QueueFull);
         }
         let mut waiting = Waiting {
             arrived: now,
             until: Timestamp::MAX,
             left,
-            cohort: request.cohort,
+            cohort,
             deadline: request.deadline,
         };
         let until = self.until(rank, &waiting);

@@ -18,7 +18,7 @@ fn admission() -> Admission {
 fn call(priority: u8, cohort: u64) -> Request {
     Request {
         priority,
-        cohort,
+        cohort: Some(cohort),
         deadline: None,
     }
 }
@@ -179,6 +179,122 @@ fn levels_come_soon_and_go_late() {
     assert!((15..17).contains(&seen[3].0), "{seen:?}");
 }
 
+/// CPU-24: calls of callers whose own time is over are refused, and say nothing of how bad it is.
+#[test]
+fn deadlines_that_are_over_raise_no_level() {
+    let mut admission = admission();
+    for millis in 0..10_000 {
+        let over = Request {
+            deadline: Some(at(millis)),
+            ..call(2, millis)
+        };
+        assert!(matches!(
+            admission.arrive(at(millis), &over, true),
+            Admit::Shed(_)
+        ));
+        assert_eq!(
+            admission.arrive(at(millis), &call(2, millis), true),
+            Admit::Now
+        );
+    }
+    assert_eq!(admission.level(), Degradation::Normal);
+    assert_eq!(admission.stats().shed_deadline, 10_000);
+}
+
+fn refuses_all() -> Admission {
+    let config = AdmissionConfig {
+        queue_max: 0,
+        ..AdmissionConfig::default()
+    };
+    Admission::new(at(0), config).unwrap()
+}
+
+/// CPU-24: one refused call, or a short burst of them, is no level, however long nobody looks; refusals whenever calls come are one, and so are those of a service with
+/// few calls.
+#[test]
+fn levels_need_refusals_that_last() {
+    // (millis between calls, calls of a burst, millis between bursts, bursts) and what comes of it.
+    for (apart, calls, between, bursts, expected) in [
+        (1, 1, 5_000, 1, Degradation::Normal),
+        (1, 100, 5_000, 1, Degradation::Normal),
+        (1, 100, 3_000, 5, Degradation::Survive),
+        (600, 8, 0, 1, Degradation::Survive),
+        (1, 100, 60_000, 5, Degradation::Normal),
+    ] {
+        let mut admission = refuses_all();
+        let mut now = 0;
+        let mut worst = Degradation::Normal;
+        for _ in 0..bursts {
+            for _ in 0..calls {
+                now += apart;
+                let _ = admission.arrive(at(now), &call(2, 1), false);
+                worst = worst.max(admission.level());
+            }
+            now += between;
+            admission.tick(at(now));
+            worst = worst.max(admission.level());
+        }
+        assert_eq!(worst, expected, "{apart} {calls} {between} {bursts}");
+    }
+}
+
+/// CPU-24: that a few calls were refused for long does not make a moment in which most are a lasting one.
+#[test]
+fn each_level_lasts_for_itself() {
+    let mut admission = refuses_all();
+    for millis in 0..1_300u64 {
+        let room = if millis < 950 {
+            millis % 30 != 0
+        } else {
+            millis % 4 == 0
+        };
+        let _ = admission.arrive(at(millis), &call(2, 1), room);
+        assert!(admission.level() <= Degradation::Conserve, "{millis}");
+    }
+    assert_eq!(admission.level(), Degradation::Conserve);
+}
+
+/// CPU-21: calls of nobody in particular are refused at once under overload as those with cohorts are, about as many as will not be served.
+#[test]
+fn calls_without_a_cohort_are_refused_at_once() {
+    let mut admission = admission();
+    for millis in 0..10_000 {
+        for _ in 0..10 {
+            let request = Request {
+                cohort: None,
+                ..call(2, 0)
+            };
+            let _ = admission.arrive(at(millis), &request, false);
+        }
+        let _ = next(&mut admission, millis);
+    }
+    let stats = admission.stats();
+    assert!(stats.shed_overload > 4 * stats.shed_waited, "{stats:?}");
+    assert!(stats.admitted > 9_500, "{stats:?}");
+}
+
+/// CPU-21: callers with short deadlines take little of the others' patience.
+#[test]
+fn short_deadlines_are_their_callers_affair() {
+    let mut admission = admission();
+    for millis in 0..1_000 {
+        let hasty = Request {
+            deadline: Some(at(millis + 1)),
+            ..call(2, 1)
+        };
+        let _ = admission.arrive(at(millis), &hasty, true);
+    }
+    // Those of the usual time wait as long as ever where there is a short queue, of 5 ms.
+    for millis in 1_000..2_000 {
+        let _ = admission.arrive(at(millis), &call(2, 1), false);
+        if millis >= 1_005 {
+            let _ = next(&mut admission, millis);
+        }
+    }
+    let stats = admission.stats();
+    assert!(!stats.overloaded && stats.shed_waited == 0, "{stats:?}");
+}
+
 /// Bursts of 60 calls, every so many milliseconds, of which three find room and the others wait in vain, for so long; somebody looks once a second. The level
 /// after each.
 fn after_bursts(every: u64, deadline: Duration) -> Vec<Degradation> {
@@ -226,13 +342,9 @@ fn bursts_that_are_refused_raise_the_level() {
 /// CPU-24: a call that is refused now and then raises no level, however long nobody looks between.
 #[test]
 fn single_refusals_raise_no_level() {
-    let mut admission = admission();
+    let mut admission = refuses_all();
     for minute in 0..100 {
-        let late = Request {
-            deadline: Some(at(0)),
-            ..call(2, 1)
-        };
-        let admit = admission.arrive(at(1 + minute * 60_000), &late, true);
+        let admit = admission.arrive(at(1 + minute * 60_000), &call(2, 1), false);
         assert!(matches!(admit, Admit::Shed(_)));
         assert_eq!(admission.level(), Degradation::Normal);
     }
@@ -242,7 +354,7 @@ fn single_refusals_raise_no_level() {
 #[test]
 fn deadlines_and_hints() {
     let mut admission = admission();
-    admission.set_least_latency(Duration::from_millis(20));
+    admission.note_least_latency(Duration::from_millis(20));
     let by = |millis: u64| Request {
         deadline: Some(at(millis)),
         ..call(2, 1)
@@ -260,6 +372,14 @@ fn deadlines_and_hints() {
         ShedReason::Deadline
     );
     assert_eq!(admission.arrive(at(100), &by(120), true), Admit::Now);
+    // Slower calls since then raise what a call takes by and by.
+    admission.note_least_latency(Duration::from_millis(36));
+    assert_eq!(
+        reason(admission.arrive(at(100), &by(120), true)),
+        ShedReason::Deadline
+    );
+    assert_eq!(admission.arrive(at(100), &by(121), true), Admit::Now);
+    admission.note_least_latency(Duration::from_millis(20));
     let soon = waits(admission.arrive(at(100), &by(125), false));
     let (_, expired) = next(&mut admission, 106);
     assert_eq!(expired, [soon]);
@@ -391,7 +511,7 @@ proptest! {
             match what {
                 0..=2 => {
                     let deadline = deadline.map(|millis| now.saturating_add_nanos(millis * MS));
-                    let request = Request { priority, cohort, deadline };
+                    let request = Request { priority, cohort: (cohort > 5).then_some(cohort), deadline };
                     if let Admit::Wait(ticket, until) = admission.arrive(now, &request, what == 0) {
                         prop_assert!(until >= now);
                         prop_assert_eq!(waiting.insert(ticket, (priority.min(7), until)), None);
