@@ -14,7 +14,7 @@
 mod watch;
 
 use crate::config::{
-    Config, DEFAULT_THROTTLE, QUOTA_PERCENT, QUOTA_THROTTLE, Scope, ThrottleMode, ThrottleSpec,
+    Config, DEFAULT_THROTTLE, Mode, QUOTA_PERCENT, QUOTA_THROTTLE, Scope, ThrottleSpec,
 };
 use crate::events::EventKind;
 use crate::knobs::{Knobs, is_near};
@@ -157,7 +157,7 @@ pub(crate) fn all_off(config: &Config) -> Option<&'static str> {
 fn wanted(config: &Config, daemon: bool) -> Vec<ThrottleSpec> {
     let block = &config.throttling;
     let on = all_off(config).is_none();
-    let observe = block.mode == ThrottleMode::Observe;
+    let observe = block.mode == Mode::Observe;
     let own = |name: &str, scope, threshold| ThrottleSpec {
         name: name.to_owned(),
         scope,

@@ -15,7 +15,7 @@ use flyball_core::class::ClassSpec;
 use flyball_core::id::KindId;
 use flyball_core::outcome::Rejection;
 use flyball_policy::sched::Algorithm;
-use flyball_policy::sched::keys::KeyLimits;
+use flyball_policy::sched::keys::{Excess, KeyLimits};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -88,6 +88,11 @@ impl Class {
     /// What keys may do that have no limits of their own.
     pub fn key_limits(&self) -> KeyLimits {
         self.info.slot.key_limits()
+    }
+
+    /// Tasks that went beyond limits of keys which only observe ([`KeyLimits::observe`]), since the class was made.
+    pub fn key_excess(&self) -> Excess {
+        self.info.slot.key_excess()
     }
 
     /// The keys that the class knows now, and the buckets that further keys share: those with the most queued tasks first, then

@@ -24,7 +24,7 @@ use crate::queue::Busy;
 use crate::spine::{ClassSlot, Spine};
 use crate::task::Header;
 use flyball_core::time::Timestamp;
-use flyball_policy::sched::keys::{KeyLimits, KeyState, KeyTable, Place, Pop};
+use flyball_policy::sched::keys::{Excess, KeyLimits, KeyState, KeyTable, Place, Pop};
 use std::hash::BuildHasher;
 use std::ptr::NonNull;
 use std::sync::MutexGuard;
@@ -379,6 +379,14 @@ impl ClassSlot {
             Some(table) => table.check_room(key.hash),
             None => Ok(()),
         }
+    }
+
+    /// Tasks that went beyond limits which only observe.
+    pub(crate) fn key_excess(&self) -> Excess {
+        self.keyed()
+            .table
+            .as_ref()
+            .map_or_else(Excess::default, |table| table.excess())
     }
 
     /// Limits of keys without their own.

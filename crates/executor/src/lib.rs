@@ -110,5 +110,5 @@ pub use flyball_core::class::{ClassSpec, Group};
 pub use flyball_core::outcome::Rejection;
 pub use flyball_policy::sched::Algorithm;
 pub use flyball_policy::sched::health::{HEALTHY, Health};
-pub use flyball_policy::sched::keys::KeyLimits;
+pub use flyball_policy::sched::keys::{Excess as KeyExcess, KeyLimits};
 pub use flyball_policy::sched::place::Strategy;

@@ -28,7 +28,7 @@
 pub use flyball_executor::{
     Algorithm, BackPriority, Captured, Carrier, Class, ClassSpec, ClassStats, Config, Counts,
     Entered, Error, Event, GIVE_WAY_MAX, Group, GroupStats, Handle, Health, HeldBy, Interrupted,
-    KeyLimits, KeyStatus, Layout, PanicPayload, Rejected, Rejection, Scope, Shedding,
+    KeyExcess, KeyLimits, KeyStatus, Layout, PanicPayload, Rejected, Rejection, Scope, Shedding,
     SheddingStatus, ShutdownReport, Stats, Status, Strategy, TaskBuilder, TaskError, Tuning, What,
     WorkerSettings, WorkerState, WorkerStatus, blocking, checkpoint, yield_now,
 };

@@ -428,6 +428,10 @@ pub struct Stats {
     pub refused: u64,
     /// The store on disk, bytes.
     pub disk_bytes: Option<u64>,
+    /// Starts beyond limits of keys that only observe, since the queue was opened.
+    pub key_excess: u64,
+    /// Retries beyond budgets that only observe, since the queue was opened.
+    pub retry_excess: u64,
     /// About how much memory the queue takes, bytes.
     pub memory_bytes: Option<u64>,
     /// What is paused.

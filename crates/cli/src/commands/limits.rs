@@ -534,7 +534,10 @@ fn table(limits: Vec<LimitView>, screen: Screen) -> String {
         let most = limit
             .limit
             .map_or_else(|| "none".to_owned(), |most| quantity(most, &limit.unit));
-        let refused = limit.refused.map_or_else(|| UNKNOWN.to_owned(), count);
+        let refused = match limit.would_refuse {
+            Some(would) => format!("would {}", count(would)),
+            None => limit.refused.map_or_else(|| UNKNOWN.to_owned(), count),
+        };
         table.painted([
             (limit.name, ink),
             (crate::show::number(limit.used), ink),

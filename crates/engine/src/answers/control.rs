@@ -293,6 +293,7 @@ impl Engine {
             unused: None,
             used: busy,
             refused: None,
+            would_refuse: None,
             setting: "knob parallelism".to_owned(),
         }];
         for class in &stats.classes {
@@ -306,6 +307,7 @@ impl Engine {
                         unused: None,
                         used,
                         refused: None,
+                        would_refuse: None,
                         setting: format!("classes[{}].{field}", class.name),
                     }
                 };
@@ -323,6 +325,8 @@ impl Engine {
                 let waited = class.oldest_wait.map(|wait| wait.as_secs_f64() * 1e3);
                 let mut wait = limit("wait", "ms", Some(target), waited, "shed_after");
                 wait.refused = Some(shedding.refused + shedding.refused_late);
+                let observes = shedding.settings.observe;
+                wait.would_refuse = observes.then_some(shedding.would_refuse);
                 limits.push(wait);
             }
             limits.push(limit(
@@ -342,13 +346,22 @@ impl Engine {
                 continue;
             };
             let keys = known.key_limits();
-            for (kind, unit, bound) in [
-                ("key_rate", "tasks a second", keys.rate),
-                ("key_concurrency", "tasks", keys.concurrency.map(f64::from)),
-                ("key_queued", "tasks", keys.queued.map(f64::from)),
+            let excess = known.key_excess();
+            let (together, queued) = (keys.concurrency, keys.queued);
+            for (kind, unit, bound, beyond) in [
+                ("key_rate", "tasks a second", keys.rate, excess.rate),
+                (
+                    "key_concurrency",
+                    "tasks",
+                    together.map(f64::from),
+                    excess.concurrency,
+                ),
+                ("key_queued", "tasks", queued.map(f64::from), excess.queued),
             ] {
                 if bound.is_some() {
-                    limits.push(limit(kind, unit, bound, None, kind));
+                    let mut of_keys = limit(kind, unit, bound, None, kind);
+                    of_keys.would_refuse = keys.observe.then_some(beyond);
+                    limits.push(of_keys);
                 }
             }
         }
@@ -361,6 +374,7 @@ impl Engine {
             used: Some(f64::from(gate.in_flight)),
             // Who only observes has refused nobody.
             refused: Some(if gate.mode == "observe" { 0 } else { gate.shed }),
+            would_refuse: (gate.mode == "observe").then_some(gate.shed),
             setting: format!("limits.adaptive[{}]", gate.name),
         });
         limits.extend(adaptive);
@@ -373,6 +387,7 @@ impl Engine {
             unused: Some(why),
             used: None,
             refused: None,
+            would_refuse: None,
             setting: format!("limits.adaptive[{name}]"),
         }));
         #[cfg(feature = "tasks")]
@@ -394,7 +409,12 @@ impl Engine {
                 limit: (view.state == "open").then_some(0.0),
                 unused: None,
                 used: Some(view.in_flight as f64),
-                refused: Some(view.refused),
+                refused: Some(if status.config.observe {
+                    0
+                } else {
+                    view.refused
+                }),
+                would_refuse: status.config.observe.then_some(view.refused),
                 setting: "scheduler.breaker".to_owned(),
             }
         };

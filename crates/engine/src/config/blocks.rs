@@ -278,7 +278,7 @@ block! {
         /// The CPU usage of the machine that the daemon's own throttle, `machine`, holds; it holds back classes below `normal` only. A library has none of its own.
         threshold_percent: f64 = "80", Kind::Percent { min: 1.0, max: 100.0 };
         /// Whether the daemon's own throttles hold anything back (`enforce`), or only decide and count (`observe`).
-        mode: ThrottleMode = "enforce", Kind::Choice(ThrottleMode::NAMES);
+        mode: Mode = "enforce", Kind::Choice(Mode::NAMES);
         /// Whether the daemon's own throttles do anything.
         own: bool = "true", Kind::Bool;
         /// Throttles beside those, at most 14, each a map: `name`, `scope` (`machine`, `process`, `quota` or `class:NAME`), `threshold_percent`; and at will `hysteresis_percent` (5, or half of a threshold under 10), `below` (`critical`: it holds classes of a lower priority back), `mode`, `enabled`.
@@ -350,7 +350,7 @@ block! {
         /// Rounds of 1, 2, 4, … calls that must go well before a breaker closes.
         probe_rounds: u32 = "4", integer(1, 16), unit("rounds");
         /// Whether an open breaker refuses calls (`enforce`), or only decides and counts (`observe`).
-        mode: BreakerMode = "enforce", Kind::Choice(BreakerMode::NAMES);
+        mode: Mode = "enforce", Kind::Choice(Mode::NAMES);
     }
 }
 
@@ -385,6 +385,8 @@ block! {
         retry_delay_max: Duration = "5m", time(0, 30 * DAY);
         /// The most that retries may be of the attempts of a kind; those beyond wait.
         retry_budget_percent: f64 = "20", percent();
+        /// Whether they wait (`enforce`), or are made and counted (`observe`).
+        retry_budget_mode: Mode = "enforce", Kind::Choice(Mode::NAMES);
         /// Whether workers and dependencies are checked.
         health_checks: bool = "true", Kind::Bool;
         /// Named resources that running tasks share, and how many there are of each: `{gpu: 2}`.

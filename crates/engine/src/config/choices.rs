@@ -15,21 +15,11 @@ choices! {
 }
 
 choices! {
-    /// What a throttle does.
-    ThrottleMode {
-        /// Holds work back.
+    /// What a limit, a throttle or a breaker does.
+    Mode {
+        /// It is kept to.
         Enforce = "enforce",
-        /// Decides and counts, and holds nothing back.
-        Observe = "observe",
-    }
-}
-
-choices! {
-    /// What a breaker does.
-    BreakerMode {
-        /// Refuses calls while it is open.
-        Enforce = "enforce",
-        /// Decides and counts, and refuses nobody.
+        /// It decides and counts, and holds nobody back.
         Observe = "observe",
     }
 }

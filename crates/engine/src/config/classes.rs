@@ -14,6 +14,7 @@ use flyball_policy::limit::Backlog;
 use flyball_policy::sched::keys::{BURST_MAX, KeyLimits};
 use serde_json::{Map, Value as Json};
 
+use super::choices::Mode;
 use super::error::{Path, Problem};
 use super::field::Field;
 use super::layers::Walk;
@@ -22,10 +23,9 @@ use super::tree::{Data, Entry, Mark, Node};
 use super::value::{Kind, Value, nearest};
 
 const GROUPS: [&str; 2] = ["front", "back"];
-const MODES: [&str; 2] = ["enforce", "observe"];
 
 /// The fields of a class, the name first.
-pub(super) static KEYS: [Key; 23] = [
+pub(super) static KEYS: [Key; 24] = [
     Key::new(
         "classes[].name",
         "1 to 64 characters of a-z, 0-9, _ and -; a built-in class is changed by its name.",
@@ -101,7 +101,7 @@ pub(super) static KEYS: [Key; 23] = [
         "classes[].shed_mode",
         "Whether that is done (`enforce`), or only measured and counted (`observe`).",
         "enforce",
-        Kind::Choice(&MODES),
+        Kind::Choice(Mode::NAMES),
     ),
     Key::new(
         "classes[].preemptible",
@@ -161,6 +161,12 @@ pub(super) static KEYS: [Key; 23] = [
     .or("unlimited")
     .unit("tasks"),
     Key::new(
+        "classes[].key_mode",
+        "Whether the limits of keys are kept to (`enforce`), or what goes beyond them is only counted (`observe`).",
+        "enforce",
+        Kind::Choice(Mode::NAMES),
+    ),
+    Key::new(
         "classes[].io_priority",
         "Higher reads and writes first.",
         "2",
@@ -203,7 +209,7 @@ impl Classes {
         let target = map.get("shed_after")?.as_str()?;
         Some(Shedding {
             target: flyball_core::units::parse_duration(target).ok()?,
-            observe: map.get("shed_mode").and_then(Json::as_str) == Some("observe"),
+            observe: observes(map, "shed_mode"),
         })
     }
 
@@ -228,8 +234,13 @@ impl Classes {
             burst: count("key_burst").unwrap_or(KeyLimits::default().burst),
             concurrency: count("key_concurrency"),
             queued: count("key_queued"),
+            observe: observes(map, "key_mode"),
         }
     }
+}
+
+fn observes(map: &Map<String, Json>, field: &str) -> bool {
+    map.get(field).and_then(Json::as_str) == Some("observe")
 }
 
 impl From<Vec<ClassSpec>> for Classes {

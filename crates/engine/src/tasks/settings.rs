@@ -1,6 +1,6 @@
 //! What the configuration means for queue and runners: pure translation.
 
-use crate::config::{BreakerMode, CheckBy, Config};
+use crate::config::{CheckBy, Config, Mode};
 use flyball_executor::{ClassStats, Executor};
 use flyball_policy::limit::BreakerConfig;
 use flyball_policy::queue::Settings;
@@ -39,6 +39,7 @@ pub(crate) fn bounds(config: &Config) -> Settings {
         max_dead: queue.max_ended as usize,
         retention: queue.retention,
         retention_dead: queue.retention_dead,
+        retry_observe: config.scheduler.retry_budget_mode == Mode::Observe,
         retry_permille: (config.scheduler.retry_budget_percent * 10.0).round() as u16,
         ..Settings::default()
     }
@@ -46,6 +47,7 @@ pub(crate) fn bounds(config: &Config) -> Settings {
 
 /// What the classes mean for the queue, and the limits of those that have one.
 pub(crate) fn class_rules(executor: &Executor, limits: &BTreeMap<Box<str>, u32>) -> Vec<ClassRule> {
+    let keys = |class: &ClassStats| executor.class(&class.name).map(|class| class.key_limits());
     let rule = |class: &ClassStats| ClassRule {
         name: class.spec.name.as_str().into(),
         priority: class.spec.priority,
@@ -56,10 +58,8 @@ pub(crate) fn class_rules(executor: &Executor, limits: &BTreeMap<Box<str>, u32>)
             .into_iter()
             .chain(limits.get(class.name.as_str()).copied())
             .min(),
-        key_concurrency: executor
-            .class(&class.name)
-            .ok()
-            .and_then(|class| class.key_limits().concurrency),
+        key_concurrency: keys(class).ok().and_then(|keys| keys.concurrency),
+        key_observe: keys(class).is_ok_and(|keys| keys.observe),
         queue_limit: class.spec.queue_limit,
     };
     executor.stats().classes.iter().map(rule).collect()
@@ -133,7 +133,7 @@ fn breaker(config: &Config) -> BreakerConfig {
         open_min: breaker.open_min,
         open_max: breaker.open_max,
         probe_rounds: breaker.probe_rounds,
-        observe: breaker.mode == BreakerMode::Observe,
+        observe: breaker.mode == Mode::Observe,
         ..BreakerConfig::default()
     }
 }

@@ -94,6 +94,9 @@ pub struct LimitView {
     pub used: Option<f64>,
     /// What was refused or held back because of it, where it is counted.
     pub refused: Option<u64>,
+    /// What would have been refused or held back, where it only observes; null where it is enforced.
+    #[serde(default)]
+    pub would_refuse: Option<u64>,
     /// The setting that changes it.
     pub setting: String,
 }

@@ -222,6 +222,42 @@ fn a_class_keeps_its_group() {
     end(engine);
 }
 
+/// CPU-30: that limits of keys only observe is a setting of the class, and the limits say what they would have held back.
+#[test]
+fn limits_of_keys_may_observe() {
+    let engine = engine("classes: [{ name: mail, key_concurrency: 1, key_mode: observe }]");
+    let class = engine.class("mail").expect("configured");
+    assert!(class.key_limits().observe);
+    let would = || {
+        let all = engine.limits();
+        let limit = all
+            .iter()
+            .find(|limit| limit.name == "class/mail/key_concurrency");
+        limit.expect("configured").would_refuse
+    };
+    assert_eq!(would(), Some(0));
+    let all_in = std::sync::Arc::new(std::sync::Barrier::new(2));
+    let tasks: Vec<_> = (0..2)
+        .map(|_| {
+            let all_in = all_in.clone();
+            class.task().key("k").run(move || {
+                all_in.wait();
+            })
+        })
+        .collect();
+    for mut task in tasks {
+        task.join().expect("both run at once");
+    }
+    assert_eq!(would(), Some(1));
+    let change = fields(json!({ "key_mode": "enforce" }));
+    engine
+        .change_class("mail", &change, "a person")
+        .expect("valid");
+    assert!(!class.key_limits().observe);
+    assert_eq!(would(), None);
+    end(engine);
+}
+
 /// CPU-29, CFG-7: what keys may do is configured by class, is listed among the limits, and changes while the engine runs.
 #[test]
 fn limits_of_keys_are_configured() {

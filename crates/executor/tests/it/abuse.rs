@@ -329,6 +329,7 @@ fn permits_come_back_however_tasks_end() {
                     burst: 1 + random.below(5) as u32,
                     concurrency: (random.below(3) != 0).then_some(1 + random.below(3) as u32),
                     queued: (random.below(3) == 0).then_some(50),
+                    observe: random.below(4) == 0,
                 };
                 match random.below(6) {
                     0 => keyed.set_key_limits(limits).unwrap(),

@@ -69,6 +69,40 @@ fn a_rate_by_key() {
     engine.drain();
 }
 
+/// CPU-30: limits of keys that observe hold nobody and refuse nobody; the class counts what went beyond them.
+#[test]
+fn observing_limits_of_keys_hold_nobody() {
+    let mut engine = Testing::new();
+    let normal = engine.class("normal").unwrap();
+    let limits = KeyLimits {
+        rate: Some(1.0),
+        concurrency: Some(2),
+        queued: Some(4),
+        observe: true,
+        ..KeyLimits::default()
+    };
+    normal.set_key_limits(limits).unwrap();
+    let (ran, work) = counter();
+    let handles: Vec<Handle<()>> = (0..6)
+        .map(|_| {
+            let work = work();
+            normal.task().key("k").spawn(async move {
+                tokio::time::sleep(10 * MS).await;
+                work();
+            })
+        })
+        .collect();
+    engine.drain();
+    let key = &normal.keys()[0];
+    assert_eq!((key.running, key.queued, key.held_by), (6, 0, None));
+    engine.advance(12 * MS);
+    assert_eq!(ran.load(SeqCst), 6);
+    let beyond = normal.key_excess();
+    assert_eq!((beyond.rate, beyond.concurrency, beyond.queued), (5, 4, 2));
+    drop(handles);
+    engine.assert_idle();
+}
+
 /// CPU-29: concurrency counts from a future's first poll to its end, also while it waits.
 #[test]
 fn concurrency_by_key_counts_waiting_futures() {

@@ -84,6 +84,7 @@ impl HedgeConfig {
             floor_per_second: 0.0,
             // A burst of slow calls after a calm is what hedging is for; ten thousand calls' worth is not.
             saved_max: 100,
+            observe: false,
         }
     }
 }

@@ -7,6 +7,8 @@
 //! Invariant: from the start to any instant `t`, retries ≤ ratio × calls + floor × (t + 1 s), and never more than `saved_max` of the earned ones at
 //! once, however calm it was before.
 //!
+//! A budget that only *observes* refuses nobody: a retry that cannot be paid for is counted as refused and made all the same, unpaid.
+//!
 //! Sources: Twitter Finagle, `RetryBudget` (20 % and 10 a second); Google, "Site Reliability Engineering", chapter 22 (a tenth).
 //!
 //! Leaves out which errors may be retried, and when (`backoff`). Only one layer of a program should retry: budgets in a row multiply.
@@ -33,6 +35,8 @@ pub struct RetryBudgetConfig {
     pub floor_per_second: f64,
     /// Earned retries that can be saved for later, 1 to 1,000,000: 100 unless set. So much a failure may add at once to the ratio after a calm.
     pub saved_max: u32,
+    /// Only to count what would be refused: false unless set.
+    pub observe: bool,
 }
 
 impl Default for RetryBudgetConfig {
@@ -41,6 +45,7 @@ impl Default for RetryBudgetConfig {
             ratio: 0.2,
             floor_per_second: 3.0,
             saved_max: 100,
+            observe: false,
         }
     }
 }
@@ -87,7 +92,7 @@ pub struct RetryBudgetStats {
     pub calls: u64,
     /// Retries that were paid for, those given back left out.
     pub retries: u64,
-    /// Retries that were refused.
+    /// Retries that were refused; of a budget that observes, those that would have been.
     pub refused: u64,
     /// Whole retries that could be made now.
     pub available: u64,
@@ -103,6 +108,8 @@ pub struct RetryBudget {
     floor: u64,
     /// Up to when the floor has been paid out.
     floor_at: Option<Timestamp>,
+    /// Retries that were let through without pay, those given back left out.
+    unpaid: u64,
     stats: RetryBudgetStats,
 }
 
@@ -118,6 +125,7 @@ impl RetryBudget {
             earned: 0,
             floor: config.floor_cap(),
             floor_at: None,
+            unpaid: 0,
             stats: RetryBudgetStats::default(),
         })
     }
@@ -146,7 +154,8 @@ impl RetryBudget {
         self.earned = (self.earned + self.config.earned_per_call()).min(self.saved_cap());
     }
 
-    /// Asks for a retry and pays for it. Ask when the retry is made, not when it is planned; a refusal means that the call fails now.
+    /// Asks for a retry and pays for it. Ask when the retry is made, not when it is planned; a refusal means that the call fails now. One that observes
+    /// refuses none.
     #[must_use]
     pub fn withdraw(&mut self, now: Timestamp) -> bool {
         self.refill(now);
@@ -157,15 +166,19 @@ impl RetryBudget {
             self.earned -= RETRY;
         } else {
             self.stats.refused += 1;
-            return false;
+            self.unpaid += u64::from(self.config.observe);
+            return self.config.observe;
         }
         self.stats.retries += 1;
         true
     }
 
-    /// Gives back a retry that was paid for and not made.
+    /// Gives back a retry that was not made. Where some went unpaid, as it observes, it counts as one of those.
     pub fn refund(&mut self) {
-        if self.stats.retries > 0 {
+        if self.unpaid > 0 {
+            self.unpaid -= 1;
+            self.stats.refused -= 1;
+        } else if self.stats.retries > 0 {
             self.stats.retries -= 1;
             self.earned = (self.earned + RETRY).min(self.saved_cap());
         }
@@ -185,7 +198,7 @@ impl RetryBudget {
     #[must_use]
     pub fn next_retry_at(&mut self, now: Timestamp) -> Option<Timestamp> {
         self.refill(now);
-        if self.floor >= RETRY || self.earned >= RETRY {
+        if self.config.observe || self.floor >= RETRY || self.earned >= RETRY {
             return Some(now);
         }
         if self.config.floor_cap() == 0 {
@@ -238,8 +251,47 @@ mod tests {
             ratio,
             floor_per_second,
             saved_max,
+            observe: false,
         })
         .unwrap()
+    }
+
+    /// CPU-30: one that observes lets every retry through, and counts as refused what one that enforces refuses; what it let through unpaid earns nothing when
+    /// it is given back.
+    #[test]
+    fn observing_refuses_nobody_and_counts_the_same() {
+        let mut enforces = budget(0.2, 1.0, 5);
+        let mut observes = enforces.clone();
+        let config = *observes.config();
+        let observing = RetryBudgetConfig {
+            observe: true,
+            ..config
+        };
+        observes.set_config(observing).unwrap();
+        for call in 0..2_000 {
+            let now = at(call * 7);
+            enforces.deposit();
+            observes.deposit();
+            for _attempt in 1..3 {
+                let _ = enforces.withdraw(now);
+                assert!(observes.withdraw(now));
+                assert_eq!(observes.next_retry_at(now), Some(now));
+            }
+            assert_eq!(enforces.stats(now), observes.stats(now));
+        }
+        let before = observes.stats(at(14_000));
+        assert!(before.refused > 0 && before.retries > 0);
+        observes.refund();
+        let after = observes.stats(at(14_000));
+        assert_eq!(after.refused, before.refused - 1);
+        assert_eq!(
+            (after.retries, after.available),
+            (before.retries, before.available)
+        );
+        // From now on it is kept to.
+        observes.set_config(config).unwrap();
+        while observes.withdraw(at(14_000)) {}
+        assert!(!observes.withdraw(at(14_000)));
     }
 
     /// TASK-7: when every call fails, at most a fifth is added to the load.

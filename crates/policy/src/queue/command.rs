@@ -74,6 +74,8 @@ pub struct ClassRule {
     pub concurrency: Option<u32>,
     /// Tasks of one fairness key that run at once.
     pub key_concurrency: Option<u32>,
+    /// Only to count what that would hold back.
+    pub key_observe: bool,
     /// Tasks of it that may wait.
     pub queue_limit: usize,
 }
@@ -202,6 +204,8 @@ pub struct Settings {
     pub max_idempotency: usize,
     /// Retries that a kind may make, in thousandths of its attempts, 0 to 1,000; a few a second are always free.
     pub retry_permille: u16,
+    /// Only to count the retries that would wait because of that.
+    pub retry_observe: bool,
     /// Of the jitter of retries. A store takes 0 for: draw one.
     pub seed: u64,
 }
@@ -218,6 +222,7 @@ impl Default for Settings {
             retention_dead: Duration::from_secs(30 * DAY),
             max_idempotency: 1_000_000,
             retry_permille: 200,
+            retry_observe: false,
             seed: 0,
         }
     }

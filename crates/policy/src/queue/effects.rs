@@ -330,6 +330,10 @@ pub struct Figures {
     pub expired_leases: u64,
     /// Requests refused as the queue was full, since then.
     pub refused: u64,
+    /// Starts since then beyond limits of keys that only observe.
+    pub key_excess: u64,
+    /// Retries since then beyond budgets that only observe.
+    pub retry_excess: u64,
     /// About how much memory it takes, bytes.
     pub memory_bytes: u64,
 }

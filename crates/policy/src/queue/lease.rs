@@ -443,6 +443,7 @@ impl Queue {
         let ratio = f64::from(self.settings.retry_permille.min(1_000)) / 1e3;
         let config = RetryBudgetConfig {
             ratio,
+            observe: self.settings.retry_observe,
             ..RetryBudgetConfig::default()
         };
         let budget = self.lines.kinds[key.kind].budget.get_or_insert_with(|| {
@@ -457,7 +458,9 @@ impl Queue {
             budget.deposit();
             return true;
         }
+        let refused = budget.stats(now.mono).refused;
         if budget.withdraw(now.mono) {
+            self.figures.retry_excess += budget.stats(now.mono).refused - refused;
             return true;
         }
         if let Some(at) = budget.next_retry_at(now.mono) {
@@ -470,6 +473,8 @@ impl Queue {
     fn grant(&mut self, slot: u32, now: Now, ask: &Ask<'_>, effects: &mut Effects) -> Granted {
         self.detach(slot);
         let line = self.tasks[slot].line;
+        let key = self.lines.lines.key(line).key;
+        self.figures.key_excess += u64::from(self.lines.key_is_at_limit(key));
         let charged = self.lines.started(line);
         self.mark_again(slot, false);
         let worker = self.workers.hold(ask.worker, || (ask.worker.into(), ()));

@@ -179,6 +179,7 @@ impl Lines {
                 shares: 100,
                 concurrency: None,
                 key_concurrency: None,
+                key_observe: false,
                 queue_limit: usize::MAX,
             },
             pass: 0,
@@ -549,7 +550,14 @@ impl Lines {
         }
     }
 
+    /// Whether tasks of a key may not start as too many run.
     fn key_full(&self, key: u32) -> bool {
+        let class = self.keys[key].class;
+        self.key_is_at_limit(key) && !self.classes[class].rule.key_observe
+    }
+
+    /// Whether as many tasks of a key run as may, though the limit may only observe.
+    pub(super) fn key_is_at_limit(&self, key: u32) -> bool {
         let key = &self.keys[key];
         key.name != NONE
             && self.classes[key.class]

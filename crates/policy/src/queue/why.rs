@@ -106,6 +106,7 @@ impl Queue {
         }
         let key = self.lines.key_of(entry.line);
         if let Some(limit) = class.rule.key_concurrency
+            && !class.rule.key_observe
             && self.lines.key_name(entry.line).is_some()
             && key.running >= limit
         {

@@ -9,7 +9,7 @@
 //! Limits, by default and by key ([`KeyLimits`]): tasks started a second, by the generic cell rate algorithm (ITU-T I.371), which
 //! is a token bucket kept as one instant; tasks at once, from the start of a task to [`KeyTable::finished`]; tasks that wait.
 //! A key that may not go leaves the ring, so it costs nothing, and comes back when its bucket has refilled or one of its tasks
-//! has ended.
+//! has ended. Limits that only *observe* hold nobody: what goes beyond them is counted ([`Excess`]).
 //!
 //! Inside a key the lowest rank goes first, equal ranks in order of arrival: with [`order::due`](super::order::due) as the rank,
 //! priorities and deadlines order a key's own tasks and never those of other keys. Tasks that were started and became ready
@@ -48,7 +48,7 @@ use entry::{Entry, Stand};
 use index::Index;
 use line::Line;
 
-pub use limits::{BURST_MAX, KeyLimits, RATE_MAX, RATE_MIN};
+pub use limits::{BURST_MAX, Excess, KeyLimits, RATE_MAX, RATE_MIN};
 
 /// Keys that a table knows at once unless another number is given.
 pub const DEFAULT_CAPACITY: usize = 4096;
@@ -146,6 +146,7 @@ pub struct KeyTable<T> {
     now: u64,
     own_limits: usize,
     overflowed: u64,
+    excess: Excess,
 }
 
 impl<T> KeyTable<T> {
@@ -172,6 +173,7 @@ impl<T> KeyTable<T> {
             now: 0,
             own_limits: 0,
             overflowed: 0,
+            excess: Excess::default(),
         }
     }
 
@@ -203,6 +205,11 @@ impl<T> KeyTable<T> {
     /// Returns how many tasks went to shared buckets since the start.
     pub fn overflowed(&self) -> u64 {
         self.overflowed
+    }
+
+    /// Returns how many tasks went beyond limits that only observe.
+    pub fn excess(&self) -> Excess {
+        self.excess
     }
 
     /// Returns when the first bucket that tasks wait for holds a token.
@@ -295,7 +302,7 @@ impl<T> KeyTable<T> {
         };
         let entry = &self.entries[place as usize];
         match entry.limits.queued {
-            Some(most) if entry.waiting.len() >= most as usize => Err(most),
+            Some(most) if entry.is_full() && !entry.limits.observe => Err(most),
             _ => Ok(()),
         }
     }
@@ -307,7 +314,9 @@ impl<T> KeyTable<T> {
             Some(place) => place,
             None => self.place_of_new(key, name),
         };
-        self.overflowed += u64::from(self.entries[place as usize].shared);
+        let entry = &self.entries[place as usize];
+        self.overflowed += u64::from(entry.shared);
+        self.excess.queued += u64::from(entry.limits.observe && entry.is_full());
         self.add(place, rank, task, false);
         Place(place)
     }
@@ -365,9 +374,7 @@ impl<T> KeyTable<T> {
                     .pop()
                     .map(|task| Pop::Again(Place(place), task))
             } else if new.is_some() {
-                entry.running += 1;
-                entry.started_count += 1;
-                entry.full_at = entry.full_at.max(now).saturating_add(entry.interval_ns);
+                entry.start(now, &mut self.excess);
                 entry
                     .waiting
                     .pop()

@@ -371,6 +371,8 @@ impl Core {
         self.before.failed_attempts += figures.failed_attempts;
         self.before.expired_leases += figures.expired_leases;
         self.before.refused += figures.refused;
+        self.before.key_excess += figures.key_excess;
+        self.before.retry_excess += figures.retry_excess;
     }
 
     fn stop(&mut self, why: String) {

@@ -331,6 +331,12 @@ fn figures(stats: TaskStatsView, screen: Screen) -> String {
         stats.expired_leases,
         stats.refused
     ));
+    if stats.key_excess + stats.retry_excess > 0 {
+        out.push_str(&format!(
+            "limits that only observe would have held back {} starts by their key and {} retries\n",
+            stats.key_excess, stats.retry_excess
+        ));
+    }
     out.push_str(&format!(
         "store     {} on disk, about {} of memory\n",
         bytes(stats.disk_bytes),

@@ -32,6 +32,12 @@ pub struct TaskStatsView {
     pub expired_leases: u64,
     /// Requests refused as the queue was full, since it was opened.
     pub refused: u64,
+    /// Starts beyond limits of keys that only observe (`key_mode` of a class), since the queue was opened.
+    #[serde(default)]
+    pub key_excess: u64,
+    /// Retries beyond budgets that only observe (`scheduler.retry_budget_mode`), since the queue was opened.
+    #[serde(default)]
+    pub retry_excess: u64,
     /// The store on disk.
     pub disk_bytes: Option<u64>,
     /// About how much memory the queue takes.
@@ -69,6 +75,8 @@ impl From<&Stats> for TaskStatsView {
             failed_attempts: stats.failed_attempts,
             expired_leases: stats.expired_leases,
             refused: stats.refused,
+            key_excess: stats.key_excess,
+            retry_excess: stats.retry_excess,
             disk_bytes: stats.disk_bytes,
             memory_bytes: stats.memory_bytes,
             paused: PauseView::all_of(&stats.pauses),

@@ -37,6 +37,7 @@ fn rule(name: &str, shares: u32) -> ClassRule {
         shares,
         concurrency: None,
         key_concurrency: None,
+        key_observe: false,
         queue_limit: 10_000,
     }
 }

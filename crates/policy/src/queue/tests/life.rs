@@ -494,6 +494,7 @@ fn shares(lengths: [u64; 3], absent: u32, slots: usize) {
         shares,
         concurrency: None,
         key_concurrency: None,
+        key_observe: false,
         queue_limit: 1_000_000,
     });
     bench.queue.set_classes(&rules);

@@ -147,6 +147,7 @@ fn run(steps: Vec<Step>, key_limit: u32, class_limit: u32) {
         shares: 100,
         concurrency: Some(class_limit),
         key_concurrency: Some(key_limit),
+        key_observe: false,
         queue_limit: 1_000,
     }]);
     let mut model = Model::default();

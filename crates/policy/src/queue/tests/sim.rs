@@ -125,6 +125,7 @@ fn rules() -> Vec<ClassRule> {
         shares: 100,
         concurrency,
         key_concurrency,
+        key_observe: false,
         queue_limit,
     };
     [
@@ -188,6 +189,7 @@ impl World {
             retention_dead: secs(1_000),
             max_idempotency: 40,
             retry_permille: 200,
+            retry_observe: false,
             seed,
         };
         let mut disk = Disk::default();

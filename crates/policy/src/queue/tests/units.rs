@@ -132,6 +132,7 @@ fn rule(name: &str) -> ClassRule {
         shares: 100,
         concurrency: None,
         key_concurrency: None,
+        key_observe: false,
         queue_limit: 1_000,
     }
 }
@@ -375,6 +376,30 @@ fn retries_are_a_fifth_of_calls() {
     let (at, _) = bench.queue.next_deadline();
     bench.now.mono = at.unwrap();
     assert_eq!(bench.lease(10).len(), 1);
+}
+
+/// CPU-30: a budget that observes lets retries be made, and counts those that would have waited.
+#[test]
+fn an_observing_budget_of_retries_lets_all_be_made() {
+    let mut bench = Bench::with(Settings {
+        retry_observe: true,
+        ..Settings::default()
+    });
+    bench.add(Head {
+        retry: RetryPolicy {
+            max_attempts: 1_000,
+            base: Duration::ZERO,
+            cap: Duration::ZERO,
+        },
+        ..head("a")
+    });
+    for _ in 0..50 {
+        let granted = bench.lease(10);
+        assert_eq!(granted.len(), 1);
+        assert_eq!(bench.finish(granted[0], FAILED), State::Pending);
+    }
+    // The first is no retry, three are free.
+    assert_eq!(bench.queue.figures().retry_excess, 46);
 }
 
 /// TASK-5: children wait for the outcome they named; a parent that is being retried has not failed; the rest is skipped or fails.
@@ -854,6 +879,39 @@ fn classes_and_keys_have_limits() {
     assert_eq!(bench.ids(10), [5], "the key is full still");
     bench.finish(granted[0], DONE);
     assert_eq!(bench.ids(10), [3]);
+}
+
+/// CPU-30: limits of keys that observe hold nobody, are no reason to wait, and count what began beyond them.
+#[test]
+fn observing_limits_of_keys_hold_nobody() {
+    let mut bench = Bench::new();
+    let holding = ClassRule {
+        key_concurrency: Some(1),
+        ..rule("normal")
+    };
+    bench.queue.set_classes(core::slice::from_ref(&holding));
+    for _ in 0..4 {
+        bench.add(Head {
+            key: Some("a".into()),
+            ..head("k")
+        });
+    }
+    assert_eq!(bench.ids(10), [1]);
+    assert_eq!(bench.queue.figures().key_excess, 0);
+    let observing = ClassRule {
+        key_observe: true,
+        ..holding.clone()
+    };
+    bench.queue.set_classes(&[observing]);
+    assert_eq!(bench.ids(2), [2, 3]);
+    let why = bench.queue.why(TaskId(4), bench.now.mono).unwrap();
+    assert!(
+        !why.iter()
+            .any(|waiting| matches!(waiting, Waiting::KeyLimit { .. }))
+    );
+    assert_eq!(bench.queue.figures().key_excess, 2);
+    bench.queue.set_classes(&[holding]);
+    assert!(bench.ids(10).is_empty());
 }
 
 /// TASK-3: classes share by weight.

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use super::KeyLimits;
+use super::limits::{Excess, KeyLimits};
 use super::line::Line;
 
 /// Where a key stands.
@@ -54,21 +54,34 @@ impl<T> Entry<T> {
         self.full_at.saturating_sub(slack)
     }
 
-    fn is_at_concurrency(&self) -> bool {
+    pub(super) fn has_token(&self, now: u64) -> bool {
+        self.token_at() <= now
+    }
+
+    pub(super) fn is_at_concurrency(&self) -> bool {
         self.limits
             .concurrency
             .is_some_and(|most| self.running >= most)
     }
 
+    /// Whether as many wait as may.
+    pub(super) fn is_full(&self) -> bool {
+        self.limits
+            .queued
+            .is_some_and(|most| self.waiting.len() >= most as usize)
+    }
+
     pub(super) fn may_start(&self, now: u64) -> bool {
-        !self.is_at_concurrency() && self.token_at() <= now
+        self.limits.observe || !self.is_at_concurrency() && self.has_token(now)
     }
 
     pub(super) fn stand(&self, now: u64) -> Stand {
         if !self.started.is_empty() {
             Stand::Turn
         } else if !self.waiting.is_empty() {
-            if self.is_at_concurrency() {
+            if self.limits.observe {
+                Stand::Turn
+            } else if self.is_at_concurrency() {
                 Stand::Held
             } else if self.token_at() > now {
                 Stand::Refill(self.token_at())
@@ -81,6 +94,18 @@ impl<T> Entry<T> {
             Stand::Fading(self.full_at)
         } else {
             Stand::Free
+        }
+    }
+
+    /// Counts a start. One that only observing limits allow is of no bucket, and is counted in `excess`.
+    pub(super) fn start(&mut self, now: u64, excess: &mut Excess) {
+        excess.concurrency += u64::from(self.is_at_concurrency());
+        self.running += 1;
+        self.started_count += 1;
+        if self.has_token(now) {
+            self.full_at = self.full_at.max(now).saturating_add(self.interval_ns);
+        } else {
+            excess.rate += 1;
         }
     }
 

@@ -20,6 +20,20 @@ pub struct KeyLimits {
     pub concurrency: Option<u32>,
     /// Tasks that wait to be started, at least 1; `None` for no limit but the class's.
     pub queued: Option<u32>,
+    /// Only to count what these limits would hold back or refuse ([`Excess`]). Default false.
+    pub observe: bool,
+}
+
+/// Tasks that went beyond limits which only observe, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Excess {
+    /// Started without a token. They take none: as many would not have started then.
+    pub rate: u64,
+    /// Started while as many ran as may.
+    pub concurrency: u64,
+    /// Let in while as many waited as may.
+    pub queued: u64,
 }
 
 impl Default for KeyLimits {
@@ -29,6 +43,7 @@ impl Default for KeyLimits {
             burst: 1,
             concurrency: None,
             queued: None,
+            observe: false,
         }
     }
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use flyball_core::time::Timestamp;
 use proptest::prelude::*;
 
-use super::{DEFAULT_CAPACITY, KeyLimits, KeyState, KeyTable, OVERFLOW, Place, Pop};
+use super::{DEFAULT_CAPACITY, Excess, KeyLimits, KeyState, KeyTable, OVERFLOW, Place, Pop};
 use crate::Error;
 
 const MS: u64 = 1_000_000;
@@ -326,6 +326,45 @@ fn a_spent_rate_is_remembered() {
     assert_eq!(table.known(), 1);
 }
 
+/// CPU-30: limits that observe hold nobody and refuse nobody, and count what those that are kept to would have; kept to again, they hold.
+#[test]
+fn observing_counts_what_would_be_held() {
+    let mut table = KeyTable::new(8);
+    let limits = KeyLimits {
+        rate: Some(1.0),
+        burst: 2,
+        concurrency: Some(3),
+        queued: Some(4),
+        observe: true,
+    };
+    table.set_limits(at(0), limits).unwrap();
+    for task in 0..6 {
+        assert_eq!(table.check_room(1), Ok(()));
+        table.push(at(0), 1, "one", 0, task);
+    }
+    let pop = |table: &mut KeyTable<u32>| table.pop(at(0), |_| true, |_| ());
+    for _ in 0..5 {
+        assert!(matches!(pop(&mut table), Pop::Task(..)));
+    }
+    let excess = Excess {
+        rate: 3,
+        concurrency: 2,
+        queued: 2,
+    };
+    assert_eq!(table.excess(), excess);
+    let limits = KeyLimits {
+        observe: false,
+        ..limits
+    };
+    table.set_limits(at(0), limits).unwrap();
+    assert_eq!(pop(&mut table), Pop::Empty);
+    for task in 6..9 {
+        table.push(at(0), 1, "one", 0, task);
+    }
+    assert_eq!(table.check_room(1), Err(4));
+    assert_eq!(table.excess(), excess);
+}
+
 /// One key of the model: lists of what waits, a bucket in which an interval is a token, and who runs.
 #[derive(Default)]
 struct Key {
@@ -351,11 +390,13 @@ impl Key {
     }
 
     fn may_start(&self) -> bool {
-        self.has_token()
-            && self
-                .limits
-                .concurrency
-                .is_none_or(|most| self.running < most)
+        self.limits.observe || self.has_token() && self.has_place()
+    }
+
+    fn has_place(&self) -> bool {
+        self.limits
+            .concurrency
+            .is_none_or(|most| self.running < most)
     }
 
     fn is_ready(&self) -> bool {
@@ -419,7 +460,8 @@ impl Model {
             .filter(|key| {
                 key.started.is_empty()
                     && !key.waiting.is_empty()
-                    && key.limits.concurrency.is_none_or(|most| key.running < most)
+                    && !key.limits.observe
+                    && key.has_place()
                     && !key.has_token()
             })
             .map(|key| {
@@ -448,12 +490,14 @@ fn limits() -> impl Strategy<Value = KeyLimits> {
         proptest::option::of(1.0f64..2000.0),
         1u32..5,
         proptest::option::of(1u32..4),
+        proptest::bool::weighted(0.3),
     )
-        .prop_map(|(rate, burst, concurrency)| KeyLimits {
+        .prop_map(|(rate, burst, concurrency, observe)| KeyLimits {
             rate,
             burst,
             concurrency,
-            queued: None,
+            observe,
+            ..KeyLimits::default()
         })
 }
 
@@ -483,6 +527,7 @@ proptest! {
         let mut model = Model { now: 1000, ..Model::default() };
         let mut running: Vec<(u64, Place, u64)> = Vec::new();
         let mut dead: Vec<u64> = Vec::new();
+        let mut excess = Excess::default();
         for op in ops {
             match op {
                 Op::Push { key, rank } => {
@@ -523,9 +568,14 @@ proptest! {
                                 entry.started.retain(|other| other.2 != id);
                             } else {
                                 entry.waiting.retain(|other| other.2 != id);
+                                prop_assert!(entry.limits.observe || entry.has_place() && entry.has_token());
+                                excess.concurrency += u64::from(!entry.has_place());
                                 entry.running += 1;
-                                entry.spent += entry.interval();
-                                prop_assert!(entry.limits.concurrency.is_none_or(|most| entry.running <= most));
+                                if entry.has_token() {
+                                    entry.spent += entry.interval();
+                                } else {
+                                    excess.rate += 1;
+                                }
                             }
                             entry.ready_since = entry.is_ready().then_some(step);
                             running.push((key, place, id));
@@ -608,6 +658,7 @@ proptest! {
             }
             let waiting: usize = model.keys.values().map(|key| key.waiting.len() + key.started.len()).sum();
             prop_assert_eq!(table.len(), waiting);
+            prop_assert_eq!(table.excess(), excess);
             for view in table.keys() {
                 let key = &model.keys[&view.key];
                 prop_assert_eq!(view.running, key.running);

@@ -381,6 +381,8 @@ impl Core {
             failed_attempts: self.before.failed_attempts + figures.failed_attempts,
             expired_leases: self.before.expired_leases + figures.expired_leases,
             refused: self.before.refused + figures.refused + self.refused,
+            key_excess: self.before.key_excess + figures.key_excess,
+            retry_excess: self.before.retry_excess + figures.retry_excess,
             disk_bytes: self.rows.disk_bytes(),
             memory_bytes: Some(figures.memory_bytes + self.cache.memory_bytes() as u64),
             pauses: self
