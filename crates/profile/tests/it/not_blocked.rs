@@ -1,7 +1,7 @@
 //! Who is not blocked is not reported.
 
 use crate::support::*;
-use flyball_profile::watch::Options;
+use flyball_profile::watch::{Options, Watch};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -9,6 +9,17 @@ use std::time::Duration;
 /// A hundred times the CPU time of a poll, so that one is far below it also on a crowded machine; half of it, when a worker becomes suspect, is
 /// below the 61 polls that tokio takes between two renewals of its figures.
 const THRESHOLD: Duration = Duration::from_millis(500);
+
+/// Lets the watch look until it has copied a stack. How soon a worker becomes suspect depends on how the machine is used; if none ever does, nothing is tested.
+fn until_suspect(watch: &Watch) {
+    for _ in 0..10 {
+        after_samples(watch, 40);
+        if watch.figures().captures > 0 {
+            return;
+        }
+    }
+    panic!("nobody was suspect");
+}
 
 /// CPU-28: workers saturated with short polls stand still in tokio's figures for longer than the threshold; their loops do not.
 #[test]
@@ -23,9 +34,8 @@ fn saturated_workers_are_not_blocked() {
         .threshold(THRESHOLD)
         .watch(runtime.handle())
         .expect("a watch");
-    after_samples(&watch, 40);
+    until_suspect(&watch);
     assert!(watch.reports().is_empty(), "{:?}", watch.reports());
-    assert!(watch.figures().captures > 0, "nobody was suspect");
 }
 
 /// CPU-28: one task that always gives way, on a worker of an otherwise idle runtime, is not blocked either.
@@ -39,9 +49,8 @@ fn one_task_that_gives_way_is_not_blocked() {
         .threshold(THRESHOLD)
         .watch(runtime.handle())
         .expect("a watch");
-    after_samples(&watch, 40);
+    until_suspect(&watch);
     assert!(watch.reports().is_empty(), "{:?}", watch.reports());
-    assert!(watch.figures().captures > 0, "nobody was suspect");
 }
 
 /// CPU-28: work in `spawn_blocking` and `block_in_place` may block.
