@@ -857,7 +857,7 @@ impl Inner {
             && before != Some(window.to)
             && window.completions > 0
         {
-            state.admission.note_least_latency(window.latency_min);
+            state.admission.note_least_latency(now, window.latency_min);
         }
         if let Some(change) = change {
             self.hot.slots.set_limit(change.to);

@@ -54,6 +54,8 @@ const USUAL_WEIGHT: f64 = 1.0 / 32.0;
 /// A deadline shorter than this part of the usual one counts as this long in what calls usually have: patience is everybody's, and one caller's short deadlines
 /// shall not take it from the others. Each waits no longer than its own allows all the same.
 const USUAL_LEAST: f64 = 0.2;
+/// A least latency that nobody confirms for so long is not known any more: whoever it refuses cannot show that calls have become faster.
+const LEAST_KEPT_NANOS: u64 = 1_000_000_000;
 /// The part of a greater least latency that is believed.
 const LEAST_WEIGHT: f64 = 1.0 / 16.0;
 /// No refused call is asked to stay away longer than this, but for the spread.
@@ -198,8 +200,9 @@ pub struct Admission {
     strains: [Strain; PRIORITIES],
     /// The time that calls usually have, ns.
     usual_nanos: f64,
-    /// How long a call takes at least, as far as is known.
+    /// How long a call takes at least, and when that was told last.
     takes: Duration,
+    takes_at: Timestamp,
     /// Calls of nobody in particular.
     unnamed: u64,
     threshold: Threshold,
@@ -220,6 +223,7 @@ impl Admission {
             strains: [Strain::default(); PRIORITIES],
             usual_nanos: nanos_of(config.deadline) as f64,
             takes: Duration::ZERO,
+            takes_at: now,
             unnamed: 0,
             threshold: Threshold::new(now),
             levels: Levels::new(now),
@@ -244,14 +248,22 @@ impl Admission {
     }
 
     /// Tells how long the fastest call of a while took: who has less time left is not begun. A smaller figure counts at once, a greater one by and by, as slow calls
-    /// alone do not say that there are no fast ones. Nothing unless told.
-    pub fn note_least_latency(&mut self, least: Duration) {
+    /// alone do not say that there are no fast ones. Nothing unless told, nor a second after it was told last.
+    pub fn note_least_latency(&mut self, now: Timestamp, least: Duration) {
+        self.takes_at = now;
         self.takes = if self.takes.is_zero() || least < self.takes {
             least
         } else {
             let more = (least - self.takes).mul_f64(LEAST_WEIGHT);
             self.takes.saturating_add(more)
         };
+    }
+
+    fn takes(&self, now: Timestamp) -> Duration {
+        match now.saturating_nanos_since(self.takes_at) {
+            0..LEAST_KEPT_NANOS => self.takes,
+            _ => Duration::ZERO,
+        }
     }
 
     /// A call wants in; `room` is whether one more may be in flight.
@@ -266,7 +278,7 @@ impl Admission {
             None => self.config.deadline,
             Some(deadline) => deadline.duration_since(now).min(self.config.deadline_max),
         };
-        if request.deadline.is_some() && (left.is_zero() || left < self.takes) {
+        if request.deadline.is_some() && (left.is_zero() || left < self.takes(now)) {
             // That is the caller's doing, whatever the load: it says nothing of how bad it is.
             self.stats.shed_deadline += 1;
             return Admit::Shed(Shed {
@@ -445,10 +457,9 @@ impl Admission {
 
     /// Why who waits should not any longer.
     fn over(&self, now: Timestamp, rank: usize, waiting: &Waiting) -> Option<ShedReason> {
-        if waiting
-            .deadline
-            .is_some_and(|deadline| now >= deadline || deadline.duration_since(now) < self.takes)
-        {
+        if waiting.deadline.is_some_and(|deadline| {
+            now >= deadline || deadline.duration_since(now) < self.takes(now)
+        }) {
             Some(ShedReason::Deadline)
         } else if now >= self.until(rank, waiting) {
             Some(ShedReason::Waited)

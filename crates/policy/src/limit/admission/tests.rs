@@ -354,7 +354,7 @@ fn single_refusals_raise_no_level() {
 #[test]
 fn deadlines_and_hints() {
     let mut admission = admission();
-    admission.note_least_latency(Duration::from_millis(20));
+    admission.note_least_latency(at(100), Duration::from_millis(20));
     let by = |millis: u64| Request {
         deadline: Some(at(millis)),
         ..call(2, 1)
@@ -373,13 +373,13 @@ fn deadlines_and_hints() {
     );
     assert_eq!(admission.arrive(at(100), &by(120), true), Admit::Now);
     // Slower calls since then raise what a call takes by and by.
-    admission.note_least_latency(Duration::from_millis(36));
+    admission.note_least_latency(at(100), Duration::from_millis(36));
     assert_eq!(
         reason(admission.arrive(at(100), &by(120), true)),
         ShedReason::Deadline
     );
     assert_eq!(admission.arrive(at(100), &by(121), true), Admit::Now);
-    admission.note_least_latency(Duration::from_millis(20));
+    admission.note_least_latency(at(100), Duration::from_millis(20));
     let soon = waits(admission.arrive(at(100), &by(125), false));
     let (_, expired) = next(&mut admission, 106);
     assert_eq!(expired, [soon]);
@@ -398,6 +398,23 @@ fn deadlines_and_hints() {
         least >= Duration::from_millis(100) && most <= least * 3,
         "{least:?} {most:?}"
     );
+}
+
+/// CPU-21: what calls took while something was slow refuses those with less time for a second at most, as nobody could show otherwise that it is fast again.
+#[test]
+fn what_was_slow_is_tried_again() {
+    let mut admission = admission();
+    admission.note_least_latency(at(0), Duration::from_secs(1));
+    let hasty = |millis: u64| Request {
+        deadline: Some(at(millis + 500)),
+        ..call(2, 1)
+    };
+    for millis in 0..1_000 {
+        let admit = admission.arrive(at(millis), &hasty(millis), true);
+        assert!(matches!(admit, Admit::Shed(_)), "{millis}");
+    }
+    assert_eq!(admission.arrive(at(1_000), &hasty(1_000), true), Admit::Now);
+    assert_eq!(admission.level(), Degradation::Normal);
 }
 
 /// CPU-21: hours after an overload nothing of it is left: a burst comes in while there is room, and waits as long as calls usually may.
